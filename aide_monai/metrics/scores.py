@@ -1,0 +1,187 @@
+"""The four metrics of a segmentation in one pass: DSC, RAVD, ASSD and MSSD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aide_monai.errors import InputError
+from aide_monai.metrics.masks import (
+    ArrayLike,
+    Mask,
+    as_array,
+    as_mask_pair,
+    check_same_shape,
+    check_spacing,
+    joint_box,
+    joint_crop,
+)
+from aide_monai.metrics.relative_volume_difference import volume_difference_percent
+from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge, cropped_distances
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Scores of one binary mask against its reference.
+
+    Both masks empty: DSC 1, the others 0. Only one empty: DSC 0, ASSD and MSSD inf, RAVD 100 when the prediction is
+    empty and inf when the reference is.
+
+    Attributes:
+        dsc: 2 TP / (2 TP + FP + FN), 0..1.
+        ravd: absolute volume difference in percent of the reference, >= 0.
+        ravd_signed: (FP - FN) / (TP + FN) in percent (eq. 4), >= -100.
+        assd: average symmetric surface distance in mm (eq. 5).
+        mssd: maximum symmetric surface distance in mm (eq. 6).
+        tp: voxels in both masks.
+        fp: voxels in the prediction only.
+        fn: voxels in the reference only.
+    """
+
+    dsc: float
+    ravd: float
+    ravd_signed: float
+    assd: float
+    mssd: float
+    tp: int
+    fp: int
+    fn: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread over cases, with the number of cases it leaves out.
+
+    Attributes:
+        mean: over the finite values; NaN when there is none.
+        std: sample standard deviation (n - 1) over the finite values; NaN for fewer than two.
+        n: number of all values.
+        n_infinite: number of infinite values, which `mean` and `std` leave out.
+    """
+
+    mean: float
+    std: float
+    n: int
+    n_infinite: int
+
+
+def segmentation_scores(
+    prediction: ArrayLike,
+    reference: ArrayLike,
+    *,
+    spacing_mm: Sequence[float],
+    edge: Edge = "chaos",
+    average: Average = "pooled",
+) -> SegmentationScores:
+    """All scores of one binary mask, as defined by the official CHAOS evaluation.
+
+    Args:
+        prediction: (H, W) or (D, H, W), any axis order; numpy array or tensor; bool, or 0 and 1 (uint8 without a copy).
+        reference: as `prediction`.
+        spacing_mm: distance of voxel centres along each axis in mm; slice spacing from positions, not SliceThickness.
+        edge: "chaos": no border where the image cuts a mask off; "monai": a border there.
+        average: "pooled": eq. 5; "directed_means": the mean of the two directed means.
+
+    Raises:
+        InputError: masks that are not binary or differ in shape, wrong spacing, unknown option.
+    """
+    check_edge(edge)
+    check_average(average)
+    masks = as_mask_pair(prediction, reference)
+    return _scores(*masks, check_spacing(spacing_mm, masks[0].ndim), edge, average)
+
+
+def class_scores(
+    prediction: ArrayLike,
+    reference: ArrayLike,
+    *,
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    edge: Edge = "chaos",
+    average: Average = "pooled",
+) -> dict[int, SegmentationScores]:
+    """Scores of every foreground class of a label map.
+
+    Args:
+        prediction: (H, W) or (D, H, W), any axis order; integers 0..num_classes - 1, 0 is the background.
+        reference: as `prediction`.
+        num_classes: number of classes, the background included.
+        spacing_mm: as in `segmentation_scores`, and so are `edge` and `average`.
+
+    Returns:
+        Scores by class, 1..num_classes - 1; classes absent from both maps score as two empty masks.
+
+    Raises:
+        InputError: maps that are not integers in range or differ in shape, wrong spacing, unknown option.
+    """
+    check_edge(edge)
+    check_average(average)
+    maps = as_array(prediction), as_array(reference)
+    check_same_shape(maps[0].shape, maps[1].shape)
+    if maps[0].ndim not in (2, 3) or maps[0].size == 0:
+        raise InputError(f"label maps have the shape {maps[0].shape}; expected (H, W) or three axes with voxels")
+    for name, labels in zip(("prediction", "reference"), maps, strict=True):
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                f"{name} has the dtype {labels.dtype}; expected an integer label map: round and cast it first"
+            )
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= num_classes:
+            raise InputError(
+                f"{name} holds labels from {lowest} to {highest}; expected 0 to {num_classes - 1} (num_classes - 1)"
+            )
+    spacing = check_spacing(spacing_mm, maps[0].ndim)
+    box = joint_box(*maps)
+    cropped = maps[0][box], maps[1][box]
+    return {
+        label: _scores(cropped[0] == label, cropped[1] == label, spacing, edge, average)
+        for label in range(1, num_classes)
+    }
+
+
+def aggregate(values: Iterable[float]) -> Summary:
+    """Summary of one metric over cases; infinite values are counted, never dropped silently.
+
+    Args:
+        values: one number per case; may hold inf.
+
+    Raises:
+        InputError: a value is NaN, which no metric of this package returns.
+    """
+    array = np.fromiter(values, dtype=np.float64)
+    if np.isnan(array).any():
+        raise InputError(f"value {int(np.isnan(array).argmax())} is NaN; expected finite or infinite numbers")
+    finite = array[np.isfinite(array)]
+    return Summary(
+        mean=float(finite.mean()) if len(finite) else math.nan,
+        std=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
+        n=len(array),
+        n_infinite=len(array) - len(finite),
+    )
+
+
+def _scores(
+    prediction: Mask, reference: Mask, spacing: Sequence[float], edge: Edge, average: Average
+) -> SegmentationScores:
+    prediction, reference, spacing = joint_crop(prediction, reference, spacing)
+    predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    tp = int(np.count_nonzero(prediction & reference))
+    difference = volume_difference_percent(predicted, true)
+    if predicted and true:
+        distances = cropped_distances(prediction, reference, spacing, edge)
+        assd, mssd = distances.mean(average), distances.max()
+    else:
+        assd = mssd = math.inf if predicted or true else 0.0
+    return SegmentationScores(
+        dsc=2 * tp / (predicted + true) if predicted or true else 1.0,
+        ravd=abs(difference),
+        ravd_signed=difference,
+        assd=assd,
+        mssd=mssd,
+        tp=tp,
+        fp=predicted - tp,
+        fn=true - tp,
+    )
