@@ -1,0 +1,56 @@
+"""How networks are called: precision and memory layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, batch and channels included
+
+
+def hardware_amp() -> str:
+    """ "bf16" where the CPU multiplies bfloat16 in hardware, else "off"; a sensible ``amp`` for CPU training."""
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "off"
+
+
+def place(network: nn.Module, device: torch.device | str, *, channels_last: bool = False) -> nn.Module:
+    """Move a network to ``device`` and, if asked, its weights to the channels-last layout."""
+    network = network.to(device)
+    if channels_last:
+        for weight in network.parameters():
+            if weight.ndim in CHANNELS_LAST:
+                weight.data = weight.data.contiguous(memory_format=CHANNELS_LAST[weight.ndim])
+    return network
+
+
+class AutocastInferer(Inferer):
+    """Calls a network in a chosen precision and memory layout; the output is float32.
+
+    MONAI's own ``amp`` flag is for CUDA alone; this one also serves bfloat16 on CPUs.
+
+    Args:
+        amp: "off", "bf16" or "fp16".
+        channels_last: use the channels-last layout.
+
+    Raises:
+        ValueError: if ``amp`` is unknown.
+    """
+
+    def __init__(self, amp: str = "off", *, channels_last: bool = False) -> None:
+        super().__init__()
+        if amp not in AMP_DTYPES:
+            raise ValueError(f"amp is {amp!r}; expected one of {', '.join(AMP_DTYPES)}")
+        self.dtype = AMP_DTYPES[amp]
+        self.channels_last = channels_last
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Logits (B, C, spatial...) float32 of ``network`` for ``inputs`` (B, M, spatial...)."""
+        layout = CHANNELS_LAST[inputs.ndim] if self.channels_last else torch.contiguous_format
+        with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits = network(inputs.contiguous(memory_format=layout), *args, **kwargs)
+        return logits.float()

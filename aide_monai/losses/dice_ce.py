@@ -1,0 +1,65 @@
+"""Segmentation loss of AIDE, one value per sample so that samples can be ranked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PerSampleDiceCELoss(nn.Module):
+    """Dice plus cross-entropy for each sample of a batch (eq. 1).
+
+    ``L_seg = L_Dice + alpha * L_CE``. The Dice term uses the softmax foreground with ``smooth`` in numerator and
+    denominator and, for more than two classes, is the mean over the foreground classes. The cross-entropy is averaged
+    over pixels.
+
+    Args:
+        alpha: weight of the cross-entropy.
+        smooth: constant that keeps the Dice term finite for empty masks (the paper's epsilon).
+
+    Raises:
+        ValueError: if a parameter is out of range.
+    """
+
+    def __init__(self, *, alpha: float = 1.0, smooth: float = 1.0) -> None:
+        super().__init__()
+        if alpha < 0:
+            raise ValueError(f"alpha is {alpha}; expected a weight of at least 0")
+        if smooth <= 0:
+            raise ValueError(f"smooth is {smooth}; expected a value above 0")
+        self.alpha = alpha
+        self.smooth = smooth
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Loss of each sample.
+
+        Args:
+            logits: (B, C, spatial...) raw network output, C >= 2, class 0 is the background.
+            label: (B, 1, spatial...) integer class indices in 0..C-1, any integer dtype.
+
+        Returns:
+            (B,) float32, at least 0.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        _check_shapes(logits, label)
+        log_probability = logits.float().log_softmax(dim=1)
+        label = label.long()
+        cross_entropy = -log_probability.gather(1, label).flatten(1).mean(dim=1)
+
+        classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
+        target = (label == classes).flatten(2)
+        foreground = log_probability[:, 1:].exp().flatten(2)
+        intersection = (foreground * target).sum(dim=2)
+        total = foreground.sum(dim=2) + target.sum(dim=2)
+        dice = 1 - (2 * intersection + self.smooth) / (total + self.smooth)
+        return dice.mean(dim=1) + self.alpha * cross_entropy
+
+
+def _check_shapes(logits: Tensor, label: Tensor) -> None:
+    expected = (logits.shape[0], 1, *logits.shape[2:])
+    if logits.ndim < 3 or logits.shape[1] < 2:
+        raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (B, C, spatial...) with C >= 2")
+    if tuple(label.shape) != expected:
+        raise ValueError(f"label has shape {tuple(label.shape)}; expected {expected} for logits {tuple(logits.shape)}")

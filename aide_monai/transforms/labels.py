@@ -1,0 +1,87 @@
+"""Label volumes as clean class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from aide_monai.errors import InputError
+from aide_monai.transforms.intensity import file_name
+
+
+class AsClassIndicesd(MapTransform):
+    """Turns stored label values into uint8 class indices and refuses anything else by name.
+
+    Values such as 2.9999, which some files give back for integers, are rounded.
+
+    Args:
+        keys: labels to convert, (1, X, Y, Z).
+        classes: stored value to class index, for example ``{1: 1, 2: 1}`` to merge two structures; 0 stays the
+            background. None keeps the stored values.
+        image_key: when given, the label must have this image's spatial shape.
+        allow_missing_keys: skip missing keys.
+
+    Raises:
+        InputError: if ``classes`` maps to an index outside 0..255; if a label has more than one channel or another
+            shape than its image, is not a number, is not an integer within 0.001, or has a value outside ``classes``
+            (0..255 without ``classes``).
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        classes: Mapping[Any, int] | None = None,
+        image_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        # JSON has string keys only
+        self.classes = None if classes is None else {0: 0, **{int(k): int(v) for k, v in classes.items()}}
+        self.image_key = image_key
+        wrong = [index for index in (self.classes or {}).values() if not 0 <= index <= 255]
+        if wrong:
+            raise InputError(f"classes maps to class index {wrong[0]}; expected 0..255")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert the labels of ``data``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            label = result[key]
+            self._check_shape(label, key, result)
+            value = torch.as_tensor(label).as_subclass(torch.Tensor)
+            indices = self._indices(value, file_name(label, key))
+            result[key] = MetaTensor(indices, meta=label.meta) if isinstance(label, MetaTensor) else indices
+        return result
+
+    def _check_shape(self, label: Any, key: Hashable, data: Mapping[Hashable, Any]) -> None:
+        if label.shape[0] != 1:
+            raise InputError(f"{file_name(label, key)}: found {label.shape[0]} channels; expected one label channel")
+        if self.image_key is not None and label.shape[1:] != data[self.image_key].shape[1:]:
+            raise InputError(
+                f"{file_name(label, key)}: label has shape {tuple(label.shape[1:])}, its image "
+                f"{tuple(data[self.image_key].shape[1:])}; expected one grid: resample the label onto the image"
+            )
+
+    def _indices(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        rounded = value.round() if value.is_floating_point() else value
+        if value.is_floating_point() and not bool((torch.isfinite(value) & ((value - rounded).abs() <= 1e-3)).all()):
+            wrong = value[~((value - rounded).abs() <= 1e-3)][0]
+            raise InputError(f"{name}: label value {float(wrong):g} is not an integer; expected class indices")
+        found = [int(v) for v in rounded.unique().tolist()]
+        allowed = self.classes if self.classes is not None else {v: v for v in range(256)}
+        unknown = [v for v in found if v not in allowed]
+        if unknown:
+            expected = "0..255" if self.classes is None else ", ".join(map(str, sorted(allowed)))
+            raise InputError(f"{name}: found label value {unknown[0]}; expected {expected}")
+        if self.classes is None:
+            return rounded.to(torch.uint8)
+        table = torch.zeros(2 * max(map(abs, allowed)) + 1, dtype=torch.uint8)  # negative values count from its end
+        for stored, index in allowed.items():
+            table[stored] = index
+        return table[rounded.long()]

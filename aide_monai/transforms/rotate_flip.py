@@ -1,0 +1,152 @@
+"""Random rotation and flip of a whole batch as tensor operations, with an exact inverse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RotateFlip:
+    """One rotation and flip per sample, about the image centre.
+
+    The rotation acts in the plane of the first two spatial axes, in pixels; further axes stay as they are. The map is
+    affine, so its inverse is known exactly; only the interpolation of pixel values is approximate.
+
+    Args:
+        angle: (N,) float, radians.
+        flip: (N,) bool, mirror along ``flip_axis`` after the rotation.
+        flip_axis: spatial axis that is mirrored, 0 or 1. Axis 0 of a RAS volume is left-right.
+    """
+
+    angle: Tensor
+    flip: Tensor
+    flip_axis: int = 0
+
+    def apply(self, image: Tensor, *, mode: str = "bilinear", padding_mode: str = "zeros") -> Tensor:
+        """The views of ``image``.
+
+        Args:
+            image: (N, C, spatial...) float, 2 or 3 spatial axes.
+            mode: "bilinear" or "nearest".
+            padding_mode: what lies outside the image: "zeros" or "border".
+
+        Returns:
+            (N, C, spatial...) of the same shape and dtype.
+        """
+        return _resample(image, self._matrix(image), mode, padding_mode)
+
+    def invert(self, view: Tensor, *, mode: str = "bilinear") -> Tensor:
+        """Take what was computed on the views back onto the original image.
+
+        Pixels that a view did not see get the value of the view's nearest border pixel; mask them with ``visible``.
+
+        Args:
+            view: (N, C, spatial...) float.
+            mode: "bilinear" or "nearest".
+
+        Returns:
+            (N, C, spatial...) of the same shape and dtype.
+        """
+        return _resample(view, self._inverse_matrix(view), mode, "border")
+
+    def visible(self, like: Tensor) -> Tensor:
+        """Pixels of the original image that lie inside the view's field of view.
+
+        Args:
+            like: (N, C, spatial...) tensor that gives the spatial shape.
+
+        Returns:
+            (N, 1, spatial...) bool.
+        """
+        grid = _grid(like, self._inverse_matrix(like))
+        # A pixel centre counts as seen up to half a pixel outside the outermost centres; the margin absorbs rounding.
+        return (grid.abs() <= 1 + 1e-5).all(dim=-1).unsqueeze(1)
+
+    def _matrix(self, like: Tensor) -> Tensor:
+        """(N, D, D) map from pixel offsets in the view to pixel offsets in the image, spatial axes in order."""
+        dims = like.ndim - 2
+        matrix = torch.zeros(len(self.angle), dims, dims, device=like.device)
+        cos, sin = self.angle.cos().to(like.device), self.angle.sin().to(like.device)
+        matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
+        matrix[:, 1, 0], matrix[:, 1, 1] = sin, cos
+        for axis in range(2, dims):
+            matrix[:, axis, axis] = 1
+        sign = 1 - 2 * self.flip.to(like.device).float()
+        matrix[:, :, self.flip_axis] *= sign[:, None]
+        return matrix
+
+    def _inverse_matrix(self, like: Tensor) -> Tensor:
+        return self._matrix(like).transpose(1, 2)
+
+
+class RandomRotateFlip:
+    """Draws a random ``RotateFlip`` for every sample (local label filtering, Methods).
+
+    Args:
+        max_angle: rotations are uniform in +-``max_angle`` degrees.
+        flip_probability: probability of a mirror image.
+        flip_axis: spatial axis that is mirrored, 0 or 1.
+        seed: seed of the generator, which is independent of torch's global one.
+
+    Raises:
+        ValueError: if a parameter is out of range.
+    """
+
+    def __init__(
+        self, *, max_angle: float = 60.0, flip_probability: float = 0.5, flip_axis: int = 0, seed: int = 0
+    ) -> None:
+        if not 0 <= max_angle <= 180:
+            raise ValueError(f"max_angle is {max_angle}; expected degrees in 0..180")
+        if not 0 <= flip_probability <= 1:
+            raise ValueError(f"flip_probability is {flip_probability}; expected a value in 0..1")
+        if flip_axis not in (0, 1):
+            raise ValueError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
+        self.max_angle = max_angle
+        self.flip_probability = flip_probability
+        self.flip_axis = flip_axis
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, samples: int) -> RotateFlip:
+        """Random parameters for ``samples`` samples."""
+        draws = torch.rand(2, samples, generator=self.generator)
+        angle = (2 * draws[0] - 1) * math.radians(self.max_angle)
+        return RotateFlip(angle=angle, flip=draws[1] < self.flip_probability, flip_axis=self.flip_axis)
+
+    def __call__(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Rotate and flip a training batch and its labels alike, as augmentation; labels outside become background.
+
+        Args:
+            image: (N, C, spatial...) float.
+            labels: tensors of (N, 1, spatial...), any integer dtype.
+
+        Returns:
+            The image and the labels, same shapes and dtypes.
+        """
+        drawn = self.draw(len(image))
+        turned = [drawn.apply(label, mode="nearest") for label in labels]
+        return drawn.apply(image), turned
+
+
+def _grid(like: Tensor, matrix: Tensor) -> Tensor:
+    """Sampling grid (N, spatial..., D) in grid_sample's normalised coordinates, axes reversed as it wants them."""
+    half = torch.tensor(like.shape[2:], dtype=torch.float32, device=like.device) / 2
+    normalised = matrix * half[None, None, :] / half[None, :, None]
+    theta = torch.zeros(*normalised.shape[:2], normalised.shape[2] + 1, device=like.device)
+    theta[:, :, :-1] = normalised.flip(1, 2)
+    return F.affine_grid(theta, [len(matrix), 1, *like.shape[2:]], align_corners=False)
+
+
+def _resample(image: Tensor, matrix: Tensor, mode: str, padding_mode: str) -> Tensor:
+    if len(matrix) != len(image):
+        raise ValueError(f"the batch has {len(image)} samples; expected {len(matrix)}, one per drawn rotation")
+    # Half-precision coordinates would be off by whole pixels, so the sampling itself is done in float32.
+    sampled = F.grid_sample(
+        image.float(), _grid(image, matrix), mode=mode, padding_mode=padding_mode, align_corners=False
+    )
+    return sampled.to(image.dtype)

@@ -1,0 +1,43 @@
+"""Precision and memory layout of a network's call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aide_monai.inferers import AutocastInferer, hardware_amp, place
+
+
+@pytest.mark.parametrize(("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)], ids=["2D", "3D"])
+def test_channels_last_changes_the_layout_and_not_the_numbers(dims: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    convolution = (nn.Conv2d if dims == 2 else nn.Conv3d)(2, 3, kernel_size=3)
+    image = torch.rand(2, 2, *[6] * dims)
+    expected = convolution(image)
+    network = place(convolution, "cpu", channels_last=True)
+    assert network.weight.is_contiguous(memory_format=layout)
+    seen: list[Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.testing.assert_close(AutocastInferer(channels_last=True)(image, network), expected)
+    assert seen[0].is_contiguous(memory_format=layout)
+
+
+def test_low_precision_gives_float32_logits() -> None:
+    seen: list[torch.dtype] = []
+
+    def network(inputs: Tensor) -> Tensor:
+        product = inputs.flatten(1) @ inputs.flatten(1).T
+        seen.append(product.dtype)
+        return product
+
+    logits = AutocastInferer("bf16")(torch.ones(2, 1, 2, 2), network)
+    assert seen == [torch.bfloat16]
+    assert logits.dtype == torch.float32
+    assert logits.tolist() == [[4.0, 4.0], [4.0, 4.0]]
+
+
+def test_an_unknown_precision_is_refused_by_name() -> None:
+    assert hardware_amp() in ("off", "bf16")
+    with pytest.raises(ValueError, match="amp is 'fp8'; expected one of off, bf16, fp16"):
+        AutocastInferer("fp8")

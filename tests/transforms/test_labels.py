@@ -1,0 +1,96 @@
+"""Stored label values to class indices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from aide_monai.errors import InputError
+from aide_monai.transforms import AsClassIndicesd
+
+
+def label(values: list[float], dtype: torch.dtype = torch.float32) -> MetaTensor:
+    """(1, n, 1, 1) label volume from a file."""
+    tensor = torch.tensor(values).to(dtype).view(1, -1, 1, 1)
+    return MetaTensor(tensor, meta={"filename_or_obj": "case3_label.nii.gz"})
+
+
+def convert(value: MetaTensor | torch.Tensor, **options: object) -> torch.Tensor:
+    return AsClassIndicesd("label", **options)({"label": value})["label"]
+
+
+def test_nearly_integers_are_rounded() -> None:
+    result = convert(label([0.0, 2.9999, 1.0004, -0.0005]))
+    assert result.flatten().tolist() == [0, 3, 1, 0]
+    assert result.dtype == torch.uint8
+
+
+def test_metadata_stays() -> None:
+    result = convert(label([0, 1]))
+    assert isinstance(result, MetaTensor)
+    assert result.meta["filename_or_obj"] == "case3_label.nii.gz"
+    assert type(convert(torch.zeros(1, 2, 2, 2))) is torch.Tensor
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float64, torch.bool])
+def test_any_number_type(dtype: torch.dtype) -> None:
+    assert convert(label([0, 1, 0], dtype)).flatten().tolist() == [0, 1, 0]
+
+
+def test_numpy_arrays() -> None:
+    result = AsClassIndicesd("label")({"label": np.array([0, 4], dtype=np.int32).reshape(1, 2, 1, 1)})["label"]
+    assert torch.as_tensor(result).flatten().tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("classes", [{1: 1, 2: 1, 5: 2}, {"1": 1, "2": 1, "5": 2}])
+def test_values_are_mapped_and_may_be_merged(classes: dict) -> None:
+    assert convert(label([0, 1, 2, 5, 1.9999]), classes=classes).flatten().tolist() == [0, 1, 1, 2, 1]
+
+
+def test_stored_values_above_255_are_mapped() -> None:
+    result = convert(label([0, 205, 500, 850], torch.int16), classes={205: 1, 500: 2, 850: 0})
+    assert result.flatten().tolist() == [0, 1, 2, 0]
+
+
+def test_negative_stored_values_are_mapped() -> None:
+    assert convert(label([0, -1, 1, 2], torch.int16), classes={-1: 0, 1: 1, 2: 2}).flatten().tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "text"),
+    [
+        ([0, 3], {1: 1, 2: 2}, r"case3_label\.nii\.gz: found label value 3; expected 0, 1, 2"),
+        ([0, 256], None, r"found label value 256; expected 0\.\.255"),
+        ([0, -1], None, r"found label value -1; expected 0\.\.255"),
+        ([0, 1.5], None, r"case3_label\.nii\.gz: label value 1\.5 is not an integer"),
+        ([0, 1.002], None, r"label value 1\.002 is not an integer"),
+        ([0, float("nan")], None, "label value nan is not an integer"),
+        ([0, float("inf")], None, "label value inf is not an integer"),
+    ],
+)
+def test_other_values_are_refused_by_name(values: list[float], classes: dict | None, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        convert(label(values), classes=classes)
+
+
+def test_more_than_one_channel_is_refused() -> None:
+    with pytest.raises(InputError, match="key 'label': found 2 channels; expected one label channel"):
+        convert(torch.zeros(2, 3, 3, 3))
+
+
+def test_the_label_must_have_the_shape_of_its_image() -> None:
+    transform = AsClassIndicesd("label", image_key="image")
+    data = {"image": torch.zeros(3, 4, 4, 2), "label": MetaTensor(torch.zeros(1, 4, 4, 3))}
+    with pytest.raises(InputError, match=r"label has shape \(4, 4, 3\), its image \(4, 4, 2\); expected one grid"):
+        transform(data)
+    data["label"] = MetaTensor(torch.zeros(1, 4, 4, 2))
+    assert transform(data)["label"].shape == (1, 4, 4, 2)
+
+
+def test_missing_keys() -> None:
+    transform = AsClassIndicesd(["label", "clean_label"], allow_missing_keys=True)
+    assert set(transform({"label": torch.zeros(1, 1, 1, 1)})) == {"label"}
+    with pytest.raises(KeyError, match="clean_label"):
+        AsClassIndicesd(["label", "clean_label"])({"label": torch.zeros(1, 1, 1, 1)})
