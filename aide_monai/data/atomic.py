@@ -1,0 +1,114 @@
+"""Files that appear whole or not at all, and one sentence when the disk refuses them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from aide_monai.errors import InputError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file that holds, whenever the process or the machine stops, its old content or the whole new one.
+
+    The content goes to a temporary file beside it, which is synchronised with the disk and then renamed.
+
+    Args:
+        path: the file; its folder is made.
+        write: called with the open temporary file.
+
+    Raises:
+        InputError: if the disk is full, read-only or fails; the old content is untouched.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _temporary(path).open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(_temporary(path), path)
+        except BaseException:
+            remove_unfinished(path)  # on a full disk its space is needed
+            raise
+        sync_folder(path.parent)
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Remove the temporary file that a killed ``write_atomically`` has left, if it has."""
+    with suppress(OSError):
+        _temporary(Path(path)).unlink()
+
+
+def require_writable(path: str | Path) -> None:
+    """Make sure that ``write_atomically`` can start to write this file, before hours of work depend on it.
+
+    Raises:
+        InputError: if the folder cannot be made or written.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _temporary(path).open("wb").close()
+    remove_unfinished(path)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turn what a full, read-only or failing disk raises while ``path`` is written into one sentence.
+
+    Raises:
+        InputError: in place of an OSError, also of one that a library has replaced by an error of its own.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise InputError(
+            f"{path}: cannot be written ({cause.strerror or cause}); expected a folder with free space that may be "
+            "written. What was saved before is intact: make room or allow writing, then continue (a training run with "
+            "--resume)"
+        ) from error
+
+
+def refused_by_disk(error: BaseException) -> InputError | None:
+    """The sentence for an error of any part of a program, if a full or protected disk is behind it."""
+    cause = _os_error(error)
+    if cause is None or cause.errno not in REFUSALS:
+        return None
+    place = cause.filename or "a file that was being written"
+    return InputError(
+        f"{place}: refused by the disk ({cause.strerror}); expected free space and the right to use this folder. Make "
+        "room, allow it, or choose another folder, and start again"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Synchronise the names of a folder's files with the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__  # torch.save, for one, raises a RuntimeError of its own
+    return cause
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")

@@ -1,0 +1,382 @@
+"""The datalist: which files belong to which case, whose label is trusted, and which cases are held out.
+
+On disk it is JSON in the layout of the Medical Segmentation Decathlon (http://medicaldecathlon.com), which
+`monai.data.load_decathlon_datalist` reads unchanged, with a few more keys per case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aide_monai.errors import InputError
+
+SPLITS = ("training", "validation", "test")
+QUALITIES = ("high", "low")
+PATH_KEYS = ("image", "label", "clean_label")
+DETAIL_KEYS = ("spacing", "orientation", "sha256")
+TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
+REPORT_LIMIT = 20
+
+_TOP_KEYS = ("name", "labels", "modality", "classes", "resample_labels", "numTraining", "numTest", *SPLITS)
+_REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
+_CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
+
+
+@dataclass
+class Datalist:
+    """The cases of one data set; every path in memory is an absolute string.
+
+    Attributes:
+        name: name of the data set.
+        labels: name of every label value, 0 (background) to K - 1 without gaps.
+        modality: name of every channel, 0 to M - 1 without gaps.
+        records: one dictionary per case with the keys
+
+            - ``case``: unique id, usable as a file name;
+            - ``image``: one path (its channels last when M > 1), or a list of M paths;
+            - ``label`` (optional): path;
+            - ``quality``: "high" or "low", present exactly when there is a label;
+            - ``patient`` (optional): cases of one patient stay together; a case without it is a patient of its own;
+            - ``rater``, ``domain`` (optional): text;
+            - ``split``: "training" (also when absent), "validation" or "test";
+            - ``clean_label`` (optional): a trusted label kept to study label quality, never trained on;
+            - ``spacing`` (mm), ``orientation`` (such as "RAS") and ``sha256`` (per path key) (optional): of the files
+              when the datalist was made, see `aide_monai.data.details`.
+        classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
+        resample_labels: labels may lie on other grids than their images and are to be resampled onto them (nearest).
+
+    Raises:
+        InputError: names all malformed maps and records at once. What needs the files (missing, unreadable, leaking)
+            is found by `aide_monai.data.checks.check_datalist`.
+    """
+
+    name: str
+    labels: dict[int, str]
+    modality: dict[int, str]
+    records: list[dict[str, Any]]
+    classes: dict[int, int] = field(default_factory=dict)
+    resample_labels: bool = False
+
+    def __post_init__(self) -> None:
+        self._require_well_formed()
+
+    @classmethod
+    def load(cls, path: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
+        """Read a datalist and make its paths absolute.
+
+        Args:
+            path: JSON file; relative paths in it start at its folder.
+            roots: further folders that files may lie in. A path that leaves the datalist's folder and all of these,
+                by ``..``, by a symbolic link or by being absolute, is refused.
+
+        Raises:
+            InputError: one report of all malformed, unknown, doubled or escaping entries.
+        """
+        path = Path(os.path.abspath(path))
+        content = read_json(path)
+        folder = path.parent
+        problems = [
+            f'key "{key}": unknown; the keys are {", ".join(_TOP_KEYS)}' for key in content if key not in _TOP_KEYS
+        ]
+        problems += [f'key "{key}": missing' for key in _REQUIRED_TOP_KEYS if key not in content]
+        name = content.get("name", "")
+        if not isinstance(name, str):
+            problems.append(f'key "name": found {_kind(name)}, expected text')
+        maps = {}
+        for key in ("labels", "modality"):
+            maps[key], found = numbered_names(content.get(key, {"0": "absent"}), key)
+            problems += found
+
+        classes, found = _stored_classes(content.get("classes", {}))
+        problems += found
+        resample = content.get("resample_labels", False)
+        if not isinstance(resample, bool):
+            problems.append(f'key "resample_labels": found {resample!r}, expected true or false')
+
+        records: dict[str, dict[str, Any]] = {}
+        for section in SPLITS:
+            entries = content.get(section, [])
+            if not isinstance(entries, list):
+                problems.append(f'key "{section}": found {_kind(entries)}, expected a list of cases')
+                continue
+            for index, entry in enumerate(entries):
+                where = f"{section}[{index}]"
+                malformed = _record_problems(entry, where)
+                if not malformed and entry.get("split", section) != section:
+                    malformed = [f'{where}: "split" is "{entry["split"]}" but the case stands under "{section}"']
+                problems += malformed
+                if not malformed:
+                    records[where] = {**entry, "split": section}
+        for key, section in (("numTraining", "training"), ("numTest", "test")):
+            listed = content.get(section, [])
+            if key in content and isinstance(listed, list) and content[key] != len(listed):
+                problems.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
+
+        for where, record in records.items():
+            for key in PATH_KEYS:
+                if key in record:
+                    try:
+                        record[key] = absolute_paths(record[key], folder, roots=roots)
+                    except InputError as error:
+                        problems.append(f"{where}: {error}")
+        problems += _doubled_cases(records)
+        if problems:
+            raise InputError(report(f"{path}: the datalist cannot be used", problems))
+        return cls(name, maps["labels"], maps["modality"], list(records.values()), classes, resample)
+
+    def save(self, path: str | Path) -> None:
+        """Write the datalist atomically (temporary file, fsync, rename).
+
+        Paths inside the file's folder are written relative to it, so that the folder can be moved; others absolute.
+        An empty "test" section is left out because MONAI's reader fails on it.
+
+        Raises:
+            InputError: a record is malformed, or a text value (such as ``case``) is also the name of something in the
+                file's folder: MONAI's reader would turn that value into a path.
+        """
+        self._require_well_formed()
+        path = Path(os.path.abspath(path))
+        folder = path.parent
+        clashes = [
+            f'case "{record["case"]}": "{key}" is "{record[key]}", which is also the name of a file or folder in '
+            f"{folder}; MONAI would read it as a path. Save the datalist in another folder or change the value"
+            for record in self.records
+            for key in TEXT_KEYS
+            if key in record and (folder / record[key]).exists()
+        ]
+        if clashes:
+            raise InputError(report(f"{path}: the datalist was not saved", clashes))
+        sections = {
+            split: [_portable({**record, "split": split}, folder) for record in self.split(split)] for split in SPLITS
+        }
+        content = {
+            "name": self.name,
+            "labels": {str(value): name for value, name in sorted(self.labels.items())},
+            "modality": {str(channel): name for channel, name in sorted(self.modality.items())},
+            **({"classes": {str(value): index for value, index in self.classes.items()}} if self.classes else {}),
+            **({"resample_labels": True} if self.resample_labels else {}),
+            "numTraining": len(sections["training"]),
+            "numTest": len(sections["test"]),
+            **{split: records for split, records in sections.items() if records or split != "test"},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def split(self, name: str) -> list[dict[str, Any]]:
+        """Records of "training", "validation" or "test", in order; a record without ``split`` is a training record.
+
+        Raises:
+            InputError: another name.
+        """
+        if name not in SPLITS:
+            raise InputError(f'split "{name}": expected one of {", ".join(SPLITS)}')
+        return [record for record in self.records if record.get("split", "training") == name]
+
+    @property
+    def stored_classes(self) -> dict[int, int]:
+        """Label value as the files store it to class index, for ``AsClassIndicesd``."""
+        return dict(self.classes) or {value: value for value in self.labels}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of label values K, background included."""
+        return len(self.labels)
+
+    def _require_well_formed(self) -> None:
+        problems = _map_problems(self.labels, "labels") + _map_problems(self.modality, "modality")
+        problems += [
+            f"classes: {value} stands for {index}, expected one of the labels {sorted(self.labels)}"
+            for value, index in self.classes.items()
+            if index not in self.labels
+        ]
+        if not isinstance(self.name, str) or not self.name.strip():
+            problems.append(f"name: found {self.name!r}, expected text")
+        sound: dict[str, dict[str, Any]] = {}
+        for index, record in enumerate(self.records):
+            where = f"records[{index}]"
+            malformed = _record_problems(record, where)
+            if not malformed:
+                sound[where] = record
+                malformed = [
+                    f'{where}: "{key}" is "{path}", expected an absolute path'
+                    for key in PATH_KEYS
+                    for path in as_paths(record.get(key, []))
+                    if not os.path.isabs(path)
+                ]
+            problems += malformed
+        problems += _doubled_cases(sound)
+        if problems:
+            raise InputError(report(f'datalist "{self.name}" is malformed', problems))
+
+
+def as_paths(value: str | list[str]) -> list[str]:
+    """One path or a list of paths, as a list."""
+    return [value] if isinstance(value, str) else value
+
+
+def on_disk(path: str) -> str:
+    """The file or folder of a path, without what it selects there: ``FOLDER#echo=2.3``, ``FILE#channel=1``."""
+    return path if "#" not in path or os.path.lexists(path) else path.rpartition("#")[0]
+
+
+def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str | Path] = ()) -> str | list[str]:
+    """Make paths absolute, starting at ``folder``.
+
+    Raises:
+        InputError: with symbolic links and ``..`` resolved, a path lies outside ``folder`` and all ``roots``.
+    """
+    allowed = [os.path.realpath(root) for root in (folder, *roots)]
+    absolute = []
+    for text in as_paths(value):
+        path = os.path.abspath(os.path.join(folder, text))
+        target = Path(os.path.realpath(on_disk(path)))
+        if not any(target.is_relative_to(root) for root in allowed):
+            raise InputError(
+                f'path "{text}" leads to {target}, outside {" and ".join(allowed)}; '
+                "move the file there or name its folder as a root (--root)"
+            )
+        absolute.append(path)
+    return absolute[0] if isinstance(value, str) else absolute
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that holds an object.
+
+    Raises:
+        InputError: no such file, not JSON, not an object, or a key given twice.
+    """
+    doubled: list[str] = []
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                doubled.append(key)
+            content[key] = value
+        return content
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a datalist in JSON")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); correct the file or write it anew") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found {_kind(content)}, expected a JSON object")
+    if doubled:
+        raise InputError(f"{path}: keys given twice in one object: {', '.join(sorted(set(doubled)))}; keep one of each")
+    return content
+
+
+def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[str]]:
+    """Turn JSON's ``{"0": "background", ...}`` into ``{0: "background", ...}``; second value: what is wrong with it."""
+    if not isinstance(value, dict):
+        return {}, [f'key "{key}": found {_kind(value)}, expected numbers with names, such as {{"0": "background"}}']
+    wrong = [number for number in value if not re.fullmatch(r"0|[1-9][0-9]*", number)]
+    if wrong:
+        return {}, [f'key "{key}": "{wrong[0]}" is not a whole number; write {{"0": "background", "1": ...}}']
+    names = {int(number): name for number, name in value.items()}
+    return names, _map_problems(names, key)
+
+
+def _stored_classes(value: Any) -> tuple[dict[int, int], list[str]]:
+    """JSON's ``{"63": 1}`` as ``{63: 1}``; second value: what is wrong with it."""
+    if not isinstance(value, dict) or not all(
+        re.fullmatch(r"[0-9]{1,9}", stored) and isinstance(index, int) for stored, index in value.items()
+    ):
+        return {}, [f'key "classes": found {value!r}, expected stored values with class indices, such as {{"63": 1}}']
+    return {int(stored): index for stored, index in value.items()}, []
+
+
+def report(title: str, problems: list[str], *, limit: int = REPORT_LIMIT) -> str:
+    """A title, then one indented line per problem; after ``limit`` lines only the number of those left."""
+    lines = [f"{title}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    lines += [f"  - {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  and {len(problems) - limit} more")
+    return "\n".join(lines)
+
+
+def _map_problems(names: dict[int, str], key: str) -> list[str]:
+    if sorted(names) != list(range(len(names))) or not names:
+        return [f"{key}: found the numbers {sorted(names)}, expected 0, 1, 2, ... without gaps"]
+    return [
+        f"{key}: the name of {number} is {name!r}, expected text"
+        for number, name in names.items()
+        if not isinstance(name, str) or not name.strip()
+    ]
+
+
+def _record_problems(record: Any, where: str) -> list[str]:
+    if not isinstance(record, dict):
+        return [f"{where}: found {_kind(record)}, expected an object with the keys case, image, ..."]
+    known = (*TEXT_KEYS, *PATH_KEYS, *DETAIL_KEYS)
+    problems = [
+        f'{where}: key "{key}" is unknown; the keys are {", ".join(known)}' for key in record if key not in known
+    ]
+    problems += [f'{where}: key "{key}" is missing' for key in ("case", "image") if key not in record]
+    for key in (*TEXT_KEYS, *PATH_KEYS):
+        if key not in record:
+            continue
+        value = record[key]
+        texts = value if key == "image" and isinstance(value, list) and value else [value]
+        if not all(isinstance(text, str) and text.strip() and "\0" not in text for text in texts):
+            expected = "a path or a list of paths" if key == "image" else "text"
+            problems.append(f'{where}: "{key}" is {value!r}, expected {expected}')
+        elif key == "case" and not _CASE_NAME.fullmatch(value):
+            problems.append(f'{where}: "case" is {value!r}, expected a name without slashes and without a leading dot')
+        elif (key == "quality" and value not in QUALITIES) or (key == "split" and value not in SPLITS):
+            allowed = QUALITIES if key == "quality" else SPLITS
+            problems.append(f'{where}: "{key}" is "{value}", expected one of {", ".join(allowed)}')
+    return problems
+
+
+def _doubled_cases(records: dict[str, dict[str, Any]]) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for where, record in records.items():
+        places.setdefault(record["case"], []).append(where)
+    return [
+        f'case "{case}" stands in {" and ".join(found)}; every case needs an id of its own'
+        for case, found in places.items()
+        if len(found) > 1
+    ]
+
+
+def _portable(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def relative(path: str) -> str:
+        # The folder may have been reached by a link, so compare both the written and the real location.
+        for place, base in ((Path(path), folder), (Path(os.path.realpath(path)), Path(os.path.realpath(folder)))):
+            if place.is_relative_to(base):
+                return place.relative_to(base).as_posix()
+        return path
+
+    written = dict(record)
+    for key in PATH_KEYS:
+        if key in record:
+            paths = [relative(path) for path in as_paths(record[key])]
+            written[key] = paths[0] if isinstance(record[key], str) else paths
+    return written
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,272 @@
+"""The raw elements of one DICOM file up to its pixels, and their values.
+
+Values are taken from the raw bytes: pydicom's conversion of every element would take as long as decoding the pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from aide_monai.errors import InputError
+
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_HEADER_ITEMS = 200_000  # 10 000 frames have them
+MAX_HEADER_ELEMENTS = 20_000
+MAX_INFLATED_BYTES = 2**28
+
+_SYNTAX, _CLASS = 0x00020010, 0x00020002
+_PIXELS, _FLOAT_PIXELS = 0x7FE00010, {0x7FE00008, 0x7FE00009}
+# Long lengths take four bytes and follow two empty ones
+_LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+# In implicit files nothing says that these hold binary numbers: echo time, b-value, trigger delay; temporal position
+_DOUBLES, _LONGS = (0x00189082, 0x00189087, 0x00209153), (0x00209128,)
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """Where PixelData lies.
+
+    Attributes:
+        representation: "OB" or "OW", "" when the encoding does not say.
+        length: bytes of its value, 0xFFFFFFFF when its end is marked instead.
+        offset: position of its value in the file, or in the inflated data set.
+    """
+
+    representation: str
+    length: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """All elements before the pixels.
+
+    Attributes:
+        dataset: elements, unconverted.
+        transfer_syntax: UID of the encoding.
+        sop_class: UID of the kind of object, "" when the file does not say.
+        pixels: None when there are none.
+        size: bytes of the file, or of the inflated data set.
+    """
+
+    dataset: Dataset
+    transfer_syntax: str
+    sop_class: str
+    pixels: PixelElement | None
+    size: int
+
+
+def is_dicom(file: str | os.PathLike[str]) -> bool:
+    """Whether a regular file has DICOM's mark after its preamble."""
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for ever
+            return False
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_header(file: str) -> Header:
+    """Read a file up to its pixels.
+
+    Raises:
+        InputError: no encoding is named, the header is longer than 16 MiB, 20 000 elements or 200 000 sequence items,
+            or the pixels are of a floating-point type. The file is not named.
+    """
+    with open(file, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        body = _guarded(stream)
+        meta = _file_meta(body)
+        if _SYNTAX not in meta:
+            raise InputError("found no TransferSyntaxUID in the file meta information; replace the file")
+        syntax = meta[_SYNTAX]
+        if syntax == DeflatedExplicitVRLittleEndian:
+            stream.seek(body.tell())
+            data = inflate(stream)
+            body, size = _guarded(io.BytesIO(data)), len(data)
+        dataset, pixels = _until_pixels(body, syntax)
+    return Header(dataset, syntax, text(dataset, 0x00080016) or meta.get(_CLASS, ""), pixels, size)
+
+
+def open_body(file: str, transfer_syntax: str) -> BinaryIO:
+    """The stream that `PixelElement.offset` counts in.
+
+    Raises:
+        InputError: a deflated file with more than 256 MiB in it.
+    """
+    stream = open(file, "rb")  # noqa: SIM115 - the caller closes it
+    if transfer_syntax != DeflatedExplicitVRLittleEndian:
+        return stream
+    with stream:
+        _file_meta(stream)
+        return io.BytesIO(inflate(stream))
+
+
+def inflate(stream: BinaryIO) -> bytes:
+    """Unpack the rest of a deflated file.
+
+    Raises:
+        InputError: it is longer than 256 MiB.
+    """
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = unpacker.decompress(stream.read(), MAX_INFLATED_BYTES)
+    if unpacker.unconsumed_tail:
+        raise InputError(f"found more than {MAX_INFLATED_BYTES} bytes of deflated data; write it without compression")
+    return data
+
+
+def text(dataset: Dataset, tag: int) -> str:
+    """Printable text of an element, its values separated by backslashes; "" when it is absent."""
+    element = dataset.get_item(tag)
+    return "" if element is None else _printable(element.value)
+
+
+def number(dataset: Dataset, tag: int, name: str) -> float | None:
+    """First number of an element, written as text, as a binary double, or as a long; None when it is absent or empty.
+
+    Raises:
+        InputError: no number, or not finite.
+    """
+    element: Any = dataset.get_item(tag)
+    if element is None or element.value in (None, b"", ""):
+        return None
+    value = element.value
+    if isinstance(value, bytes) and (element.VR == "FD" or tag in _DOUBLES):
+        return _finite(struct.unpack(("<" if element.is_little_endian else ">") + "d", value[:8])[0], name)
+    if isinstance(value, bytes) and tag in _LONGS:
+        return float(struct.unpack(("<" if element.is_little_endian else ">") + "I", value[:4])[0])
+    first = _printable(value).split("\\")[0]
+    return _finite(first, name) if first else None
+
+
+def short(dataset: Dataset, tag: int) -> int | None:
+    """Binary number of two bytes; None when it is absent or empty."""
+    element: Any = dataset.get_item(tag)
+    if element is None or not element.value:
+        return None
+    if isinstance(element.value, bytes):
+        return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
+    return int(element.value)
+
+
+def vector(dataset: Dataset, tag: int, name: str, size: int) -> tuple[float, ...]:
+    """So many numbers, written as text.
+
+    Raises:
+        InputError: absent, another number of them, or not finite.
+    """
+    written = text(dataset, tag)
+    parts = written.split("\\") if written else []
+    if len(parts) != size:
+        found = f'{name} "{written[:80]}"' if written else f"no {name}"
+        raise InputError(f"found {found}; expected {size} numbers; replace the file or leave it out of the folder")
+    return tuple(_finite(part, name) for part in parts)
+
+
+def items(dataset: Dataset, tag: int) -> Sequence[Dataset]:
+    """Items of a sequence; none when it is absent."""
+    return dataset[tag].value or [] if tag in dataset else []
+
+
+class _Header(io.RawIOBase):
+    """A stream that refuses to be read on and on: a header ends before these limits."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self.stream = stream
+        self.seen = self.items = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self.stream.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.seen += len(data)
+        self.items += max(data.count(b"\xfe\xff\0\xe0"), data.count(b"\xff\xfe\xe0\0"))  # little and big endian
+        if self.seen > MAX_HEADER_BYTES or self.items > MAX_HEADER_ITEMS:
+            limits = f"{MAX_HEADER_BYTES} bytes or {MAX_HEADER_ITEMS} sequence items"
+            raise InputError(f"found more than {limits} before the pixels; replace the file")
+        return len(data)
+
+
+def _guarded(stream: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Header(stream), 2**16)
+
+
+def _file_meta(stream: BinaryIO) -> dict[int, str]:
+    """Tag -> text of the file meta information, which is always explicit little endian; ends after it."""
+    stream.seek(132)
+    found: dict[int, str] = {}
+    while True:
+        start = stream.tell()
+        head = stream.read(8)
+        if len(head) < 8 or head[:2] != b"\x02\0":
+            stream.seek(start)
+            return found
+        group, element, representation, length = struct.unpack("<HH2sH", head)
+        if representation in _LONG_LENGTH:
+            (length,) = struct.unpack("<I", stream.read(4))
+        if length > MAX_HEADER_BYTES or len(found) > 100:
+            raise InputError("found damaged file meta information; replace the file")
+        found[group << 16 | element] = _printable(stream.read(length))
+
+
+def _until_pixels(body: BinaryIO, syntax: str) -> tuple[Dataset, PixelElement | None]:
+    count = 0
+    tags: list[int] = []
+    pixels: PixelElement | None = None
+
+    def stop(tag: int, representation: str | None, length: int) -> bool:
+        nonlocal count, pixels
+        count += 1
+        if count > MAX_HEADER_ELEMENTS:
+            raise InputError(f"found more than {MAX_HEADER_ELEMENTS} elements before the pixels; replace the file")
+        tag = int(tag)  # comparing pydicom's tags is slow
+        if tag == _PIXELS or tag in _FLOAT_PIXELS:
+            tags.append(tag)
+            pixels = PixelElement(representation or "", length, body.tell())
+        return pixels is not None
+
+    dataset = read_dataset(body, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian, stop_when=stop)
+    if tags and tags[0] != _PIXELS:
+        raise InputError("found pixels of a floating-point type; expected whole numbers; convert the file to NIfTI")
+    return dataset, pixels
+
+
+def _printable(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    elif not isinstance(value, (str, type(None))) and hasattr(value, "__iter__"):
+        value = "\\".join(map(str, value))
+    plain = str(value or "")
+    return (plain if plain.isprintable() else "".join(filter(str.isprintable, plain))).strip()
+
+
+def _finite(written: str | float, name: str) -> float:
+    try:
+        value = float(written)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f'found {name} "{str(written)[:40]}"; expected a number; replace the file')
+    return value

@@ -1,0 +1,148 @@
+"""A stream of 2D slices over cached volumes, with the current labels of both networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
+from aide_monai.errors import InputError
+
+
+def through_plane_axis(affine: Any, *, tolerance: float = 0.01) -> int:
+    """The axis along which slices were acquired: the one with the largest spacing.
+
+    Args:
+        affine: (4, 4) voxel-to-world matrix in mm.
+        tolerance: relative difference below which two spacings count as equal.
+
+    Returns:
+        0, 1 or 2; the last of the candidates when spacings are equal, so 2 for isotropic volumes.
+    """
+    spacing = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+    return int(np.flatnonzero(spacing >= spacing.max() * (1 - tolerance))[-1])
+
+
+class SliceDataset(Dataset):
+    """2D slices of 3D volumes as a map-style data set; slices are views, no volume is copied.
+
+    Each item is a dictionary:
+
+    - "image": (M, H, W) float32,
+    - "label_1", "label_2": (1, H, W) uint8, the labels that network 1 and network 2 train on now, when a ``store``
+      is given; otherwise "label" from the volume,
+    - "case": int, index of the volume; "slice": int, index along the slice axis; "high_quality": bool.
+
+    Args:
+        volumes: deterministic volumes, usually a MONAI ``CacheDataset``; each is a dictionary with "image"
+            (M, X, Y, Z) and, without a ``store``, "label" (1, X, Y, Z). "case" names it; "quality" is "high" or "low".
+        store: current labels, by case.
+        axis: spatial axis along which slices are taken, or "auto": the through-plane axis from the affine of a
+            MetaTensor, else the last.
+        transform: random transforms of one item, after the cache.
+
+    Raises:
+        InputError: if there are no volumes, a label is missing, an image is not 3D, or slices differ in size.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[dict[str, Any]],
+        *,
+        store: LabelStore | None = None,
+        axis: int | str = "auto",
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        if len(volumes) == 0:
+            raise InputError("the slice data set got no volumes; expected at least one case")
+        self.store = store
+        self.transform = transform
+        self.cases: list[str] = []
+        self.high_quality: list[bool] = []
+        self.axes: list[int] = []
+        self._images: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        for number in range(len(volumes)):
+            self._add(volumes[number], number, axis)
+        lengths = [image.shape[a + 1] for image, a in zip(self._images, self.axes, strict=True)]
+        self._first = np.concatenate([[0], np.cumsum(lengths)])
+
+    def _add(self, volume: dict[str, Any], number: int, axis: int | str) -> None:
+        case = case_name(volume, number)
+        image = volume["image"]
+        if image.ndim != 4:
+            raise InputError(f"image of case {case!r} has shape {tuple(image.shape)}; expected (channels, X, Y, Z)")
+        if axis == "auto":
+            axis = through_plane_axis(image.affine) if hasattr(image, "affine") else 2
+        elif axis not in (0, 1, 2):
+            raise InputError(f'axis is {axis!r}; expected 0, 1, 2 or "auto"')
+        if self.store is None:
+            if "label" not in volume:
+                raise InputError(f"case {case!r} has no label; give every training case a label or a label store")
+            self._labels.append(_plain(volume["label"])[0])
+        elif case not in self.store.cases:
+            raise InputError(f"case {case!r} has no label in the label store; expected one for every volume")
+        label = self._labels[-1] if self.store is None else self.store.label(1, case)
+        if label.shape != image.shape[1:]:
+            raise InputError(
+                f"label of case {case!r} has shape {tuple(label.shape)}, its image {tuple(image.shape[1:])}; expected "
+                "one grid: resample the label onto the image"
+            )
+        self.cases.append(case)
+        self.high_quality.append(is_high_quality(volume))
+        self.axes.append(int(axis))
+        self._images.append(_plain(image))
+        size, first = self._slice_size(number), self._slice_size(0)
+        if size != first:
+            raise InputError(
+                f"slices of case {case!r} have size {size}, those of case {self.cases[0]!r} {first}; expected one "
+                "size: set spatial_size to at least the largest slice, or add a resize to the preprocessing"
+            )
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = int(np.searchsorted(self._first, index, side="right")) - 1
+        position, axis = index - int(self._first[number]), self.axes[number]
+        item: dict[str, Any] = {"image": self._images[number].select(axis + 1, position)}
+        for key, label in self._current_labels(number).items():
+            item[key] = label.select(axis, position)[None]
+        item |= {"case": number, "slice": position, "high_quality": self.high_quality[number]}
+        return item if self.transform is None else self.transform(item)
+
+    def slices(self, number: int) -> Tensor:
+        """All slices of case ``number`` as a view (S, M, H, W) float32."""
+        return self._images[number].movedim(self.axes[number] + 1, 0)
+
+    def labels(self, number: int) -> dict[str, Tensor]:
+        """Current labels of case ``number`` by key, as views (S, H, W) uint8."""
+        return {key: label.movedim(self.axes[number], 0) for key, label in self._current_labels(number).items()}
+
+    def _current_labels(self, number: int) -> dict[str, Tensor]:
+        if self.store is None:
+            return {"label": self._labels[number]}
+        return {f"label_{network}": self.store.label(network, self.cases[number]) for network in (1, 2)}
+
+    def _slice_size(self, number: int) -> tuple[int, ...]:
+        return tuple(n for i, n in enumerate(self._images[number].shape[1:]) if i != self.axes[number])
+
+
+def _plain(tensor: Any) -> Tensor:
+    """The tensor without MONAI's metadata, sharing its memory."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else torch.as_tensor(tensor)
+
+
+def slice_loader(dataset: SliceDataset, *, batch_size: int, steps: int, seed: int) -> DataLoader:
+    """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
+
+    Every slice comes once before any comes again. All drawing is from a generator of the loader's own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sampler = RandomSampler(dataset, num_samples=steps * batch_size, generator=generator)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, generator=generator)

@@ -1,0 +1,295 @@
+"""Dynamic contrast-enhanced breast MR of the paper's three hospitals; the data are not public, the layout is ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.raters import as_mask
+from aide_monai.data.slice_dataset import through_plane_axis
+from aide_monai.data.sources.decathlon import case_name
+from aide_monai.data.sources.duplicates import find_twins, leaks, record_signature
+from aide_monai.data.sources.files import data_file_problems, files_below, source_folder
+from aide_monai.data.sources.hold_out import hold_out_per_domain
+from aide_monai.data.sources.phases import Phases, find_phases
+from aide_monai.data.sources.places import TOLERANCE_VOXELS, require_inside, to_index
+from aide_monai.data.volume_files import SUFFIXES, Volume, open_volume, shape_text
+from aide_monai.data.volume_reader import slice_path
+from aide_monai.errors import InputError
+
+CENTRES = ("GGH", "GPPH", "HPPH")
+CENTRAL_SLICE_CENTRES = ("GGH",)
+"""Centres whose labels are drawn in one slice of each study."""
+
+TIME_TOLERANCE_S = 60.0
+
+_OBLIQUE = 0.02
+_LAYOUT = "CENTRE/PATIENT/ with the phases and label.nii.gz, or CENTRE/PATIENT.nii.gz (4D) and PATIENT_label.nii.gz"
+
+logger = logging.getLogger(__name__)
+
+
+def breast_datalist(
+    root: str | Path,
+    *,
+    centre: str | None = None,
+    phases: Sequence[int] = (0, 1),
+    times_s: Sequence[float] | None = None,
+    central: Collection[str] = CENTRAL_SLICE_CENTRES,
+    keep_unlabeled: bool = False,
+    test: int | None = None,
+    seed: int = 0,
+    check_content: bool = True,
+) -> Datalist:
+    """Studies of one hospital or of all, one channel per chosen phase; domain is the hospital.
+
+    Layout: ``ROOT/CENTRE/PATIENT/`` for the centres GGH, GPPH and HPPH, one study per patient, as one of
+
+    - a volume file (NIfTI, MHD, NRRD) per phase, with times from ``phases.json`` (``{"pre.nii.gz": 0, "post.nii.gz":
+      90}``, seconds), else from a side file of each (``pre.json`` with ``"AcquisitionTime": "13:45:30"``, as dcm2niix
+      writes), else from the names (``dce_t0s.nii.gz``, ``dce_t90s.nii.gz``);
+    - one 4D file (x, y, z, phase), with times from ``phases.json`` (``{"dce.nii.gz": [0, 90, 180]}``) or from
+      ``"VolumeTiming"`` in the file of the same name that ends in .json (BIDS); it may also lie in the centre's folder
+      as ``PATIENT.nii.gz``;
+    - DICOM files, also in subfolders: the volumes of the commonest grid, by their acquisition times.
+
+    The label (0, 1 = tumour) is ``label.nii.gz``, .mhd, .nrrd, or a name that ends in ``_label``. In ``central``
+    centres it marks one slice, in a file of that slice alone or of the whole volume; its place in space tells which.
+    The record then names that slice of image and label, because nothing is known of the others.
+
+    Phases are ordered by time, never by file name. Read records with ``LoadImaged(keys, reader=[DicomSeriesReader,
+    VolumeReader])``, bring labels onto the image's grid (``ResampleToMatchd``, nearest, zeros), and add subtraction
+    images as channels with ``SubtractPhasesd``. All labels are of quality "high".
+
+    Args:
+        root: folder of the data, or of one centre when ``centre`` is given and no folder of that name lies in it.
+        centre: one of GGH, GPPH and HPPH; None: all whose folders are there.
+        phases: phases to list, by number: 0 is the one before contrast, 1 the first after it, -1 the last.
+        times_s: instead, times after the first phase, in seconds; of each study the nearest phases, at most 60 s off.
+        central: centres whose labels are drawn in one slice.
+        keep_unlabeled: list studies without a label as unlabelled training cases instead of refusing them.
+        test: labelled cases of each centre to hold out by drawing; the paper's number is 100. None: all are training.
+        seed: seed of the drawing.
+        check_content: decode the first phase of every study and refuse equal scans in two splits or centres.
+
+    Raises:
+        InputError: one report of all studies whose phases, times or labels are missing, doubled, faulty or on another
+            grid, and of links out of ``root``; or of leaks; or an option that does not fit.
+    """
+    if not phases or len(set(phases)) < len(phases) or (times_s is not None and not times_s):
+        raise InputError(f"phases={tuple(phases)}, times_s={times_s}: expected at least one phase, each once")
+    root = source_folder(root, expected=f"breast DCE-MR studies: {_LAYOUT}")
+    centres = _centres(root, centre)
+    problems: list[str] = []
+    records: list[dict[str, Any]] = []
+    for name, folder in centres.items():
+        files, found = files_below(folder)
+        problems += found
+        studies = _studies(folder, files)
+        if not studies:
+            problems.append(f"{folder}: no studies; expected {_LAYOUT}")
+        for study in studies:
+            try:
+                record = _record(study, name, folder, phases, times_s, name in central)
+                if "label" not in record and not keep_unlabeled:
+                    raise InputError(f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled")
+                records.append(record)
+            except InputError as error:
+                problems += str(error).splitlines()
+    problems += [
+        f'case "{case}": two studies of this name; leave one of them'
+        for case in sorted({r["case"] for r in records if [o["case"] for o in records].count(r["case"]) > 1})
+    ]
+    if problems:
+        raise InputError(report(f"{root}: the breast studies cannot be used", problems))
+    names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
+    labels = {0: "background", 1: "tumour"}
+    datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), records, resample_labels=True)
+    datalist = datalist if test is None else _held_out(datalist, test=test, seed=seed)
+    if check_content:
+        twins = find_twins({record["case"]: record_signature(record) for record in datalist.records})
+        if problems := leaks(datalist.records, twins):
+            raise InputError(report(f"{root}: the breast studies cannot be used together", problems))
+    return datalist
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What lies in a patient's folder, or beside it in that of the centre."""
+
+    patient: str
+    place: Path
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+
+
+def _centres(root: Path, centre: str | None) -> dict[str, Path]:
+    if centre is not None and centre not in CENTRES:
+        raise InputError(f'centre="{centre}": expected one of {", ".join(CENTRES)}')
+    if centre is not None:
+        return {centre: root / centre if (root / centre).is_dir() else root}
+    found = {name: root / name for name in CENTRES if (root / name).is_dir()}
+    if not found:
+        raise InputError(f"{root}: no folder {', '.join(CENTRES)}; expected {_LAYOUT}; or name the centre")
+    return found
+
+
+def _studies(folder: Path, files: Sequence[Path]) -> list[_Study]:
+    by_patient: dict[str, list[Path]] = {}
+    alone: dict[str, list[Path]] = {}
+    for file in files:
+        if file.parent == folder:
+            alone.setdefault(_patient(file), []).append(file)
+        else:
+            by_patient.setdefault(file.relative_to(folder).parts[0], []).append(file)
+    studies = []
+    for patient in sorted(by_patient.keys() | alone.keys()):
+        place, inside = folder / patient, by_patient.get(patient, [])
+        files_beside = [file for file in alone.get(patient, []) if file.name.lower().endswith(SUFFIXES)]
+        volumes = [file for file in inside if file.parent == place and file.name.lower().endswith(SUFFIXES)]
+        labels = tuple(file for file in volumes + files_beside if _is_label(file))
+        images = tuple(file for file in volumes if not _is_label(file))
+        images_beside = tuple(file for file in files_beside if not _is_label(file))
+        if inside or (labels and not images_beside):
+            studies.append(_Study(patient, place, images, labels))
+        if images_beside:
+            studies.append(_Study(patient, images_beside[0], images_beside, () if inside else labels))
+    return studies
+
+
+def _patient(file: Path) -> str:
+    return case_name(file).removesuffix("_label") if file.name.lower().endswith(SUFFIXES) else file.stem
+
+
+def _is_label(file: Path) -> bool:
+    name = case_name(file).lower()
+    return name == "label" or name.endswith("_label")
+
+
+def _record(
+    study: _Study, centre: str, root: Path, numbers: Sequence[int], times_s: Sequence[float] | None, central: bool
+) -> dict[str, Any]:
+    folder = study.place if study.place.is_dir() else study.place.parent
+    if not study.place.exists():
+        raise InputError(f"{study.labels[0]}: no images of {study.patient}; add them, or remove the label")
+    if len(study.labels) > 1:
+        found = ", ".join(file.name for file in study.labels)
+        raise InputError(f"{study.place}: found the labels {found}; expected one")
+    if study.place != folder and len(study.images) > 1:
+        raise InputError(f"{study.place}: found {len(study.images)} files of {study.patient}; put them into a folder")
+    phases = find_phases(folder, study.images, root=root)
+    chosen = _chosen(study, phases, numbers, times_s)
+    case = f"{centre}_{study.patient}"
+    record: dict[str, Any] = {"case": case, "patient": case, "domain": centre, "split": "training"}
+    images, label = list(phases.paths), None
+    if study.labels:
+        volume, mask = _open_label(study.labels[0], root)
+        label = str(study.labels[0])
+        if central:
+            images, label = _central_slice(study, phases, volume, mask)
+        else:
+            require_inside(
+                phases.affine, phases.shape, volume.affine, mask, label=label, image=f"of {study.place.name}"
+            )
+    record["image"] = [images[number] for number in chosen]
+    if len(chosen) == 1:
+        record["image"] = record["image"][0]
+    return record if label is None else {**record, "label": label, "quality": "high"}
+
+
+def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequence[float] | None) -> list[int]:
+    """Indices into the phases as sorted by time."""
+    count = len(phases.paths)
+    if times_s is None:
+        missing = [number for number in numbers if not -count <= number < count]
+        if missing:
+            raise InputError(f"{study.place}: found {count} phases; expected a phase {missing[0]} (0 is the first)")
+        chosen = [number % count for number in numbers]
+    elif phases.times_s is None:
+        raise InputError(f"{study.place}: phases without times; choose them by phases instead of times_s")
+    else:
+        known = np.array(phases.times_s)
+        chosen = [int(np.abs(known - time).argmin()) for time in times_s]
+        for time, number in zip(times_s, chosen, strict=True):
+            if abs(known[number] - time) > TIME_TOLERANCE_S:
+                found = ", ".join(f"{value:g}" for value in phases.times_s)
+                expected = f"one within {TIME_TOLERANCE_S:g} s of {time:g} s"
+                raise InputError(f"{study.place}: found phases at {found} s; expected {expected}")
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"{study.place}: one of its {count} phases stands for two of those asked for; ask for fewer")
+    return chosen
+
+
+def _open_label(file: Path, root: Path) -> tuple[Volume, NDArray[np.bool_]]:
+    if problems := data_file_problems(file, root):
+        raise InputError(problems[0])
+    try:
+        volume = open_volume(str(file))
+        voxels = volume.decode()
+    except InputError as error:
+        raise InputError(f"{file}: found {error}; expected the label of a study") from error
+    if volume.channels != 1 or len(volume.file_shape) < 3:
+        raise InputError(
+            f"{file}: found shape {shape_text(volume.file_shape)}; expected (x, y, z), so that its slices have a place "
+            "in space: write a single slice as (x, y, 1) with the affine of that slice"
+        )
+    mask = as_mask(voxels, name=str(file))[..., 0]
+    if not mask.any():
+        raise InputError(f"{file}: found no marked voxels; expected a tumour: draw it, or leave the study out")
+    return volume, mask
+
+
+def _central_slice(study: _Study, phases: Phases, label: Volume, mask: NDArray[np.bool_]) -> tuple[list[str], str]:
+    """Paths of the slice that a label marks: of every phase, and of the label."""
+    file, marked = str(study.labels[0]), np.argwhere(mask)
+    flat = [axis for axis in range(3) if label.shape[axis] == 1]
+    thin = flat or [axis for axis in range(3) if np.ptp(marked[:, axis]) == 0]
+    if not thin:
+        axis = through_plane_axis(label.affine)
+        raise InputError(
+            f"{file}: found marks in {len(np.unique(marked[:, axis]))} slices; expected one slice, the central one: "
+            "correct the label, or leave the centre out of central"
+        )
+    axis = through_plane_axis(label.affine) if through_plane_axis(label.affine) in thin else thin[0]
+    matrix = np.linalg.solve(phases.affine, label.affine)[:3, :3]
+    direction = np.abs(matrix[:, axis]) / np.linalg.norm(matrix[:, axis])
+    across = int(direction.argmax())
+    place = to_index(phases.affine, label.affine, marked.mean(axis=0))[across]
+    index = round(float(place))
+    if np.sort(direction)[1] > _OBLIQUE or abs(place - index) > TOLERANCE_VOXELS:
+        raise InputError(
+            f"{file}: found a slice that lies between or across those of the image (at {place:.3g} along "
+            f"{'xyz'[across]}); expected one of the image's slices"
+        )
+    if not 0 <= index < phases.shape[across]:
+        raise InputError(
+            f"{file}: found slice {'xyz'[across]}={index}; expected one of the image's {phases.shape[across]} slices"
+        )
+    require_inside(phases.affine, phases.shape, label.affine, mask, label=file, image=f"of {study.place.name}")
+    try:
+        images = phases.slices(across, index)
+    except InputError as error:
+        raise InputError(f"{study.place}: {error}") from error
+    return images, file if flat else slice_path(file, axis, int(marked[0, axis]))
+
+
+def _phase_names(phases: Sequence[int]) -> list[str]:
+    return [
+        "before contrast" if number == 0 else f"phase {number} after contrast" if number > 0 else f"phase {number}"
+        for number in phases
+    ]
+
+
+def _held_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
+    """Draw test cases among the labelled ones of each centre."""
+    labelled = replace(datalist, records=[record for record in datalist.records if "label" in record])
+    split = {record["case"]: record["split"] for record in hold_out_per_domain(labelled, test=test, seed=seed).records}
+    records = [{**record, "split": split.get(record["case"], "training")} for record in datalist.records]
+    return replace(datalist, records=records)

@@ -1,0 +1,76 @@
+"""Cases of a data set in the layout of the Medical Segmentation Decathlon (http://medicaldecathlon.com)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aide_monai.data.datalist import SPLITS, Datalist, absolute_paths, numbered_names, read_json, report
+from aide_monai.data.volume_files import SUFFIXES
+from aide_monai.errors import InputError
+
+
+def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
+    """Cases that ``dataset.json`` lists; the case id is the name of the (first) image file without its suffix.
+
+    A case without a label becomes an unlabelled training case, wherever it is listed: the Decathlon's own "test" is a
+    list of plain image paths whose labels are not public, so nothing can be measured on it. Cases with a label keep
+    their section. All labels count as quality "high". When the data set has several modalities, each image is one 4D
+    file, channels last, as the Decathlon ships it; a list of files, one per modality, is accepted too. Other keys,
+    such as "fold", are not used.
+
+    Args:
+        root: the folder of ``dataset.json``, or the path of such a file under another name.
+        roots: further folders that files may lie in.
+
+    Raises:
+        InputError: one report of everything that is malformed or leads out of the folder and the roots.
+    """
+    file = Path(root)
+    if file.is_dir():
+        file = file / "dataset.json"
+    content = read_json(file)
+    folder = Path(os.path.abspath(file.parent))
+    problems: list[str] = []
+    maps = {}
+    for key in ("labels", "modality"):
+        maps[key], found = numbered_names(content.get(key), key)
+        problems += found
+    records = []
+    for section in SPLITS:
+        entries = content.get(section, [])
+        if not isinstance(entries, list):
+            problems.append(f'key "{section}": expected a list of cases')
+            continue
+        for index, entry in enumerate(entries):
+            try:
+                plain = {"image": entry} if isinstance(entry, str) else entry
+                records.append(_record(plain, section, folder, roots=roots))
+            except InputError as error:
+                problems.append(f"{section}[{index}]: {error}")
+    if problems:
+        raise InputError(report(f"{file}: the data set cannot be used", problems))
+    name = content.get("name") or folder.name
+    return Datalist(name, maps["labels"], maps["modality"], records)
+
+
+def _record(entry: Any, section: str, folder: Path, *, roots: Iterable[str | Path]) -> dict[str, Any]:
+    image: Any = entry.get("image") if isinstance(entry, dict) else None
+    files = image if isinstance(image, list) and image else [image]
+    if not all(isinstance(path, str) and path for path in files):
+        raise InputError(f'found {entry!r}, expected {{"image": path, "label": path}}')
+    record = {"case": case_name(files[0]), "image": absolute_paths(image, folder, roots=roots)}
+    if "label" not in entry:
+        return {**record, "split": "training"}
+    if not isinstance(entry["label"], str) or not entry["label"]:
+        raise InputError(f'"label" is {entry["label"]!r}, expected a path')
+    label = absolute_paths(entry["label"], folder, roots=roots)
+    return {**record, "label": label, "quality": "high", "split": section}
+
+
+def case_name(file: str | Path) -> str:
+    """File name without the suffix of a volume (.nii.gz counts as one)."""
+    name = Path(file).name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

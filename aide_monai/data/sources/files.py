@@ -1,0 +1,111 @@
+"""Files of a downloaded data set: everything below its folder, and nothing that leads out of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from aide_monai.data.dicom_stack import DicomSeries
+from aide_monai.errors import InputError
+
+_HEADER_BYTES = 65536
+_DATA_FILE = {
+    ".mhd": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
+    ".mha": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
+    ".nrrd": re.compile(rb"(?im)^data ?file:[ \t]*([^\r\n]*)"),
+}
+
+
+def source_folder(root: str | Path, *, expected: str) -> Path:
+    """The absolute path of a data set's folder.
+
+    Raises:
+        InputError: no such folder; says what was expected in it.
+    """
+    folder = Path(os.path.abspath(root))
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected {expected}")
+    return folder
+
+
+def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
+    """All files of a folder and its subfolders, sorted by path, without hidden ones, each once.
+
+    Links are followed inside ``root`` only.
+
+    Args:
+        root: absolute path of the folder.
+        suffixes: endings in lower case that count; none: all files.
+
+    Returns:
+        The files, and one problem per link that leads out of ``root`` or nowhere.
+    """
+    real_root = Path(os.path.realpath(root))
+    files: list[Path] = []
+    problems: list[str] = []
+    visited: set[str] = set()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        if os.path.realpath(folder) in visited:
+            continue
+        visited.add(os.path.realpath(folder))
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_symlink() and not (real := Path(os.path.realpath(path))).is_relative_to(real_root):
+                problems.append(f"{path}: a link to {real}, outside {root}; put the files themselves there")
+            elif path.is_dir():
+                folders.append(path)
+            elif path.name.lower().endswith(tuple(suffixes) or ""):
+                if path.is_file():
+                    files.append(path)
+                elif path.is_symlink():
+                    problems.append(f"{path}: a link to nothing; put the file itself there")
+    return sorted(files), problems
+
+
+def series_path(folder: Path, one: DicomSeries, series: Sequence[DicomSeries]) -> str:
+    """How a datalist names one of the volumes that ``find_series(folder)`` found, for ``DicomSeriesReader``.
+
+    Returns:
+        The folder of its files when no other volume lies there, else ``FOLDER#`` and the text that selects it.
+    """
+    place = os.path.commonpath([os.path.dirname(file) for file in one.files])
+    others = [file for other in series if other is not one for file in other.files]
+    if any(Path(file).is_relative_to(place) for file in others):
+        return f"{folder}#{one.selector}"
+    return place
+
+
+def data_file_problems(header: Path, root: Path) -> list[str]:
+    """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
+
+    Args:
+        header: .mhd, .mha or .nrrd file; other files, and headers with their voxels in the same file, pass.
+        root: absolute path of the folder that nothing may lead out of.
+    """
+    pattern = _DATA_FILE.get(header.suffix.lower())
+    if pattern is None:
+        return []
+    with header.open("rb") as file:
+        start = file.read(_HEADER_BYTES)
+    if header.suffix.lower() == ".nrrd":
+        start = re.split(rb"\r?\n\r?\n", start)[0]
+    match = pattern.search(start)
+    if match is None:
+        return [] if header.suffix.lower() == ".nrrd" else [f"{header}: no line ElementDataFile; replace the file"]
+    name = match[1].strip().decode("latin-1")
+    if name.upper() == "LOCAL":
+        return []
+    if name.upper().startswith("LIST") or "%" in name:
+        return [f'{header}: its voxels are in several files ("{name}"); expected one: convert the volume']
+    path = header.parent / name
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        return [f'{header}: its voxels are in "{name}", outside {root}; expected a file beside it']
+    if not path.is_file():
+        return [f'{header}: its voxels are in "{name}", which does not exist; put that file beside it']
+    return []

@@ -1,0 +1,142 @@
+"""Cases of the plain layout ``images/ labels/ unlabeled/``, matched by file name."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.sources.decathlon import case_name
+from aide_monai.data.volume_files import SUFFIXES, label_values, open_volume
+from aide_monai.errors import InputError
+
+PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+def folder_datalist(
+    root: str | Path, *, patient_pattern: str = PATIENT_PATTERN, label_names: dict[int, str] | None = None
+) -> Datalist:
+    """Cases of ``images/`` with their labels of the same name in ``labels/``, and those of ``unlabeled/``.
+
+    Files end in .nii, .nii.gz, .mhd, .mha or .nrrd; image and label may differ in this. nnU-Net's names are accepted:
+    images ``liver_0000``, ``liver_0001`` are the channels 0 and 1 of the case ``liver``, whose label is ``liver``.
+    All cases are training cases; labels count as quality "high". Hidden files are passed over.
+
+    Args:
+        root: the folder.
+        patient_pattern: regular expression for the whole case name; its first group is the patient. The default takes
+            ``patient001_frame01`` and ``patient001_frame12`` for one patient, and other names for one patient each.
+        label_names: name of every label value. None: the values are read from the label files, which takes a while.
+
+    Raises:
+        InputError: a folder or partner is missing, two files stand for one case, or label values have gaps.
+    """
+    root = Path(os.path.abspath(root))
+    try:
+        pattern = re.compile(patient_pattern)
+    except re.error as error:
+        raise InputError(f'patient_pattern "{patient_pattern}": not a regular expression ({error})') from error
+    if not pattern.groups:
+        raise InputError(f'patient_pattern "{patient_pattern}": no group; put the part that names the patient in ( )')
+
+    image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
+    labels = _cases(label_files, channels=False)
+    channels = _has_channel_suffix(image_files, set(labels))
+    images = _cases(image_files, channels=channels)
+    unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
+    if not images and not unlabeled:
+        raise InputError(f"{root}: no volumes in images/ or unlabeled/; expected files that end in {_suffixes()}")
+    problems = [
+        f"{root / 'images' / images[case][0].name}: no label of this name in labels/; add it, or move the image to "
+        "unlabeled/"
+        for case in sorted(images.keys() - labels.keys())
+    ]
+    problems += [
+        f"{labels[case][0]}: no image of this name in images/; add it, or remove the label"
+        for case in sorted(labels.keys() - images.keys())
+    ]
+    problems += [
+        f'case "{case}": found in images/ and in unlabeled/; remove one of the two'
+        for case in sorted(images.keys() & unlabeled.keys())
+    ]
+    number = max(len(files) for files in (*images.values(), *unlabeled.values()))
+    problems += [
+        f'case "{case}": {len(files)} channel files; expected {number}, numbered _0000 to _{number - 1:04d}'
+        for case, files in sorted({**unlabeled, **images}.items())
+        if channels and not _channels_are(files, number)
+    ]
+    problems += [
+        f'case "{case}": the patient pattern "{patient_pattern}" does not match this name; give a fitting one'
+        for case in sorted(images.keys() | unlabeled.keys())
+        if pattern.fullmatch(case) is None
+    ]
+    if problems:
+        raise InputError(report(f"{root}: the folder cannot be used", problems))
+
+    records = []
+    for case, files in sorted(images.items()) + sorted(unlabeled.items()):
+        match = pattern.fullmatch(case)
+        record: dict[str, object] = {
+            "case": case,
+            "image": str(files[0]) if number == 1 else [str(file) for file in files],
+            "patient": match[1] if match and match[1] else case,
+            "split": "training",
+        }
+        if case in images:
+            record |= {"label": str(labels[case][0]), "quality": "high"}
+        records.append(record)
+    names = label_names if label_names is not None else _names_from_labels([labels[case][0] for case in sorted(images)])
+    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, records)
+
+
+def _volumes(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    return [file for file in files if file.name.lower().endswith(SUFFIXES)]
+
+
+def _has_channel_suffix(images: list[Path], labels: set[str]) -> bool:
+    """Whether ``_0000`` is nnU-Net's channel; when the labels have it too, it belongs to the name of the case."""
+    names = [case_name(file) for file in images]
+    return bool(names) and all(_CHANNEL.fullmatch(name) for name in names) and not labels & set(names)
+
+
+def _cases(files: list[Path], *, channels: bool) -> dict[str, list[Path]]:
+    cases: dict[str, list[Path]] = {}
+    seen: dict[str, Path] = {}
+    for file in files:
+        name = case_name(file)
+        if name in seen:
+            raise InputError(f"{seen[name]} and {file.name}: two files for one name; remove one of them")
+        seen[name] = file
+        match = _CHANNEL.fullmatch(name) if channels else None
+        cases.setdefault(match[1] if match else name, []).append(file)
+    return cases
+
+
+def _channels_are(files: list[Path], number: int) -> bool:
+    found = [_CHANNEL.fullmatch(case_name(file)) for file in files]
+    return [int(match[2]) if match else 0 for match in found] == list(range(number))
+
+
+def _names_from_labels(files: list[Path]) -> dict[int, str]:
+    values = {0}
+    for file in files:
+        try:
+            values |= set(label_values(open_volume(str(file)).decode()))
+        except InputError as error:
+            raise InputError(f"{file}: found {error}; expected a label of whole numbers") from error
+    if values != set(range(len(values))):
+        raise InputError(
+            f"{files[0].parent}: the labels hold the values {', '.join(map(str, sorted(values)))}; expected 0, 1, 2, "
+            "... without gaps; relabel the files, or name all values by label_names"
+        )
+    return {value: f"label {value}" if value else "background" for value in sorted(values)}
+
+
+def _suffixes() -> str:
+    return ", ".join(SUFFIXES)

@@ -1,0 +1,186 @@
+"""NCI-ISBI 2013 (The Cancer Imaging Archive): the paper's prostate Domains 1 and 2."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.dicom import find_series, listing
+from aide_monai.data.dicom_stack import DicomSeries
+from aide_monai.data.sources.files import data_file_problems, files_below, series_path, source_folder
+from aide_monai.data.sources.hold_out import hold_out_per_domain
+from aide_monai.data.sources.places import require_inside, shared_part
+from aide_monai.data.volume_files import Volume, label_values, listed, open_volume
+from aide_monai.errors import InputError
+
+DOMAINS = {"prostatedx": ("ProstateDx", "Domain 1"), "prostate3t": ("Prostate3T", "Domain 2")}
+"""Collection -> its name as written, and the paper's domain: 1.5 T from Boston, 3 T from Nijmegen."""
+
+ZONES = {0: "background", 1: "peripheral zone", 2: "central gland"}
+
+_PATIENT = re.compile(r"(prostatedx|prostate3t)[-_](\d\d)[-_](\d{4})", re.IGNORECASE)
+_SPACING_TOLERANCE = 0.01
+_LAYOUT = "ProstateDx-01-0001/STUDY/SERIES/*.dcm, Prostate3T-01-0001/... and ProstateDx-01-0001.nrrd, ..."
+
+logger = logging.getLogger(__name__)
+
+
+def nci_isbi_datalist(
+    root: str | Path, *, merge_zones: bool = True, test: int | None = None, seed: int = 0
+) -> Datalist:
+    """The patients of the challenge, in order of their names: DICOM series with their labels in NRRD.
+
+    Everything below ``root`` is searched: a DICOM file belongs to the patient whose name one of its folders bears, as
+    TCIA's programs write them, a label to the patient in its file name (``ProstateDx-01-0001.nrrd``, and with endings
+    such as ``_truth`` and ``_correctedLabels``, in capitals or not). When a patient has several volumes, the one is
+    taken that the label was drawn on: equal pixel size and place.
+
+    Labels may have another orientation and another number of slices than their image, so they have to be resampled:
+    ``ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros")`` after
+    ``LoadImaged(keys, reader=[DicomSeriesReader, VolumeReader])``, then
+    ``AsClassIndicesd("label", classes=nci_isbi_classes())``. It does nothing to labels that fit.
+
+    All are of quality "high"; "Domain 1" is 1.5 T (ProstateDx), "Domain 2" 3 T (Prostate3T).
+
+    Args:
+        root: folder of the download.
+        merge_zones: one class, the prostate; otherwise peripheral zone and central gland.
+        test: None: the paper's split: patients 01 for training, the challenge's leaderboard (02) and test set (03) for
+            the test (30/10 per domain). A number: as many test patients are drawn from each domain.
+        seed: seed of the drawing.
+
+    Raises:
+        InputError: one report of all patients without images or label, doubled ones, faulty or ambiguous series, labels
+            with other values than 0, 1, 2 or mostly outside of their image, and links out of ``root``; or ``test`` out
+            of range.
+    """
+    root = source_folder(root, expected=f"NCI-ISBI 2013 from TCIA: {_LAYOUT}")
+    files, problems = files_below(root)
+    images, labels = _images(files, root), _labels(files)
+    if not images and not labels:
+        raise InputError(f"{root}: no patient ProstateDx-XX-XXXX or Prostate3T-XX-XXXX; expected {_LAYOUT}")
+    records = []
+    for patient in sorted(images.keys() | labels.keys()):
+        folders, label_files = images.get(patient, []), labels.get(patient, [])
+        found = _partner_problems(patient, folders, label_files)
+        try:
+            if not found:
+                records.append(_record(patient, folders[0], label_files[0], root))
+        except InputError as error:
+            found.append(str(error).replace("\n", "\n    "))
+        problems += found
+    if problems:
+        raise InputError(report(f"{root}: NCI-ISBI 2013 cannot be used", problems))
+    names = {0: "background", 1: "prostate"} if merge_zones else dict(ZONES)
+    classes = nci_isbi_classes(merge_zones=merge_zones)
+    datalist = Datalist("NCI-ISBI 2013", names, {0: "T2"}, records, classes, resample_labels=True)
+    return datalist if test is None else hold_out_per_domain(datalist, test=test, seed=seed)
+
+
+def nci_isbi_classes(*, merge_zones: bool = True) -> dict[int, int]:
+    """Stored label value -> class index, for ``AsClassIndicesd``."""
+    return {value: min(value, 1) if merge_zones else value for value in ZONES}
+
+
+def _images(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+    """Patient -> outermost folders that bear its name and hold files."""
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() == ".nrrd":
+            continue
+        for folder in reversed(file.parents[: len(file.relative_to(root).parts) - 1]):
+            if match := _PATIENT.fullmatch(folder.name):
+                if folder not in found.setdefault(_name(match), []):
+                    found[_name(match)].append(folder)
+                break
+    return found
+
+
+def _labels(files: Iterable[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() == ".nrrd":
+            if match := _PATIENT.search(file.name):
+                found.setdefault(_name(match), []).append(file)
+            else:
+                logger.warning("%s: passed over, its name has no patient ProstateDx-... or Prostate3T-...", file)
+    return found
+
+
+def _name(match: re.Match[str]) -> str:
+    return f"{DOMAINS[match[1].lower()][0]}-{match[2]}-{match[3]}"
+
+
+def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> list[str]:
+    problems = []
+    for kind, found, advice in (
+        ("folders of images", folders, "download the patient's DICOM series, or remove the label"),
+        ("labels", labels, "download its .nrrd file, or remove the patient's folder"),
+    ):
+        if not found:
+            problems.append(f"{patient}: found no {kind}; {advice}")
+        elif len(found) > 1:
+            problems.append(
+                f"{patient}: found the {kind} {', '.join(map(str, found))}; expected one; remove the others"
+            )
+    return problems
+
+
+def _record(patient: str, folder: Path, label: Path, root: Path) -> dict[str, Any]:
+    if problems := data_file_problems(label, root):
+        raise InputError(problems[0])
+    series = find_series(folder, check=False)
+    volume, voxels = _open_label(label)
+    drawn_on = [one for one in series if _same_place(one, volume)] if len(series) > 1 else series
+    if len(drawn_on) != 1:
+        raise InputError(
+            f"{folder}: found {len(series)} volumes, {len(drawn_on)} of them of the pixel size and place of {label}; "
+            f"expected one; remove the others:\n{listing(series)}"
+        )
+    image = drawn_on[0]
+    if image.problems:
+        raise InputError("\n".join(image.problems))
+    require_inside(image.affine, image.shape, volume.affine, voxels, label=str(label), image=image.files[0])
+    collection, part, _ = patient.split("-")
+    return {
+        "case": patient,
+        "image": series_path(folder, image, series),
+        "label": str(label),
+        "quality": "high",
+        "patient": patient,
+        "domain": DOMAINS[collection.lower()][1],
+        "split": "training" if part == "01" else "test",
+    }
+
+
+def _open_label(file: Path) -> tuple[Volume, np.ndarray]:
+    """Header and voxels (x, y, z) of a label.
+
+    Raises:
+        InputError: unreadable, not one volume, or other values than 0, 1 and 2.
+    """
+    try:
+        volume = open_volume(str(file))
+        voxels = volume.decode()
+        values = label_values(voxels)
+    except InputError as error:
+        raise InputError(f"{file}: found {error}; expected a label of whole numbers; download it again") from error
+    wrong = [value for value in values if value not in ZONES]
+    if volume.channels != 1 or wrong or values == [0]:
+        found = f"{volume.channels} channels" if volume.channels != 1 else f"the values {listed(wrong or values)}"
+        raise InputError(f"{file}: found {found}; expected one label of 1 peripheral zone and 2 central gland")
+    return volume, voxels[..., 0]
+
+
+def _same_place(image: DicomSeries, label: Volume) -> bool:
+    """Whether a label was drawn on this volume: pixels of one size, and most of the smaller box inside the other."""
+    image_mm, label_mm = sorted(image.spacing_mm), sorted(np.linalg.norm(label.affine[:3, :3], axis=0).tolist())
+    if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in zip(image_mm[:2], label_mm[:2], strict=True)):
+        return False
+    return shared_part(image.affine, image.shape, label.affine, label.shape) > 0.5

@@ -1,0 +1,241 @@
+"""The phases of a dynamic contrast-enhanced study, in the order in which they were acquired."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aide_monai.data.datalist import read_json
+from aide_monai.data.dicom import find_series, listing
+from aide_monai.data.dicom_stack import DicomSeries
+from aide_monai.data.sources.files import data_file_problems, series_path
+from aide_monai.data.volume_files import (
+    AFFINE_TOLERANCE_MM,
+    SUFFIXES,
+    affine_text,
+    corner_distance_mm,
+    open_volume,
+    shape_text,
+)
+from aide_monai.data.volume_reader import channel_path, slice_path
+from aide_monai.errors import InputError
+
+TIMES_FILE = "phases.json"
+
+_IN_NAME = re.compile(r"(?<![A-Za-z0-9])t=?(-?\d+(?:\.\d+)?)s(?![A-Za-z0-9])")
+_CLOCK = re.compile(r"(\d{1,2}):?(\d{2}):?(\d{2}(?:\.\d+)?)")
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of one study, on one grid, the earliest first.
+
+    Attributes:
+        paths: how a datalist names each of them.
+        times_s: when each was acquired, in seconds after the first; None when only their order is known.
+        shape: voxels (x, y, z).
+        affine: (4, 4) voxel index to mm, RAS.
+        series: the DICOM volumes, if these are some.
+    """
+
+    paths: tuple[str, ...]
+    times_s: tuple[float, ...] | None
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    series: tuple[DicomSeries, ...] = ()
+
+    def slices(self, axis: int, index: int) -> list[str]:
+        """Paths of one slice of each phase, across ``axis``.
+
+        Raises:
+            InputError: a DICOM volume whose slices are no files of their own, or another axis than that of its slices.
+        """
+        if not self.series:
+            return [slice_path(path, axis, index) for path in self.paths]
+        if axis != 2 or any(len(one.files) != len(one.slices) for one in self.series):
+            raise InputError(
+                "a central slice needs DICOM files of one slice each, cut as the label is; convert to NIfTI"
+            )
+        return [one.files[index] for one in self.series]
+
+
+def find_phases(study: Path, images: Sequence[Path], *, root: Path) -> Phases:
+    """The phases in the folder of one study.
+
+    Args:
+        study: absolute path of the folder.
+        images: its volume files (NIfTI, MHD, NRRD) without the label; none: the folder holds DICOM.
+        root: absolute path of the data set, which nothing may lead out of.
+
+    Raises:
+        InputError: one line per problem.
+    """
+    if not images:
+        return _from_dicom(study)
+    problems = [problem for file in images for problem in data_file_problems(file, root)]
+    if problems:
+        raise InputError("\n".join(problems))
+    return _from_one_file(study, images[0]) if len(images) == 1 else _from_files(study, images)
+
+
+def _from_one_file(study: Path, file: Path) -> Phases:
+    try:
+        volume = open_volume(str(file))
+    except InputError as error:
+        raise InputError(f"{file}: found {error}; expected the phases of a study") from error
+    if volume.channels is None or volume.channels < 2:
+        raise InputError(
+            f"{file}: found shape {shape_text(volume.file_shape)}; expected a file per phase, or one of four axes "
+            "(x, y, z, phase)"
+        )
+    beside = file.with_name(f"{_stem(file)}.json")
+    for source, key in ((study / TIMES_FILE, file.name), (beside, "VolumeTiming")):
+        if source.is_file():
+            times = read_json(source).get(key)
+            break
+    else:
+        raise InputError(
+            f'{file}: no times of its {volume.channels} phases; write {TIMES_FILE}: {{"{file.name}": [seconds, ...]}}'
+        )
+    if not isinstance(times, list) or len(times) != volume.channels or not all(map(_is_number, times)):
+        raise InputError(
+            f'{source}: "{key}" is {json.dumps(times)}; expected {volume.channels} times in seconds, one per phase'
+        )
+    paths = [channel_path(file, channel) for channel in range(volume.channels)]
+    order, seconds = _sorted(paths, [float(time) for time in times])
+    return Phases(tuple(order), seconds, volume.shape, volume.affine)
+
+
+def _from_files(study: Path, files: Sequence[Path]) -> Phases:
+    problems, volumes = [], []
+    for file in files:
+        try:
+            volume = open_volume(str(file))
+        except InputError as error:
+            problems.append(f"{file}: found {error}; expected a phase of a study")
+            continue
+        volumes.append((file, volume))
+        first_file, first = volumes[0]
+        if volume.channels != 1:
+            problems.append(f"{file}: found shape {shape_text(volume.file_shape)}; expected one phase beside others")
+        elif volume.shape != first.shape:
+            found, expected = shape_text(volume.shape), shape_text(first.shape)
+            problems.append(f"{file}: found shape {found}; expected {expected} as in {first_file.name}")
+        elif corner_distance_mm(volume.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
+            found, expected = affine_text(volume.affine), affine_text(first.affine)
+            problems.append(f"{file}: found affine {found}; expected {expected} as in {first_file.name}")
+    if problems:
+        raise InputError("\n".join(problems))
+    order, seconds = _sorted([str(file) for file in files], _times_of_files(study, files))
+    return Phases(tuple(order), seconds, volumes[0][1].shape, volumes[0][1].affine)
+
+
+def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
+    """From phases.json, else from a side file of each, else from each name."""
+    listed, side_files = study / TIMES_FILE, {file: file.with_name(f"{_stem(file)}.json") for file in files}
+    if listed.is_file():
+        times = read_json(listed)
+        names = {file.name for file in files}
+        if times.keys() != names or not all(map(_is_number, times.values())):
+            raise InputError(
+                f"{listed}: found {json.dumps(times)}; expected a number of seconds for each of "
+                f"{', '.join(sorted(names))}"
+            )
+        return [float(times[file.name]) for file in files]
+    if all(side.is_file() for side in side_files.values()):
+        return _without_midnight([_acquisition_time(side) for side in side_files.values()])
+    found = {file: _IN_NAME.findall(_stem(file)) for file in files}
+    unknown = [file.name for file, numbers in found.items() if len(numbers) != 1]
+    if unknown:
+        raise InputError(
+            f"{study}: no time of acquisition of {', '.join(unknown)}; write {TIMES_FILE}: {{FILE: seconds, ...}}, a "
+            "side file FILE.json with AcquisitionTime for each, or the time into each name, such as dce_t90s.nii.gz"
+        )
+    return [float(numbers[0]) for numbers in found.values()]
+
+
+def _acquisition_time(side: Path) -> float:
+    value = read_json(side).get("AcquisitionTime")
+    match = _CLOCK.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise InputError(f'{side}: "AcquisitionTime" is {json.dumps(value)}; expected text such as "13:45:30.25"')
+    return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+
+
+def _without_midnight(times: list[float]) -> list[float]:
+    """Clock times of one study: a difference of more than half a day means that midnight came between."""
+    late = max(times) - min(times) > _DAY_S / 2
+    return [time + _DAY_S if late and time < _DAY_S / 2 else time for time in times]
+
+
+def _from_dicom(study: Path) -> Phases:
+    series = find_series(study, check=False)
+    # Scanners put subtractions and projections beside the phases; some exports call everything derived.
+    original = [one for one in series if one.image_type[:1] != ("DERIVED",)] or series
+    grids: list[list[DicomSeries]] = []
+    for one in original:
+        for grid in grids:
+            if one.shape == grid[0].shape and corner_distance_mm(one.affine, grid[0].affine, one.shape) < 1:
+                grid.append(one)
+                break
+        else:
+            grids.append([one])
+    grids.sort(key=len, reverse=True)
+    if not grids or len(grids[0]) < 2 or (len(grids) > 1 and len(grids[1]) == len(grids[0])):
+        raise InputError(
+            f"{study}: found {len(series)} volumes, which are not several phases on one grid; leave the dynamic series "
+            f"alone in the folder:\n{listing(series)}"
+        )
+    phases = grids[0]
+    problems = [problem for one in phases for problem in one.problems]
+    if problems:
+        raise InputError("\n".join(problems))
+    places = {series_path(study, one, series): one for one in phases}
+    paths = list(places)
+    if len({one.acquired for one in phases}) == len(phases) and all(one.acquired for one in phases):
+        order, seconds = _sorted(paths, _without_midnight([_seconds(one.acquired) for one in phases]))
+    elif len({one.uid for one in phases}) == 1 and len({one.phase for one in phases}) == len(phases):
+        order, seconds = sorted(paths, key=lambda path: places[path].phase), None
+    else:
+        raise InputError(
+            f"{study}: found phases without a time of acquisition of their own; expected AcquisitionTime or temporal "
+            f"positions:\n{listing(series)}"
+        )
+    by_time = tuple(places[path] for path in order)
+    return Phases(tuple(order), seconds, by_time[0].shape, by_time[0].affine, by_time)
+
+
+def _seconds(acquired: str) -> float:
+    """DICOM's YYYYMMDDHHMMSS.ffffff, or the time alone, in seconds."""
+    whole, _, fraction = acquired.partition(".")
+    days = int(np.datetime64(f"{whole[:4]}-{whole[4:6]}-{whole[6:8]}").astype(int)) if len(whole) == 14 else 0
+    clock = whole[-6:]
+    return days * _DAY_S + 3600 * int(clock[:2]) + 60 * int(clock[2:4]) + float(f"{clock[4:6]}.{fraction or 0}")
+
+
+def _sorted(paths: Sequence[str], times: Sequence[float]) -> tuple[list[str], tuple[float, ...]]:
+    order = sorted(range(len(paths)), key=lambda index: times[index])
+    for one, other in pairwise(order):
+        if times[one] == times[other]:
+            raise InputError(
+                f"{paths[one]} and {os.path.basename(paths[other])}: found the same time, {times[one]:g} s; expected a "
+                "time of its own for each phase"
+            )
+    return [paths[index] for index in order], tuple(times[index] - times[order[0]] for index in order)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def _stem(file: Path) -> str:
+    return next((file.name[: -len(suffix)] for suffix in SUFFIXES if file.name.lower().endswith(suffix)), file.name)

@@ -1,0 +1,101 @@
+"""PROMISE12 (https://promise12.grand-challenge.org): the paper's prostate Domain 3."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.sources.files import data_file_problems, files_below, source_folder
+from aide_monai.data.sources.hold_out import hold_out
+from aide_monai.errors import InputError
+
+CASES = 50
+"""Training cases of the challenge."""
+
+DUPLICATES = range(13, 26)
+"""Numbers of the cases from Radboud (RUNMC), whose patients Domain 2 (NCI-ISBI 2013, 3 T) has too."""
+
+_FILE = re.compile(r"case(\d+)(_segmentation)?\.mhd", re.IGNORECASE)
+_TEST = re.compile(r"(^|[_-])test", re.IGNORECASE)
+_LAYOUT = "CaseXX.mhd, CaseXX.raw, CaseXX_segmentation.mhd and CaseXX_segmentation.raw"
+
+logger = logging.getLogger(__name__)
+
+
+def promise12_datalist(
+    root: str | Path, *, keep_duplicates: bool = False, test: int | None = None, seed: int = 0
+) -> Datalist:
+    """The training data of PROMISE12, one record per ``CaseXX.mhd``, in order of the case number.
+
+    Files may lie in the folder itself or in any subfolders, such as ``TrainingData_Part1``. Folders with "test" in
+    their name (``TestData``, ``livechallenge_test_data``) are passed over: the challenge's test cases have no public
+    labels, and the names of training cases.
+
+    Read the files with ``VolumeReader``: MONAI's own reader fails on the 8-bit signed labels.
+
+    Every case is T2-weighted, of quality "high", of domain "Domain 3", and a patient of its own. Cases 13 to 25 repeat
+    patients of Domain 2 and are left out; with ``keep_duplicates`` they are kept and belong to "Domain 2". Centres are
+    not recorded, because the files do not name them.
+
+    Args:
+        root: folder of the download.
+        keep_duplicates: keep cases 13 to 25.
+        test: cases to hold out by drawing; 10 is the paper's number (27/10). None: all are training cases.
+        seed: seed of the drawing.
+
+    Raises:
+        InputError: one report of all missing partners, missing voxel files, doubled numbers and links out of ``root``;
+            or ``test`` out of range.
+    """
+    root = source_folder(root, expected=f"the files {_LAYOUT} of PROMISE12")
+    files, problems = files_below(root, suffixes=(".mhd",))
+    images: dict[int, Path] = {}
+    labels: dict[int, Path] = {}
+    for file in files:
+        match = _FILE.fullmatch(file.name)
+        if match is None or any(_TEST.search(part) for part in file.relative_to(root).parts[:-1]):
+            continue
+        found, number = labels if match[2] else images, int(match[1])
+        if number in found:
+            problems.append(f"{file}: {found[number]} stands for the same case {number}; remove one of the two")
+        found.setdefault(number, file)
+    if not images and not labels and not problems:
+        raise InputError(f"{root}: no CaseXX.mhd in it or its subfolders; expected {_LAYOUT} of PROMISE12's training")
+    wanted = {number for number in images.keys() | labels.keys() if keep_duplicates or number not in DUPLICATES}
+    for number in sorted(wanted):
+        for found, partner, ending in ((images, labels, "_segmentation.mhd"), (labels, images, ".mhd")):
+            if number not in found:
+                continue
+            problems += data_file_problems(found[number], root)
+            if number not in partner:
+                missing = f"{_stem(found[number])}{ending}"
+                problems.append(f"{found[number]}: {missing} is missing; put it beside it, or remove the case")
+    if problems:
+        raise InputError(report(f"{root}: PROMISE12 cannot be used", problems))
+    if not wanted:
+        raise InputError(f"{root}: only cases of 13 to 25, which repeat Domain 2; set keep_duplicates to use them")
+    if len(images) != CASES:
+        logger.warning("%s: found %d cases; the challenge's training data are %d", root, len(images), CASES)
+    records = [_record(number, images[number], labels[number]) for number in sorted(wanted)]
+    datalist = Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, records)
+    return datalist if test is None else hold_out(datalist, test=test, seed=seed)
+
+
+def _record(number: int, image: Path, label: Path) -> dict[str, Any]:
+    case = f"Case{number:02d}"
+    return {
+        "case": case,
+        "image": str(image),
+        "label": str(label),
+        "quality": "high",
+        "patient": case,
+        "domain": "Domain 2" if number in DUPLICATES else "Domain 3",
+        "split": "training",
+    }
+
+
+def _stem(file: Path) -> str:
+    return re.sub(r"(?i)(_segmentation)?\.mhd$", "", file.name)

@@ -1,0 +1,313 @@
+"""QUBIQ (https://qubiq.grand-challenge.org): 2D images with masks of several raters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.raters import FUSIONS, as_mask, write_fused
+from aide_monai.data.sources.duplicates import find_twins, signature
+from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.volume_files import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, open_volume, shape_text
+from aide_monai.data.volume_reader import channel_path
+from aide_monai.errors import InputError
+
+TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
+SPLIT_FOLDERS = {"Training": "training", "Validation": "test"}
+
+_MASK = re.compile(r"task(\d+)_seg(\d+)\.nii(\.gz)?", re.IGNORECASE)
+_IMAGE = re.compile(r"image\.nii(\.gz)?", re.IGNORECASE)
+_LAYOUT = "TASK/Training/caseXX and TASK/Validation/caseXX with image.nii.gz, task01_seg01.nii.gz, ..."
+_DEPTH = 3  # ROOT/training_data_v2/TASK/Training is how the two archives unpack
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QUBIQCase:
+    """One image and the masks that the raters drew for one structure.
+
+    Attributes:
+        case: name of its folder; with the split before it when both splits have that name.
+        split: "training" or "test".
+        image: the file, with its channels on the fourth axis if any; or one path per channel of the third axis.
+        channels: number of channels.
+        masks: file of each rater's mask, by the number of the rater, in order.
+    """
+
+    case: str
+    split: str
+    image: str | list[str]
+    channels: int
+    masks: dict[int, str]
+
+
+def qubiq_datalist(
+    root: str | Path,
+    *,
+    task: str | None = None,
+    subtask: int = 1,
+    rater: int | str | None = None,
+    reference: str | None = None,
+    fused_dir: str | Path | None = None,
+) -> Datalist:
+    """The cases of one task, with the labels of one rater, of all raters fused, or of each rater.
+
+    The challenge's folders are the paper's split: ``Training`` gives the training cases, ``Validation`` the test cases
+    (48/7 prostate, 34/5 brain growth, 28/4 brain tumour, 20/4 kidney). Read the files with ``VolumeReader``: images are
+    2D, and the four channels of a brain tumour may be the third axis of its file.
+
+    Labels of one rater are of quality "low" in training cases, for the paper takes them for noisy, and "high" in test
+    cases; fused labels are "high". A training case that rater k did not annotate stays as an unlabelled one; such a
+    test case is left out. A log message names them.
+
+    Args:
+        root: folder of the download, or of one task.
+        task: name of the task's folder, such as "brain-growth"; None: ``root`` is that folder.
+        subtask: number of the structure, the XX of ``taskXX_seg01``.
+        rater: number k of a rater; "majority", "mean" or "staple" to fuse them, see ``raters.fuse_raters``; None: one
+            record per case and rater, ``case01_rater1`` and so on, all of the same patient.
+        reference: when given ("majority", "mean" or "staple"), the fused label of all raters becomes the label of test
+            cases and the ``clean_label`` of training cases. Test cases are then listed once.
+        fused_dir: folder that fused labels are written to, outside the download; needed for fusing. Soft labels
+            ("mean") are for scoring (``QUBIQScoreMetric``); networks train on the others.
+
+    Raises:
+        InputError: an option that does not fit, or one report of all that is missing, doubled, no mask of 0 and 1, on
+            another grid than its image, in both splits, or outside ``root``.
+    """
+    _require_options(rater, reference, fused_dir)
+    number = int(rater) if rater is not None and rater not in FUSIONS else None
+    cases = qubiq_cases(root, task=task, subtask=subtask)
+    raters = sorted({known for case in cases for known in case.masks})
+    if number is not None and number not in raters:
+        raise InputError(f"rater={rater}: nobody of this number; the raters are {_listed(raters)}")
+    name = task or Path(os.path.abspath(root)).name
+
+    def fused(case: QUBIQCase, method: str) -> str:
+        target = Path(os.path.abspath(fused_dir or "")) / name / f"{case.case}_task{subtask:02d}_{method}.nii.gz"
+        return str(write_fused(list(case.masks.values()), target, method=method))
+
+    records: list[dict[str, Any]] = []
+    for case in cases:
+        chosen: list[int | str] = [*case.masks] if rater is None else [rater if number is None else number]
+        if reference is not None and case.split == "test":
+            chosen = [reference]
+        for one in chosen:
+            record = _record(case, one, each=rater is None and one != reference, fused=fused)
+            if record is not None:
+                records.append(record)
+                if reference is not None and case.split == "training":
+                    record["clean_label"] = fused(case, reference)
+    label = name.replace("-", " ") + (f" {subtask}" if subtask > 1 else "")
+    channels = cases[0].channels
+    modality = "CT" if name == "kidney" else "MR"
+    names = {k: f"{modality} channel {k + 1}" for k in range(channels)} if channels > 1 else {0: modality}
+    return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, records)
+
+
+def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) -> list[QUBIQCase]:
+    """The images of one task with the masks of all raters, training cases first, in order of their names.
+
+    All masks are opened: 0 and 1 (or floats within 0.001 of them) on the grid of the image.
+
+    Args:
+        root: folder of the download, or of one task.
+        task: name of the task's folder; None: ``root`` is that folder.
+        subtask: number of the structure.
+
+    Raises:
+        InputError: one report, as in ``qubiq_datalist``.
+    """
+    root = source_folder(root, expected=_LAYOUT)
+    splits = _split_folders(root, task)
+    problems: list[str] = []
+    cases: list[QUBIQCase] = []
+    contents = {}
+    for split, folder in splits.items():
+        files, found = files_below(folder)
+        problems += found
+        by_case: dict[Path, list[Path]] = {}
+        for file in files:
+            if file.parent.parent == folder:
+                by_case.setdefault(file.parent, []).append(file)
+        if not by_case:
+            problems.append(f"{folder}: no case folders; expected {_LAYOUT}")
+        for case_folder, case_files in sorted(by_case.items()):
+            try:
+                case, content = _read_case(case_folder, case_files, SPLIT_FOLDERS[split], subtask)
+                cases.append(case)
+                contents[str(case_folder)] = content
+            except InputError as error:
+                problems += str(error).splitlines()
+    for twins in find_twins(contents):
+        both = f"{twins.first} and {twins.second}: one image in two cases"
+        if Path(twins.first).parent != Path(twins.second).parent:
+            problems.append(f"{both}, in training and in validation: a leak; remove one of the two")
+        else:
+            logger.warning("%s; look at them", both)
+    problems += _channel_problems(cases)
+    if problems:
+        raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
+    _warn_of_missing_raters(cases)
+    return _with_unique_names(cases)
+
+
+def _require_options(rater: int | str | None, reference: str | None, fused_dir: str | Path | None) -> None:
+    if rater is not None and rater not in FUSIONS and not str(rater).isdecimal():
+        raise InputError(f"rater={rater!r}: expected the number of a rater, {', '.join(FUSIONS)}, or None for each")
+    if reference is not None and reference not in FUSIONS:
+        raise InputError(f"reference={reference!r}: expected one of {', '.join(FUSIONS)}, or None")
+    if (rater in FUSIONS or reference is not None) and fused_dir is None:
+        raise InputError("fused labels are new files: name a folder for them by fused_dir, outside the download")
+
+
+def _split_folders(root: Path, task: str | None) -> dict[str, Path]:
+    """Folders of the training and validation cases; the archives unpack to different ones."""
+    found: dict[str, list[Path]] = {split: [] for split in SPLIT_FOLDERS}
+    tasks = set()
+    for folder in _folders(root, depth=_DEPTH):
+        if folder.name in found:
+            parent = folder.parent
+            tasks.add(parent.name)
+            if (parent == root) if task is None else (parent.name == task):
+                found[folder.name].append(folder)
+    problems = [
+        f"{split}: found {', '.join(map(str, folders))}; expected one: leave one version of the data below {root}"
+        for split, folders in found.items()
+        if len(folders) > 1
+    ]
+    if problems:
+        raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
+    splits = {split: folders[0] for split, folders in found.items() if folders}
+    if not splits:
+        there = f"found the tasks {', '.join(sorted(tasks))}; name one by task" if tasks else f"expected {_LAYOUT}"
+        raise InputError(f"{root}: no folder {'' if task is None else task + '/'}Training or Validation; {there}")
+    for split in SPLIT_FOLDERS.keys() - splits.keys():
+        logger.warning("%s: no folder %s of %s; its cases are missing", root, split, task or root.name)
+    return splits
+
+
+def _folders(root: Path, *, depth: int) -> Iterable[Path]:
+    """Subfolders down to ``depth`` levels, sorted; linked and hidden ones are passed over."""
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+            yield folder
+            if depth > 1:
+                yield from _folders(folder, depth=depth - 1)
+
+
+def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tuple[QUBIQCase, Any]:
+    """The case and the signature of its image.
+
+    Raises:
+        InputError: one line per problem.
+    """
+    images = [file for file in files if _IMAGE.fullmatch(file.name)]
+    masks: dict[int, Path] = {}
+    other: set[int] = set()
+    problems = []
+    if len(images) != 1:
+        problems.append(f"{folder}: found {len(images)} files image.nii.gz or image.nii; expected one")
+    for file in files:
+        match = _MASK.fullmatch(file.name)
+        if match is None:
+            continue
+        rater = int(match[2])
+        if int(match[1]) != subtask:
+            other.add(int(match[1]))
+        elif rater in masks:
+            problems.append(f"{file}: {masks[rater].name} is of the same rater; remove one of the two")
+        else:
+            masks[rater] = file
+    if not masks:
+        there = f"; there are masks of task {_listed(other)}" if other else ""
+        problems.append(f"{folder}: no mask task{subtask:02d}_segXX.nii.gz{there}")
+    if problems:
+        raise InputError("\n".join(problems))
+    return _opened(images[0], dict(sorted(masks.items())), folder.name, split)
+
+
+def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple[QUBIQCase, Any]:
+    try:
+        volume = open_volume(str(image))
+        voxels = volume.decode()
+    except InputError as error:
+        raise InputError(f"{image}: found {error}; expected an image; unpack the archive again") from error
+    problems, flat = [], 0
+    for file in masks.values():
+        try:
+            mask = open_volume(str(file))
+            as_mask(mask.decode(), name=str(file))
+        except InputError as error:
+            problems.append(str(error) if str(error).startswith(str(file)) else f"{file}: found {error}")
+            continue
+        # The third axis of a brain tumour's file is no axis of space: its masks have two.
+        channels_third = len(volume.file_shape) == 3 and mask.shape == (*volume.shape[:2], 1) != volume.shape
+        flat += channels_third
+        if mask.channels != 1 or (mask.shape != volume.shape and not channels_third):
+            found, expected = shape_text(mask.file_shape), shape_text(volume.file_shape)
+            problems.append(f"{file}: found shape {found}; expected the grid of image.nii.gz, {expected}")
+        elif corner_distance_mm(mask.affine, volume.affine, mask.shape) > AFFINE_TOLERANCE_MM:
+            found, expected = affine_text(mask.affine), affine_text(volume.affine)
+            problems.append(f"{file}: found affine {found}; expected that of image.nii.gz, {expected}")
+    if problems:
+        raise InputError("\n".join(problems))
+    channels = volume.shape[2] if flat else volume.channels or 0
+    if channels == 0:
+        raise InputError(f"{image}: found shape {shape_text(volume.file_shape)}; expected (x, y) and channels")
+    paths = [channel_path(image, channel) for channel in range(channels)] if flat else str(image)
+    content = signature(voxels[:, :, :1, 0] if flat else voxels[..., 0], volume.affine)
+    return QUBIQCase(case, split, paths, channels, {rater: str(file) for rater, file in masks.items()}), content
+
+
+def _channel_problems(cases: list[QUBIQCase]) -> list[str]:
+    channels = [case.channels for case in cases]
+    usual = max(channels, key=channels.count, default=1)
+    return [
+        f"{case.split} case {case.case}: image.nii.gz has {case.channels} channels; expected {usual} as in most cases"
+        for case in cases
+        if case.channels != usual
+    ]
+
+
+def _warn_of_missing_raters(cases: list[QUBIQCase]) -> None:
+    everyone = {rater for case in cases for rater in case.masks}
+    for case in cases:
+        if missing := sorted(everyone - case.masks.keys()):
+            logger.warning("%s case %s has no mask of rater %s", case.split, case.case, _listed(missing))
+
+
+def _with_unique_names(cases: list[QUBIQCase]) -> list[QUBIQCase]:
+    names = [case.case for case in cases]
+    return [replace(case, case=f"{case.split}_{case.case}") if names.count(case.case) > 1 else case for case in cases]
+
+
+def _record(
+    case: QUBIQCase, rater: int | str, *, each: bool, fused: Callable[[QUBIQCase, str], str]
+) -> dict[str, Any] | None:
+    """One record; None for a test case that the rater did not annotate."""
+    record: dict[str, Any] = {
+        "case": f"{case.case}_rater{rater}" if each else case.case,
+        "image": case.image,
+        "patient": case.case,
+        "split": case.split,
+    }
+    if isinstance(rater, str):
+        return {**record, "label": fused(case, rater), "quality": "high", "rater": rater}
+    if rater not in case.masks:
+        what = "kept without a label" if case.split == "training" else "left out"
+        logger.warning("%s case %s: rater %d did not annotate it; %s", case.split, case.case, rater, what)
+        return record if case.split == "training" else None
+    quality = "low" if case.split == "training" else "high"
+    return {**record, "label": case.masks[rater], "quality": quality, "rater": str(rater)}
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))

@@ -1,0 +1,189 @@
+"""Play annotation-poor on a labelled data set: keep few labels, hide the others, hold out a test set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError
+
+Record = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+def split_cases(
+    datalist: Datalist, *, labeled: int, unlabeled: int | None = None, test: int | None = None, seed: int = 0
+) -> Datalist:
+    """Divide the training cases into labelled, unlabelled and test cases; the patients of these two sides differ.
+
+    Only cases of quality "high" count as labelled. Validation and test cases that the datalist has already stay what
+    they are and are not counted. Training cases of quality "low" stay too, except those of a patient held out here.
+
+    - Labelled: drawn patient by patient. With one seed and a fixed ``test``, a smaller ``labeled`` is a subset of a
+      larger one, and the test cases are the same, so that runs can be compared.
+    - Unlabelled: cases that never had a label come first (they are of no other use); only when they are too few do
+      labelled cases lose their label, which is kept as ``clean_label``.
+    - Test: whole patients first; when the number asks for a part of a patient, the rest of that patient is left out.
+
+    Args:
+        datalist: cases, unchanged by the call.
+        labeled: number of labelled training cases, at least 1.
+        unlabeled: number of unlabelled training cases. None: when ``test`` is a number or the datalist has test cases
+            already, all that remain; otherwise all that never had a label and whose patient is not a test patient.
+        test: number of cases to hold out. None: when the datalist has test cases already, no further ones; otherwise
+            every labelled case whose patient is not used for training.
+        seed: seed of the drawing; it does not depend on the order of the records.
+
+    Returns:
+        A new datalist: labelled, low-quality, unlabelled, then validation and test cases. Cases that remain in no role
+        are left out; a log message counts them.
+
+    Raises:
+        InputError: a number out of range, too few cases (tells how many there are), or a patient that the datalist
+            has in training and in validation or test.
+    """
+    if labeled < 1:
+        raise InputError(f"labeled={labeled}: no labelled case to learn from; ask for at least 1")
+    for key, number in (("unlabeled", unlabeled), ("test", test)):
+        if number is not None and number < 0:
+            raise InputError(f"{key}={number}: expected 0 or more")
+    kept = datalist.split("validation") + datalist.split("test")
+    pool = datalist.split("training")
+    _refuse_shared_patients(pool, kept)
+    rest_is_test = test is None and not datalist.split("test")
+
+    order = _shuffled(pool, np.random.default_rng(seed))
+    high = [record for record in order if record.get("quality") == "high"]
+    low = [record for record in pool if record.get("quality") == "low"]
+    never_labelled = [record for record in order if "label" not in record]
+
+    held_out = _take_whole_patients(high[::-1], test or 0)
+    test_patients = _patients(held_out)
+    training = [record for record in high if _patient(record) not in test_patients][:labeled]
+    trained = _patients(training + low)
+    chosen = {record["case"] for record in training}
+    spare = [record for record in high if record["case"] not in chosen]
+    testable = _patients(spare) - trained
+
+    def costs(record: Record) -> tuple[bool, bool]:
+        """First whether a label is given up, then whether a patient is lost to the test."""
+        return "label" in record, _patient(record) in testable
+
+    hidden = sorted((record for record in never_labelled + spare if _patient(record) not in test_patients), key=costs)
+    if unlabeled is None and rest_is_test:
+        hidden = [record for record in hidden if costs(record) == (False, False)]
+    if len(held_out) < (test or 0) or len(training) < labeled or len(hidden) < (unlabeled or 0):
+        raise InputError(
+            f"labeled={labeled}, unlabeled={_asked(unlabeled)}, test={_asked(test)}: too few cases; found {len(high)} "
+            f"labelled (quality high) and {len(never_labelled)} unlabelled training cases of "
+            f"{len(_patients(high + never_labelled))} patients, and a patient cannot be on both sides; ask for less"
+        )
+    hidden = hidden[:unlabeled]
+    if rest_is_test:
+        held_out = [record for record in high if _patient(record) not in trained | _patients(hidden)]
+        test_patients = _patients(held_out)
+
+    records = [{**record, "split": "training"} for record in training]
+    records += [{**record, "split": "training"} for record in low if _patient(record) not in test_patients]
+    records += [_without_label(record) for record in hidden]
+    records += kept
+    records += [{**record, "split": "test"} for record in held_out]
+    left_out = len(datalist.records) - len(records)
+    if left_out:
+        logger.warning("split of %s: %d cases are in no role and are left out", datalist.name, left_out)
+    return replace(datalist, records=[dict(record) for record in records])
+
+
+def fold_cases(datalist: Datalist, *, fold: int, folds: int, seed: int = 0) -> Datalist:
+    """Hold out one of several equal parts of the patients as the test set (cross-validation).
+
+    Over all folds every labelled case of quality "high" is a test case once. Validation and test cases that the
+    datalist has are drawn anew with the others; unlabelled and low-quality cases of test patients are left out.
+
+    Args:
+        datalist: cases, unchanged by the call.
+        fold: which part, 1 to ``folds``.
+        folds: number of parts, at least 2.
+        seed: seed of the division, the same for all folds.
+
+    Raises:
+        InputError: a number out of range, or fewer patients than folds.
+    """
+    high = [record for record in datalist.records if record.get("quality") == "high"]
+    order = list(dict.fromkeys(_patient(record) for record in _shuffled(high, np.random.default_rng(seed))))
+    if not (2 <= folds <= len(order) and 1 <= fold <= folds):
+        raise InputError(
+            f"fold {fold}/{folds}: expected a part from 1 to the number of parts, of 2 to {len(order)} parts, as there "
+            f"are {len(order)} patients with labels of quality high"
+        )
+    held_out = set(order[fold - 1 :: folds])
+    records = []
+    for record in datalist.records:
+        if _patient(record) not in held_out:
+            records.append({**record, "split": "training"})
+        elif record.get("quality") == "high":
+            records.append({**record, "split": "test"})
+    return replace(datalist, records=records)
+
+
+def _patient(record: Record) -> tuple[str, str]:
+    return ("patient", record["patient"]) if "patient" in record else ("case", record["case"])
+
+
+def _patients(records: Iterable[Record]) -> set[tuple[str, str]]:
+    return {_patient(record) for record in records}
+
+
+def _shuffled(records: list[Record], generator: np.random.Generator) -> list[Record]:
+    """Patients in random order, and the cases of each patient, one after the other, in random order."""
+    by_patient: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["case"]):
+        by_patient.setdefault(_patient(record), []).append(record)
+    patients = sorted(by_patient)
+    return [
+        by_patient[patients[index]][place]
+        for index in generator.permutation(len(patients))
+        for place in generator.permutation(len(by_patient[patients[index]]))
+    ]
+
+
+def _take_whole_patients(order: list[Record], number: int) -> list[Record]:
+    """The first patients that fit into ``number`` cases, then a part of the next one when that is not enough."""
+    by_patient: dict[tuple[str, str], list[Record]] = {}
+    for record in order:
+        by_patient.setdefault(_patient(record), []).append(record)
+    taken: list[Record] = []
+    too_large: list[Record] = []
+    for records in by_patient.values():
+        if len(taken) + len(records) <= number:
+            taken += records
+        else:
+            too_large += records
+    return taken + too_large[: number - len(taken)]
+
+
+def _without_label(record: Record) -> Record:
+    """The record as an unlabelled training case; a label that it gives up becomes its ``clean_label``."""
+    unlabelled = {key: value for key, value in record.items() if key not in ("label", "quality")}
+    if "label" in record:
+        unlabelled["clean_label"] = record["label"]
+    return {**unlabelled, "split": "training"}
+
+
+def _refuse_shared_patients(pool: list[Record], kept: list[Record]) -> None:
+    shared = sorted(name for _, name in _patients(pool) & _patients(kept))
+    if shared:
+        raise InputError(
+            f"patients in training and in validation or test: {', '.join(shared[:10])}"
+            f"{f' and {len(shared) - 10} more' if len(shared) > 10 else ''}; put all cases of a patient into one split"
+        )
+
+
+def _asked(number: int | None) -> str:
+    return "the rest" if number is None else str(number)

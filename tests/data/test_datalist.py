@@ -1,0 +1,296 @@
+"""The datalist file: what is written, what MONAI reads of it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import load_decathlon_datalist
+
+from aide_monai.data.datalist import Datalist, report
+from aide_monai.errors import InputError
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """A small valid file: one labelled, one unlabelled training case and one test case."""
+    valid = {
+        "name": "livers",
+        "labels": {"0": "background", "1": "liver"},
+        "modality": {"0": "MRI"},
+        "numTraining": 2,
+        "numTest": 1,
+        "training": [
+            {"case": "a", "image": "images/a.nii.gz", "label": "labels/a.nii.gz", "quality": "high"},
+            {"case": "b", "image": "images/b.nii.gz"},
+        ],
+        "validation": [],
+        "test": [{"case": "c", "image": "images/c.nii.gz", "label": "labels/c.nii.gz", "quality": "high"}],
+    }
+    return {key: value for key, value in {**valid, **changes}.items() if value is not None}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "datalist.json"
+    path.write_text(json.dumps(content(**changes)))
+    return path
+
+
+def test_load_makes_paths_absolute_and_keeps_the_split(tmp_path: Path) -> None:
+    datalist = Datalist.load(written(tmp_path))
+    assert datalist.name == "livers"
+    assert datalist.labels == {0: "background", 1: "liver"}
+    assert datalist.modality == {0: "MRI"}
+    assert datalist.num_classes == 2
+    assert datalist.split("training") == [
+        {
+            "case": "a",
+            "image": str(tmp_path / "images/a.nii.gz"),
+            "label": str(tmp_path / "labels/a.nii.gz"),
+            "quality": "high",
+            "split": "training",
+        },
+        {"case": "b", "image": str(tmp_path / "images/b.nii.gz"), "split": "training"},
+    ]
+    assert [record["case"] for record in datalist.split("test")] == ["c"]
+    assert datalist.split("validation") == []
+
+
+def test_monai_reads_a_saved_datalist(tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere" / "b.nii.gz"
+    folder = tmp_path / "set"
+    image, label, clean = (str(folder / name) for name in ("a.nii.gz", "a_label.nii.gz", "a_clean.nii.gz"))
+    folder.mkdir()
+    (folder / "a_clean.nii.gz").touch()  # MONAI resolves other keys than image and label only when the file exists
+    training = {
+        "case": "a",
+        "image": [image, str(outside)],
+        "label": label,
+        "quality": "low",
+        "patient": "p",
+        "rater": "r",
+        "domain": "d",
+        "clean_label": clean,
+        "split": "training",
+    }
+    validation = {"case": "v", "image": [image, image], "split": "validation"}
+    held_out = {"case": "t", "image": [image, image], "label": label, "quality": "high", "split": "test"}
+    datalist = Datalist("set", {0: "background"}, {0: "T1", 1: "T2"}, [held_out, training, validation])
+    path = folder / "datalist.json"
+    datalist.save(path)
+
+    assert load_decathlon_datalist(path, True, "training") == [training]
+    assert load_decathlon_datalist(path, True, "validation") == [validation]
+    assert load_decathlon_datalist(path, True, "test") == [held_out]
+    on_disk = json.loads(path.read_text())
+    assert on_disk["training"][0]["image"] == ["a.nii.gz", str(outside)]
+    assert (on_disk["numTraining"], on_disk["numTest"]) == (1, 1)
+    assert Datalist.load(path, roots=[outside.parent]).records == [training, validation, held_out]
+
+
+def test_empty_sections_can_be_read_by_monai_or_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": "/a.nii"}]).save(path)
+    assert load_decathlon_datalist(path, True, "validation") == []
+    with pytest.raises(ValueError, match="test not specified"):
+        load_decathlon_datalist(path, True, "test")
+
+
+def test_a_folder_of_a_saved_datalist_can_be_moved(tmp_path: Path) -> None:
+    Datalist.load(written(tmp_path)).save(tmp_path / "old" / ".." / "datalist.json")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (tmp_path / "datalist.json").rename(folder / "datalist.json")
+    assert Datalist.load(folder / "datalist.json").records[0]["image"] == str(folder / "images/a.nii.gz")
+
+
+def test_paths_are_relative_when_the_folder_is_reached_by_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    datalist = Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": str(link / "a.nii")}])
+    datalist.save(real / "list.json")
+    assert json.loads((real / "list.json").read_text())["training"][0]["image"] == "a.nii"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text("old")
+    datalist = Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": "/a.nii"}])
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, step, full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        datalist.save(path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["list.json"]
+
+
+def test_save_refuses_a_text_that_monai_would_take_for_a_path(tmp_path: Path) -> None:
+    (tmp_path / "10").mkdir()
+    datalist = Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "10", "image": "/a.nii"}])
+    with pytest.raises(InputError, match=r'case "10": "case" is "10", which is also the name of a file or folder'):
+        datalist.save(tmp_path / "list.json")
+    assert not (tmp_path / "list.json").exists()
+
+
+def test_save_checks_records_that_were_changed(tmp_path: Path) -> None:
+    datalist = Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": "/a.nii"}])
+    datalist.records[0]["quality"] = "medium"
+    with pytest.raises(InputError, match='"quality" is "medium", expected one of high, low'):
+        datalist.save(tmp_path / "list.json")
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        labels={"0": "background", "2": "liver"},
+        modality=None,
+        colour="blue",
+        numTraining=7,
+        training=[
+            {"case": "a", "image": "a.nii", "lable": "b.nii"},
+            {"image": "a.nii"},
+            {"case": "d", "image": 3, "quality": "good", "label": None},
+            {"case": "e", "image": []},
+            {"case": "f", "image": "f.nii", "split": "test"},
+            {"case": "c", "image": "g.nii"},
+            {"case": "../h", "image": "h.nii"},
+            {"case": "i", "image": "../../i.nii"},
+            "j.nii",
+        ],
+        test=[{"case": "c", "image": "images/c.nii.gz"}],
+    )
+    with pytest.raises(InputError) as caught:
+        Datalist.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: the datalist cannot be used: 15 problems")
+    for part in (
+        'key "colour": unknown',
+        'key "modality": missing',
+        "labels: found the numbers [0, 2], expected 0, 1, 2, ... without gaps",
+        'training[0]: key "lable" is unknown; the keys are case,',
+        'training[1]: key "case" is missing',
+        'training[2]: "image" is 3, expected a path or a list of paths',
+        'training[2]: "quality" is "good", expected one of high, low',
+        'training[2]: "label" is None, expected text',
+        'training[3]: "image" is [], expected a path or a list of paths',
+        'training[4]: "split" is "test" but the case stands under "training"',
+        "training[6]: \"case\" is '../h', expected a name without slashes",
+        'training[7]: path "../../i.nii" leads to',
+        "training[8]: found text, expected an object",
+        'key "numTraining": found 7, but "training" lists 9 cases',
+        'case "c" stands in training[5] and test[0]',
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        ("[1]", "found a list, expected a JSON object"),
+        ('{"name": "a", "name": "b"}', "keys given twice in one object: name"),
+        ('{"labels": {"background": 0}}', r'key "labels": "background" is not a whole number; write \{"0"'),
+        ('{"labels": {"0": 0}}', "labels: the name of 0 is 0, expected text"),
+        ('{"labels": []}', 'key "labels": found a list, expected numbers with names'),
+        ('{"labels": {}}', r"labels: found the numbers \[\]"),
+        ('{"name": 3}', 'key "name": found a number, expected text'),
+        ('{"training": null}', 'key "training": found null, expected a list'),
+    ],
+)
+def test_malformed_files(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "datalist.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        Datalist.load(path)
+
+
+def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "datalist.json"
+    path.write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(InputError, match="not readable as JSON"):
+        Datalist.load(path)
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        Datalist.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("place", ["../secret.nii", "/secret.nii", "link/secret.nii", "images/../../secret.nii"])
+def test_paths_that_escape_are_refused_unless_their_folder_is_a_root(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    place = str(tmp_path / "secret.nii") if place.startswith("/") else place
+    path = written(folder, numTraining=1, training=[{"case": "a", "image": place}])
+    with pytest.raises(InputError, match=rf"training\[0\]: path .* leads to {tmp_path}/secret.nii, outside"):
+        Datalist.load(path)
+    assert Datalist.load(path, roots=[tmp_path]).records[0]["case"] == "a"
+
+
+def test_a_root_is_no_prefix_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    path = written(tmp_path / "set", numTraining=1, training=[{"case": "a", "image": "../set_2/a.nii"}])
+    with pytest.raises(InputError, match="outside"):
+        Datalist.load(path)
+
+
+def test_in_memory_paths_must_be_absolute() -> None:
+    with pytest.raises(InputError, match=r'records\[0\]: "image" is "a.nii", expected an absolute path'):
+        Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": "a.nii"}])
+
+
+def test_in_memory_names_must_be_given() -> None:
+    with pytest.raises(InputError, match="modality: found the numbers"):
+        Datalist("set", {0: "background"}, {}, [])
+    with pytest.raises(InputError, match="name: found '', expected text"):
+        Datalist("", {0: "background"}, {0: "T1"}, [])
+
+
+def test_an_unknown_split_is_refused() -> None:
+    datalist = Datalist("set", {0: "background"}, {0: "T1"}, [])
+    with pytest.raises(InputError, match='split "train": expected one of training, validation, test'):
+        datalist.split("train")
+
+
+def test_report_caps_its_lines() -> None:
+    lines = report("title", [f"p{number}" for number in range(25)]).splitlines()
+    assert lines[0] == "title: 25 problems"
+    assert lines[20] == "  - p19"
+    assert lines[21:] == ["  and 5 more"]
+    assert report("title", ["p"]) == "title: 1 problem\n  - p"
+
+
+names = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=8)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"image": names, "split": st.sampled_from(("training", "validation", "test"))},
+            optional={"patient": names, "domain": names, "rater": names},
+        ),
+        max_size=6,
+    ),
+    names,
+)
+def test_saving_and_loading_gives_the_same_cases(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, str]], name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    records = [
+        {**entry, "case": f"case {index}", "image": str(folder / entry["image"])} for index, entry in enumerate(entries)
+    ]
+    datalist = Datalist(name, {0: "background", 1: name}, {0: "MR"}, records)
+    datalist.save(folder / ".list.json")
+    loaded = Datalist.load(folder / ".list.json")
+    assert (loaded.name, loaded.labels, loaded.modality) == (datalist.name, datalist.labels, datalist.modality)
+    for split in ("training", "validation", "test"):
+        assert loaded.split(split) == datalist.split(split)
