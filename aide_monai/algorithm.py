@@ -1,0 +1,177 @@
+"""The mathematics of Algorithm 1 as pure functions: filtering, pseudo-labels, loss weights, schedule, correction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None) -> Tensor:
+    """Local label filtering: the samples whose labels are trusted in this batch (Algorithm 1, lines 14-15).
+
+    Args:
+        loss: (B,) per-sample losses.
+        keep: kept share in 0..1. ``floor(keep * B)`` samples are kept, at least one; ties break by index.
+        strata: (B,) bool; samples with True and with False are then ranked among their own kind, ``floor(keep * n)``
+            of each kept, at least one.
+
+    Returns:
+        (B,) bool, True for kept samples.
+    """
+    mask = torch.zeros_like(loss, dtype=torch.bool)
+    for kind in [torch.ones_like(mask)] if strata is None else [strata, ~strata]:
+        members = kind.nonzero()[:, 0]
+        order = loss.detach()[members].sort(stable=True).indices
+        mask[members[order[: max(1, share(keep, len(members)))]]] = True
+    return mask
+
+
+def share(ratio: float, number: int) -> int:
+    """``floor(ratio * number)``, not one less where the product of floats falls short of a whole number."""
+    return math.floor(ratio * number + 1e-9)
+
+
+def average_views(probability: Tensor, visible: Tensor, fallback: Tensor) -> Tensor:
+    """Mean of the views' predictions over the views that saw a pixel (Algorithm 1, lines 8-12).
+
+    Args:
+        probability: (K, N, C, spatial...) class probabilities, taken back onto the original image.
+        visible: (K, N, 1, spatial...) bool, False where a view rotated the pixel out of its field of view.
+        fallback: (N, C, spatial...) plain prediction, used where no view saw the pixel.
+
+    Returns:
+        (N, C, spatial...) probabilities.
+    """
+    seen = visible.sum(dim=0)
+    total = torch.where(visible, probability, 0.0).sum(dim=0)
+    return torch.where(seen > 0, total / seen.clamp(min=1), fallback)
+
+
+def sharpen(probability: Tensor, temperature: float, kind: str = "power") -> Tensor:
+    """Temperature sharpening of class probabilities (Algorithm 1, line 10).
+
+    Args:
+        probability: (N, C, spatial...) class probabilities.
+        temperature: T > 0; below 1 sharpens.
+        kind: "power" is ``p^(1/T)`` renormalised; "softmax" is ``exp(p/T)`` renormalised, as the figure prints it.
+
+    Returns:
+        (N, C, spatial...) probabilities that sum to 1 over C.
+    """
+    if kind == "softmax":
+        return (probability / temperature).softmax(dim=1)
+    # as logarithms: at low temperatures the powers themselves underflow
+    return (probability.clamp(min=0).log() / temperature).softmax(dim=1)
+
+
+def confidence(pseudo_label: Tensor, kind: str) -> Tensor | None:
+    """Weight of each pixel of a pseudo-label in the consistency loss.
+
+    Args:
+        pseudo_label: (N, C, spatial...) class probabilities.
+        kind: "none"; "entropy" is ``1 - H(p) / log C``; "binary" is ``1 - 4 p0 p1`` (two classes only).
+
+    Returns:
+        (N, 1, spatial...) in 0..1, or None for "none".
+
+    Raises:
+        ValueError: for "binary" with more than two classes.
+    """
+    if kind == "none":
+        return None
+    if kind == "entropy":
+        entropy = -torch.special.xlogy(pseudo_label, pseudo_label).sum(dim=1, keepdim=True)
+        return 1 - entropy / math.log(pseudo_label.shape[1])
+    if pseudo_label.shape[1] != 2:
+        raise ValueError(f'confidence="binary" needs 2 classes, found {pseudo_label.shape[1]}; use "entropy"')
+    return 1 - 4 * pseudo_label[:, :1] * pseudo_label[:, 1:]
+
+
+def co_correction_loss(
+    segmentation: Tensor,
+    kept: Tensor,
+    *,
+    consistency: Tensor | None = None,
+    ramp: float,
+    weight: float,
+    supervised_floor: float = 0.0,
+) -> Tensor:
+    """Loss of one network, given the selection that the *other* network made (Algorithm 1, lines 16-17).
+
+    ``mean_s L_seg + max(1 - ramp, supervised_floor) * mean_u L_seg + weight * ramp * mean_u L_con`` for the kept
+    samples s and the suspicious samples u.
+
+    Args:
+        segmentation: (B,) per-sample segmentation losses of this network.
+        kept: (B,) bool, the other network's small-loss samples.
+        consistency: (U,) consistency losses of the suspicious samples, in batch order; None when ``ramp`` is 0 or
+            no sample is suspicious.
+        ramp: lambda of this epoch, 0..1.
+        weight: w of the consistency term.
+        supervised_floor: least weight of the segmentation loss of the suspicious samples, 0 in the paper.
+
+    Returns:
+        Scalar.
+    """
+    loss = segmentation[kept].mean()
+    if bool(kept.all()):
+        return loss
+    supervised = max(1 - ramp, supervised_floor)
+    if supervised > 0:
+        loss = loss + supervised * segmentation[~kept].mean()
+    if ramp > 0 and consistency is not None:
+        loss = loss + weight * ramp * consistency.mean()
+    return loss
+
+
+def consistency_ramp(epoch: int, warmup_epochs: int) -> float:
+    """Lambda of an epoch (1-based): ``min(((epoch - 1) / warmup_epochs)^2, 1)``; 1 without warm-up (line 21)."""
+    if warmup_epochs == 0:
+        return 1.0
+    return min(((epoch - 1) / warmup_epochs) ** 2, 1.0)
+
+
+def correction_due(epoch: int, *, warmup_epochs: int, interval: int = 10, start: int = 1) -> bool:
+    """Update criterion after an epoch (1-based): in the warm-up, then every ``interval`` epochs, from ``start`` on."""
+    return epoch >= start and (epoch <= warmup_epochs or epoch % interval == 0)
+
+
+def worst_units(dice: Tensor, ratio: float) -> Tensor:
+    """Units whose labels fit the prediction worst (Algorithm 1, lines 22-23).
+
+    Args:
+        dice: (U,) Dice of each unit, 0..1.
+        ratio: R; ``floor(R * U)`` units are selected, ties break by index.
+
+    Returns:
+        (floor(R * U),) int64 indices, worst first.
+    """
+    return dice.sort(stable=True).indices[: share(ratio, len(dice))]
+
+
+def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str) -> Tensor:
+    """Dice of whole cases or of single slices, the mean over the foreground classes.
+
+    A class that is absent from both counts as Dice 1.
+
+    Args:
+        prediction: (S, spatial...) integer class indices of one case, slices first.
+        label: same shape.
+        num_classes: C, background included.
+        unit: "case" for one value, "slice" for one value per slice.
+
+    Returns:
+        (1,) or (S,) float64.
+    """
+    slices = len(prediction)
+    pair = prediction.long() * num_classes + label.long()
+    offset = torch.arange(slices, device=pair.device) * num_classes**2
+    counts = torch.bincount((pair.flatten(1) + offset[:, None]).flatten(), minlength=slices * num_classes**2)
+    confusion = counts.view(slices, num_classes, num_classes).double()
+    if unit == "case":
+        confusion = confusion.sum(dim=0, keepdim=True)
+    intersection = confusion.diagonal(dim1=1, dim2=2)[:, 1:]
+    total = (confusion.sum(dim=1) + confusion.sum(dim=2))[:, 1:]
+    return torch.where(total > 0, 2 * intersection / total.clamp(min=1), 1.0).mean(dim=1)

@@ -1,0 +1,151 @@
+"""The AIDE engine: two networks that correct each other's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aide_monai.algorithm import (
+    average_views,
+    co_correction_loss,
+    confidence,
+    sharpen,
+    small_loss_mask,
+)
+from aide_monai.engines.two_network import TwoNetworkTrainer
+from aide_monai.handlers.consistency_ramp import ConsistencyRamp
+from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
+from aide_monai.options import AIDEOptions
+from aide_monai.transforms.rotate_flip import RandomRotateFlip
+
+
+class AIDETrainer(TwoNetworkTrainer):
+    """Trains two networks by cross-model self-correction (Algorithm 1, lines 2-20).
+
+    Each network ranks the batch by its own loss; the other network trains on the small-loss half as it is, and on the
+    suspicious half increasingly by consistency with augmented views. Global label correction (lines 21-28) is a
+    handler, ``GlobalLabelCorrection``. The consistency ramp is attached by the engine itself and kept in
+    ``engine.state.consistency``.
+
+    Args:
+        device: where training runs.
+        max_epochs: number of epochs Q.
+        train_data_loader: batches of "image" with "label_1" and "label_2" (or one "label"), see
+            ``prepare_two_labels``.
+        network_1: first network, (B, M, spatial...) to logits (B, C, spatial...), 2D or 3D.
+        optimizer_1: its optimiser.
+        network_2: second network; start it from another seed.
+        optimizer_2: its optimiser.
+        options: options of the algorithm, ``AIDEOptions()`` by default.
+        seed: seed of the random views.
+        loss_function: per-sample segmentation loss, (logits, label) to (B,); eq. 1 by default.
+        kwargs: as in ``TwoNetworkTrainer``.
+
+    Raises:
+        ValueError: as ``TwoNetworkTrainer``.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        network_1: nn.Module,
+        optimizer_1: Optimizer,
+        network_2: nn.Module,
+        optimizer_2: Optimizer,
+        *,
+        options: AIDEOptions | None = None,
+        seed: int = 0,
+        loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.options = options or AIDEOptions()
+        self.segmentation_loss = loss_function or PerSampleDiceCELoss()
+        self.consistency_loss = ConsistencyLoss()
+        self.random_views = RandomRotateFlip(
+            max_angle=self.options.max_angle,
+            flip_probability=self.options.flip_probability,
+            flip_axis=self.options.flip_axis,
+            seed=seed,
+        )
+        super().__init__(
+            device, max_epochs, train_data_loader, network_1, optimizer_1, network_2, optimizer_2, **kwargs
+        )
+        ConsistencyRamp(self.options.warmup_epochs).attach(self)
+
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """As in ``TwoNetworkTrainer``, with that of the views."""
+        return super().generators | {"views": self.random_views.generator}
+
+    def compute_losses(
+        self, image: Tensor, logits: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """One iteration of Algorithm 1 up to the two losses; see ``TwoNetworkTrainer.compute_losses``."""
+        options, ramp = self.options, self.state.consistency
+        segmentation = [self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True)]
+        kept = [
+            small_loss_mask(loss, options.keep, strata=self._strata(label))
+            for loss, label in zip(segmentation, labels, strict=True)
+        ]
+        trusted = (kept[1], kept[0])  # each network trains on what the other one trusts
+
+        pseudo: list[Tensor | None] = [None, None]
+        # Views that weigh nothing are left out, unless predicting them moves the running statistics all the same.
+        if (ramp > 0 and options.consistency_weight > 0) or options.view_statistics == "batch":
+            pseudo = [self._pseudo_label(i, image, logits, ~trusted[i]) for i in (0, 1)]
+        losses = [
+            co_correction_loss(
+                segmentation[i],
+                trusted[i],
+                consistency=self._consistency(logits[i][~trusted[i]], pseudo[i]),
+                ramp=ramp,
+                weight=options.consistency_weight,
+                supervised_floor=options.supervised_floor,
+            )
+            for i in (0, 1)
+        ]
+        return losses[0], losses[1], {"kept_1": kept[0], "kept_2": kept[1]}
+
+    def _strata(self, label: Tensor) -> Tensor | None:
+        return None if self.options.filter_strata == "none" else (label > 0).flatten(1).any(dim=1)
+
+    def _consistency(self, logits: Tensor, pseudo_label: Tensor | None) -> Tensor | None:
+        if pseudo_label is None:
+            return None
+        return self.consistency_loss(logits, pseudo_label, confidence(pseudo_label, self.options.confidence))
+
+    @torch.no_grad()
+    def _pseudo_label(
+        self, index: int, image: Tensor, logits: tuple[Tensor, Tensor], suspicious: Tensor
+    ) -> Tensor | None:
+        """Pseudo-labels (U, C, spatial...) that train network ``index`` (0 or 1) on the suspicious samples."""
+        if not bool(suspicious.any()):
+            return None
+        options = self.options
+        source = index if options.pseudo_label_source == "own" else 1 - index
+        viewed = suspicious if options.view_samples == "suspicious" else torch.ones_like(suspicious)
+        samples = image[viewed]
+        repeated = samples.repeat(options.views, *[1] * (image.ndim - 1))
+        drawn = self.random_views.draw(len(repeated))
+        network = self.networks[source]
+        network.train(options.view_statistics == "batch")
+        predicted = self.forward(source + 1, drawn.apply(repeated))
+        network.train()
+
+        views = (options.views, len(samples))
+        if options.view_inverse == "logits":
+            average = drawn.invert(predicted).masked_fill_(~drawn.visible(predicted), 0.0)
+            average = average.unflatten(0, views).softmax(dim=2).mean(dim=0)
+        else:
+            average = average_views(
+                drawn.invert(predicted.softmax(dim=1)).unflatten(0, views),
+                drawn.visible(predicted).unflatten(0, views),
+                logits[source][viewed].softmax(dim=1),
+            )
+        return sharpen(average[suspicious[viewed]], options.temperature, options.sharpening)

@@ -1,0 +1,193 @@
+"""Engine base that trains two networks side by side on one stream of batches."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines import Trainer
+from monai.engines.utils import IterationEvents
+from monai.inferers import Inferer
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aide_monai.engines.prepare import Augmentation, prepare_two_labels
+from aide_monai.inferers import AutocastInferer, place
+
+
+class TwoNetworkTrainer(Trainer):
+    """Trains two networks with an optimiser each; subclasses say what the two losses are.
+
+    The pattern is that of MONAI's ``AdversarialTrainer``: networks, optimisers and scalers live in ``engine.state``
+    and are part of ``engine.state_dict()``.
+
+    Args:
+        device: where training runs.
+        max_epochs: number of epochs Q.
+        train_data_loader: yields batches that ``prepare_batch`` understands.
+        network_1: first network, (B, M, spatial...) to logits (B, C, spatial...).
+        optimizer_1: its optimiser.
+        network_2: second network; start it from another seed.
+        optimizer_2: its optimiser.
+        augment: optional callable ``(image, [label, ...]) -> (image, [label, ...])`` on the batch, on the device.
+        prepare_batch: as ``prepare_two_labels``.
+        amp: "off", "bf16" or "fp16" autocast.
+        channels_last: use the channels-last memory layout (2D networks).
+        inferer_1: how network 1 is called, by default an ``AutocastInferer`` of ``amp`` and ``channels_last``.
+        inferer_2: how network 2 is called, likewise.
+        decollate: as in MONAI; off by default because nothing here needs single samples.
+        train_handlers: handlers with ``attach``.
+        optim_set_to_none: as in MONAI.
+        kwargs: further arguments of MONAI's ``Trainer`` (epoch_length, postprocessing, key_metric, ...).
+
+    Raises:
+        ValueError: if both networks are the same object, or ``amp`` is unknown.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        network_1: nn.Module,
+        optimizer_1: Optimizer,
+        network_2: nn.Module,
+        optimizer_2: Optimizer,
+        *,
+        augment: Augmentation | None = None,
+        prepare_batch: Callable = prepare_two_labels,
+        amp: str = "off",
+        channels_last: bool = False,
+        inferer_1: Inferer | None = None,
+        inferer_2: Inferer | None = None,
+        decollate: bool = False,
+        train_handlers: Sequence | None = None,
+        optim_set_to_none: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if network_1 is network_2:
+            raise ValueError("network_1 and network_2 are the same object; expected two networks from two seeds")
+        inferer = AutocastInferer(amp, channels_last=channels_last)
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            data_loader=train_data_loader,
+            prepare_batch=prepare_batch,
+            decollate=decollate,
+            **kwargs,
+        )
+        self.augment = augment
+        self.optim_set_to_none = optim_set_to_none
+        self.inferers = (inferer_1 or inferer, inferer_2 or inferer)
+        scaled = amp == "fp16" and self.state.device.type == "cuda"
+        self.state.network_1 = place(network_1, self.state.device, channels_last=channels_last)
+        self.state.network_2 = place(network_2, self.state.device, channels_last=channels_last)
+        self.state.optimizer_1 = optimizer_1
+        self.state.optimizer_2 = optimizer_2
+        self.state.scaler_1 = torch.amp.GradScaler("cuda", enabled=scaled)
+        self.state.scaler_2 = torch.amp.GradScaler("cuda", enabled=scaled)
+        self._state_dict_user_keys.extend(
+            ["network_1", "network_2", "optimizer_1", "optimizer_2", "scaler_1", "scaler_2"]
+        )
+        # Handlers come last: they may look at the networks when they are attached.
+        if train_handlers is not None:
+            self._register_handlers(train_handlers)
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """State of the engine as tensors and numbers, so that a checkpoint loads with ``weights_only=True``.
+
+        Ignite would put networks and optimisers into it as objects.
+        """
+        state = super().state_dict()
+        return OrderedDict(
+            (key, value.state_dict() if hasattr(value, "state_dict") else value) for key, value in state.items()
+        )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        restored = {**state_dict, "max_epochs": self.state.max_epochs}  # a run may be continued for longer
+        for key in self._state_dict_user_keys:
+            value = getattr(self.state, key)
+            if hasattr(value, "load_state_dict"):
+                value.load_state_dict(restored[key])
+                restored[key] = value
+        super().load_state_dict(restored)
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train up to ``max_epochs``; a resumed run that is already there stays as it is."""
+        if self.state.epoch < self.state.max_epochs:
+            super().run()
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Both networks, in order."""
+        return self.state.network_1, self.state.network_2
+
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """The random generators that training draws from, by name; their states belong into a checkpoint."""
+        found = {
+            "augmentation": getattr(self.augment, "generator", None),
+            "loader": getattr(self.data_loader, "generator", None),
+            "sampler": getattr(getattr(self.data_loader, "sampler", None), "generator", None),
+        }
+        return {name: generator for name, generator in found.items() if generator is not None}
+
+    def forward(self, index: int, image: Tensor) -> Tensor:
+        """Logits (B, C, spatial...) float32 of network ``index`` (1 or 2) for ``image`` (B, M, spatial...)."""
+        return self.inferers[index - 1](image, self.networks[index - 1]).float()
+
+    def compute_losses(
+        self, image: Tensor, logits: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The scalar losses of both networks, and what else is worth logging; subclasses implement it.
+
+        Args:
+            image: (B, M, spatial...) float.
+            logits: of both networks, (B, C, spatial...) float32.
+            labels: current labels of both networks, (B, 1, spatial...) integers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement compute_losses")
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+        if batchdata is None:
+            raise ValueError("Must provide batch data for current iteration.")
+        state = self.state
+        image, label_1, label_2, high_quality = self.prepare_batch(
+            batchdata, state.device, self.non_blocking, **self.to_kwargs
+        )
+        if self.augment is not None:
+            image, (label_1, label_2) = self.augment(image, [label_1, label_2])
+        for network in self.networks:
+            network.train()
+        logits = (self.forward(1, image), self.forward(2, image))
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        loss_1, loss_2, extra = self.compute_losses(image, logits, (label_1, label_2))
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+
+        for loss, optimizer, scaler in (
+            (loss_1, state.optimizer_1, state.scaler_1),
+            (loss_2, state.optimizer_2, state.scaler_2),
+        ):
+            optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+
+        state.output = {
+            Keys.LOSS: (loss_1 + loss_2).detach() / 2,
+            "loss_1": loss_1.detach(),
+            "loss_2": loss_2.detach(),
+            "logits_1": logits[0].detach(),
+            "logits_2": logits[1].detach(),
+            "label_1": label_1,
+            "label_2": label_2,
+            "high_quality": high_quality,
+            **extra,
+        }
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return state.output

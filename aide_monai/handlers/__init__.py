@@ -1,0 +1,37 @@
+"""Handlers: everything optional about training, usable with any engine that offers what they read."""
+
+from aide_monai.handlers.case_scores import CaseScores
+from aide_monai.handlers.checkpoint import BestCheckpoint, RunCheckpoint, load_weights
+from aide_monai.handlers.collapse import CollapseWarning
+from aide_monai.handlers.consistency_ramp import ConsistencyRamp
+from aide_monai.handlers.disagreement import Disagreement
+from aide_monai.handlers.epoch_log import EpochLog
+from aide_monai.handlers.label_correction import GlobalLabelCorrection
+from aide_monai.handlers.label_quality import LabelQuality
+from aide_monai.handlers.metrics import (
+    AverageSymmetricSurfaceDistance,
+    MaximumSymmetricSurfaceDistance,
+    MeanSegmentationMetrics,
+    QUBIQScore,
+    RelativeVolumeDifference,
+)
+from aide_monai.handlers.progress import TrainingProgress
+
+__all__ = [
+    "AverageSymmetricSurfaceDistance",
+    "BestCheckpoint",
+    "CaseScores",
+    "CollapseWarning",
+    "ConsistencyRamp",
+    "Disagreement",
+    "EpochLog",
+    "GlobalLabelCorrection",
+    "LabelQuality",
+    "MaximumSymmetricSurfaceDistance",
+    "MeanSegmentationMetrics",
+    "QUBIQScore",
+    "RelativeVolumeDifference",
+    "RunCheckpoint",
+    "TrainingProgress",
+    "load_weights",
+]

@@ -1,0 +1,181 @@
+"""Checkpoints: the best weights for use, and the whole state for a resume."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from aide_monai.data.atomic import remove_unfinished, require_writable, write_atomically
+from aide_monai.data.label_store import LabelStore
+from aide_monai.errors import InputError
+
+
+def save_atomically(state: Any, path: str | Path) -> None:
+    """``torch.save`` that leaves either the old file or the whole new one.
+
+    Raises:
+        InputError: if the disk is full or read-only; the old file is intact.
+    """
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Load a state dict into ``network`` and return it.
+
+    Raises:
+        InputError: if the file is missing, is not a state dict, or belongs to another network.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there are no weights here; train the model first") from error
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not the weights of this network ({reason}); use the file of its own run") from error
+    return network
+
+
+class BestCheckpoint:
+    """Saves a module's weights whenever a metric of the epoch reaches a new best.
+
+    Without a metric the weights are saved once, when the run is complete. So a finished run always leaves a file, and
+    with no metric only a finished one does. The best value and its epoch are ``engine.state.best_metric`` and
+    ``best_metric_epoch``.
+
+    Args:
+        path: file for the plain state dict (loads with ``weights_only=True``).
+        network: the deployed module.
+        metric: key in ``engine.state.metrics``, larger is better; None saves the last epoch.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module, *, metric: str | None = "dsc_train") -> None:
+        self.path = Path(path)
+        self.network = network
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler; attach it after the one that sets the metric."""
+        remove_unfinished(self.path)
+        engine.add_event_handler(Events.COMPLETED if self.metric is None else Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Save, if this epoch is the best so far.
+
+        Raises:
+            InputError: as ``save_atomically``.
+        """
+        state = engine.state
+        if self.metric is not None:
+            value = state.metrics[self.metric]
+            if state.best_metric_epoch != -1 and not (value > state.best_metric or math.isnan(state.best_metric)):
+                return
+            state.best_metric, state.best_metric_epoch = value, state.epoch
+        save_atomically(self.network.state_dict(), self.path)
+
+
+class RunCheckpoint:
+    """Saves everything a ``TwoNetworkTrainer`` needs to continue after the last finished epoch. Attach it last.
+
+    That is the engine's ``state_dict``, its ``generators`` (if it has any), the global random states, metrics, best
+    metric, schedulers, and the generation of the label store. A run that cannot be saved does not start: the folder is
+    tried before the first epoch.
+
+    Args:
+        path: checkpoint file.
+        store: label store whose committed generation belongs to the checkpoint.
+        schedulers: learning-rate schedulers by name.
+        resume: continue from ``path`` when the handler is attached.
+
+    Raises:
+        InputError: if ``path`` exists and ``resume`` is off, or the checkpoint cannot be read; while training, if it
+            cannot be written, which leaves the one of the epoch before.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        store: LabelStore | None = None,
+        schedulers: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.store = store
+        self.schedulers = dict(schedulers or {})
+        self.resume = resume
+        if self.path.exists() and not resume:
+            raise InputError(f"{self.path} belongs to an earlier run; choose a new run folder or pass --resume")
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer and, when resuming, restore its state."""
+        if self.resume:
+            remove_unfinished(self.path)
+            # Killed between the commit of the labels and the checkpoint, the epoch is repeated from its start.
+            generation = self._load(engine) if self.path.exists() else 0
+            if self.store is not None:
+                self.store.resume_from(generation)
+        engine.add_event_handler(Events.STARTED, lambda _: require_writable(self.path))
+        # What an iterator draws when it is exhausted would come before the next epoch, but after the checkpoint.
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.set_data(engine.state.dataloader))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _save(self, engine: Any) -> None:
+        state = engine.state
+        numpy_name, numpy_keys, *numpy_rest = np.random.get_state()  # noqa: NPY002
+        save_atomically(
+            {
+                "engine": engine.state_dict(),
+                "best": (float(state.best_metric), int(state.best_metric_epoch)),
+                # one that is not computed in every epoch stays in the log until it is computed again
+                "metrics": {
+                    name: float(value) if isinstance(value, float) else value  # not numpy's own floats
+                    for name, value in state.metrics.items()
+                    if isinstance(value, (int, float))
+                },
+                "generation": None if self.store is None else self.store.generation,
+                "generators": {name: generator.get_state() for name, generator in _generators(engine).items()},
+                "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+                "torch": torch.get_rng_state(),
+                "numpy": (numpy_name, torch.from_numpy(np.asarray(numpy_keys, dtype=np.int64)), *numpy_rest),
+                "python": random.getstate(),
+            },
+            self.path,
+        )
+
+    def _load(self, engine: Any) -> int:
+        """Restore all state but the labels, and return their generation."""
+        try:
+            saved = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+            engine.load_state_dict(saved["engine"])
+            engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
+            engine.state.metrics.update(saved.get("metrics", {}))
+            for name, generator in _generators(engine).items():
+                generator.set_state(saved["generators"][name].cpu())
+            for name, scheduler in self.schedulers.items():
+                scheduler.load_state_dict(saved["schedulers"][name])
+            torch.set_rng_state(saved["torch"].cpu())
+            name, keys, *rest = saved["numpy"]
+            np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+            random.setstate(saved["python"])
+            generation = saved["generation"]
+            if self.store is None:
+                return 0
+            last = self.store.generation
+            if not isinstance(generation, int) or not 0 <= generation <= last:
+                raise ValueError(f"it belongs to generation {generation} of the labels, and they end with {last}")
+            return generation
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"{self.path}: cannot resume from this checkpoint ({reason}); start a new run") from error
+
+
+def _generators(engine: Any) -> dict[str, torch.Generator]:
+    return getattr(engine, "generators", {})

@@ -1,0 +1,72 @@
+"""Notices early when training drifts towards predicting nothing but background."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+logger = logging.getLogger(__name__)
+
+
+class CollapseWarning:
+    """Logs what the small-loss selection keeps, and warns in a sentence when a collapse begins.
+
+    Small-loss samples tend to be the slices without foreground; when they fill the kept half of every batch, the
+    suspicious half follows nothing but its own pseudo-labels and small structures vanish. Per epoch, in
+    ``engine.state.metrics``: "kept_empty" (share of kept samples whose label has no foreground) and, when the data say
+    so, "kept_high_quality" (share of kept samples with a trusted label). Attach it after ``GlobalLabelCorrection``,
+    whose "foreground_ratio" (predicted over labelled foreground voxels) it reads.
+
+    Args:
+        minimum_foreground: ratio of predicted to labelled foreground below which a collapse is announced, once it was
+            above before.
+    """
+
+    def __init__(self, minimum_foreground: float = 0.25) -> None:
+        self.minimum_foreground = minimum_foreground
+        self._was_above = False
+        self._reset()
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an ``AIDETrainer``."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+
+    def _reset(self) -> None:
+        self._kept = self._empty = self._high_quality = 0
+        self._quality_known = False
+
+    def _add(self, engine: Any) -> None:
+        output = engine.state.output
+        for network in (1, 2):
+            kept, label = output[f"kept_{network}"], output[f"label_{network}"]
+            self._kept += int(kept.sum())
+            self._empty += int((kept & ~label.flatten(1).any(dim=1)).sum())
+            if output["high_quality"] is not None:
+                self._quality_known = True
+                self._high_quality += int((kept & torch.as_tensor(output["high_quality"])).sum())
+
+    def _log(self, engine: Any) -> None:
+        metrics = engine.state.metrics
+        metrics["kept_empty"] = self._empty / max(self._kept, 1)
+        if self._quality_known:
+            metrics["kept_high_quality"] = self._high_quality / max(self._kept, 1)
+        self._reset()
+        ratio = metrics.get("foreground_ratio")
+        if ratio is None:
+            return
+        if ratio >= self.minimum_foreground:
+            self._was_above = True
+        elif self._was_above:
+            self._was_above = False
+            logger.warning(
+                "Epoch %d: the networks predict only %.0f %% of the labelled foreground, and %.0f %% of the kept"
+                " samples are empty: training is collapsing to background. The best checkpoint so far is kept; raise "
+                "warmup_epochs, lower consistency_weight, or use unit='slice'.",
+                engine.state.epoch,
+                100 * ratio,
+                100 * metrics["kept_empty"],
+            )

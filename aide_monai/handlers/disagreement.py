@@ -1,0 +1,52 @@
+"""How differently two networks see the same batches."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from aide_monai.algorithm import unit_dice
+
+logger = logging.getLogger(__name__)
+
+
+class Disagreement:
+    """Logs one minus the mean Dice between the predictions of both networks, per epoch.
+
+    ``engine.state.metrics["disagreement"]`` is in 0..1. Networks that agree everywhere cannot teach each other, so a
+    value below ``minimum`` is warned about once.
+
+    Args:
+        minimum: smallest disagreement that is still worth two networks.
+    """
+
+    def __init__(self, minimum: float = 1e-4) -> None:
+        self.minimum = minimum
+        self._total = 0.0
+        self._batches = 0
+        self._warned = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a ``TwoNetworkTrainer``."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+
+    def _add(self, engine: Any) -> None:
+        first, second = engine.state.output["logits_1"], engine.state.output["logits_2"]
+        dice = unit_dice(first.argmax(dim=1), second.argmax(dim=1), num_classes=first.shape[1], unit="case")
+        self._total += 1 - float(dice)
+        self._batches += 1
+
+    def _log(self, engine: Any) -> None:
+        value = self._total / max(self._batches, 1)
+        engine.state.metrics["disagreement"] = value
+        self._total, self._batches = 0.0, 0
+        if value < self.minimum and not self._warned:
+            self._warned = True
+            logger.warning(
+                "The two networks predict the same everywhere (disagreement %.1g): they cannot correct each other. "
+                "Start them from different seeds; if both find background alone, train longer or check the labels.",
+                value,
+            )

@@ -1,0 +1,101 @@
+"""One line per epoch in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from aide_monai.data.atomic import remove_unfinished, write_atomically
+from aide_monai.errors import InputError
+
+
+class EpochLog:
+    """Writes the mean losses and all metrics of each epoch to a CSV file. Attach it after what it should record.
+
+    Args:
+        path: CSV file; created with its folder. An existing file is continued, and its lines of later epochs than the
+            one the engine resumes from are dropped.
+
+    Raises:
+        InputError: when the engine runs, if the file to continue is damaged, or cannot be written; then the lines of
+            the epochs before are intact.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._engine: Any = None
+        self._rows: list[dict[str, Any]] | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per finished epoch, numbers as numbers, those of a resumed run's earlier epochs included."""
+        if self._rows is None:
+            self._rows = self._read(0 if self._engine is None else self._engine.state.epoch)
+        return self._rows
+
+    def attach(self, engine: Engine) -> None:
+        """Register the log with an engine whose output has "loss" entries."""
+        self._engine = engine
+        remove_unfinished(self.path)
+        engine.add_event_handler(Events.STARTED, self._continue)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _continue(self, engine: Any) -> None:
+        self._rows = self._read(engine.state.epoch)
+        self._sums, self._batches = {}, 0
+
+    def _read(self, epoch: int) -> list[dict[str, Any]]:
+        """The lines of the file up to ``epoch``."""
+        if epoch == 0 or not self.path.exists():
+            return []
+        try:
+            with self.path.open(newline="") as file:
+                rows = [
+                    {key: _number(value) for key, value in line.items() if value != ""} for line in csv.DictReader(file)
+                ]
+            return [row for row in rows if row["epoch"] <= epoch]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            raise InputError(
+                f"{self.path}: found a damaged line or column ({error!r}); expected one line per epoch as this log "
+                "writes it: restore the file, or remove it to continue with a new one"
+            ) from error
+
+    def _add(self, engine: Any) -> None:
+        output = engine.state.output
+        output = output[0] if isinstance(output, list) else output
+        for key in ("loss", "loss_1", "loss_2"):
+            if key in output:
+                self._sums[key] = self._sums.get(key, 0.0) + output[key].detach()
+        self._batches += 1
+
+    def _write(self, engine: Any) -> None:
+        state = engine.state
+        row: dict[str, Any] = {"epoch": state.epoch, "iteration": state.iteration}
+        row |= {key: float(total) / self._batches for key, total in self._sums.items()}
+        if hasattr(state, "consistency"):
+            row["consistency"] = state.consistency
+        metrics = {key: value for key, value in state.metrics.items() if isinstance(value, (int, float))}
+        row |= {key: int(value) if isinstance(value, bool) else value for key, value in metrics.items()}
+        self._sums, self._batches = {}, 0
+        rows = [*self.rows, row]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, lambda file: file.write(text.getvalue().encode()))
+        self._rows = rows
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

@@ -1,0 +1,151 @@
+"""Every open point of the paper as a named option with one default, and named sets of them (profiles)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from aide_monai.errors import InputError
+
+_CHOICES = {
+    "filter_strata": ("none", "foreground"),
+    "confidence": ("none", "entropy", "binary"),
+    "sharpening": ("power", "softmax"),
+    "pseudo_label_source": ("own", "other"),
+    "view_samples": ("suspicious", "all"),
+    "view_statistics": ("running", "batch"),
+    "view_inverse": ("probabilities", "logits"),
+    "unit": ("case", "slice"),
+    "ranking_reference": ("own", "released"),
+}
+PROFILES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "original": {
+        "consistency_weight": 10.0,
+        "confidence": "binary",
+        "temperature": 1.0,
+        "pseudo_label_source": "other",
+        "view_samples": "all",
+        "view_statistics": "batch",
+        "view_inverse": "logits",
+        "ranking_reference": "released",
+        "rank_high_quality": True,
+        "largest_component": True,
+    },
+    "improved": {
+        "consistency_weight": 10.0,
+        "pseudo_label_source": "other",
+        "filter_strata": "foreground",
+        "supervised_floor": 0.5,
+    },
+}
+_RANGES = {
+    "keep": (0.0, 1.0),
+    "supervised_floor": (0.0, 1.0),
+    "consistency_weight": (0.0, float("inf")),
+    "views": (1, float("inf")),
+    "max_angle": (0.0, 180.0),
+    "flip_probability": (0.0, 1.0),
+    "warmup_epochs": (0, float("inf")),
+    "update_ratio": (0.0, 1.0),
+    "update_interval": (1, float("inf")),
+    "correction_start": (1, float("inf")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AIDEOptions:
+    """Options of Algorithm 1. The defaults are the paper's, with its open points filled in: the profile ``paper``.
+
+    Attributes:
+        keep: share of a batch that each network trusts; ``floor(keep * B)`` samples, at least one.
+        filter_strata: samples of a batch are ranked all together ("none"), or those with and those without labelled
+            "foreground" each among their own kind. The Dice loss of an empty slice is near 1 even where the prediction
+            is right, so that otherwise empty slices are always suspicious.
+        supervised_floor: least weight of the supervised loss of suspicious samples; 0 lets it vanish once lambda is 1.
+        consistency_weight: w of the consistency loss. The paper prints 1; its published runs used 10.
+        confidence: weight of each pixel of a pseudo-label: "none", "entropy" (``1 - H(p) / log C``) or "binary"
+            (``1 - 4 p0 p1``, two classes).
+        temperature: T of the sharpening; 1 changes nothing with "power".
+        sharpening: "power" (``p^(1/T)``) or "softmax" (``exp(p/T)``, as Fig. 5 prints it), renormalised.
+        pseudo_label_source: which network's pseudo-label trains a network: its "own" (Fig. 5) or the "other"'s.
+        views: K augmented views of each suspicious sample.
+        max_angle: views are rotated uniformly in +-``max_angle`` degrees.
+        flip_probability: probability that a view is mirrored.
+        flip_axis: spatial axis that is mirrored; axis 0 of a RAS volume is left-right.
+        view_samples: views are predicted of the "suspicious" samples, or of "all"; the result differs only where
+            ``view_statistics`` lets the samples of a batch depend on each other.
+        view_statistics: normalisation layers predict the views with their "running" statistics, which stay
+            untouched, or with those of the "batch", which then move the running ones.
+        view_inverse: what is rotated back: "probabilities" (masked mean over the views) or "logits" (zero-filled).
+        warmup_epochs: q_w, epochs over which lambda rises to 1 and labels are corrected after every epoch.
+        unit: what is ranked and corrected: whole "case" or single "slice".
+        update_ratio: R, share of the ranked units whose labels are replaced.
+        update_interval: after the warm-up, labels are corrected every so many epochs.
+        correction_start: first epoch after which labels are corrected.
+        ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
+            given label and network 2 against network 1's label ("released": an index slip of the released code).
+        rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
+        largest_component: predictions keep the largest component of each class before ranking and writing.
+
+    Raises:
+        InputError: if an option is out of range or not one of its choices.
+    """
+
+    keep: float = 0.5
+    filter_strata: str = "none"
+    supervised_floor: float = 0.0
+    consistency_weight: float = 1.0
+    confidence: str = "none"
+    temperature: float = 0.5
+    sharpening: str = "power"
+    pseudo_label_source: str = "own"
+    views: int = 4
+    max_angle: float = 60.0
+    flip_probability: float = 0.5
+    flip_axis: int = 0
+    view_samples: str = "suspicious"
+    view_statistics: str = "running"
+    view_inverse: str = "probabilities"
+    warmup_epochs: int = 20
+    unit: str = "case"
+    update_ratio: float = 0.25
+    update_interval: int = 10
+    correction_start: int = 1
+    ranking_reference: str = "own"
+    rank_high_quality: bool = False
+    largest_component: bool = False
+
+    @classmethod
+    def from_profile(cls, profile: str = "paper", **changes: Any) -> AIDEOptions:
+        """The options of a profile, some of them changed.
+
+        Args:
+            profile: "paper", Algorithm 1 as printed; "original", the authors' released CHAOS run with its quirks; or
+                "improved", our variant, see ``docs/results``.
+            changes: options that differ from the profile.
+
+        Raises:
+            InputError: for an unknown profile or option.
+        """
+        if profile not in PROFILES:
+            raise InputError(f"profile is {profile!r}; expected one of {', '.join(PROFILES)}")
+        unknown = sorted(changes.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"unknown option {unknown[0]!r}; expected one of {', '.join(f.name for f in fields(cls))}")
+        return cls(**(PROFILES[profile] | changes))
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}; expected a value in {low:g}..{high:g}")
+            if isinstance(low, int) and value != int(value):
+                raise InputError(f"{name} is {value}; expected a whole number")
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}; expected a value above 0")
+        if self.flip_axis not in (0, 1):
+            raise InputError(f"flip_axis is {self.flip_axis}; expected 0 or 1")

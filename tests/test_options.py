@@ -1,0 +1,128 @@
+"""The defaults of the specification, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+
+from aide_monai.errors import InputError
+from aide_monai.options import AIDEOptions
+
+DEFAULTS = {
+    "keep": 0.5,
+    "filter_strata": "none",
+    "supervised_floor": 0.0,
+    "consistency_weight": 1.0,
+    "confidence": "none",
+    "temperature": 0.5,
+    "sharpening": "power",
+    "pseudo_label_source": "own",
+    "views": 4,
+    "max_angle": 60.0,
+    "flip_probability": 0.5,
+    "flip_axis": 0,
+    "view_samples": "suspicious",
+    "view_statistics": "running",
+    "view_inverse": "probabilities",
+    "warmup_epochs": 20,
+    "unit": "case",
+    "update_ratio": 0.25,
+    "update_interval": 10,
+    "correction_start": 1,
+    "ranking_reference": "own",
+    "rank_high_quality": False,
+    "largest_component": False,
+}
+
+
+def test_defaults_are_those_of_the_specification() -> None:
+    assert asdict(AIDEOptions()) == DEFAULTS
+
+
+def test_the_profile_of_the_released_run() -> None:
+    changed = {
+        key: value for key, value in asdict(AIDEOptions.from_profile("original")).items() if value != DEFAULTS[key]
+    }
+    assert changed == {
+        "consistency_weight": 10.0,
+        "confidence": "binary",
+        "temperature": 1.0,
+        "pseudo_label_source": "other",
+        "view_samples": "all",
+        "view_statistics": "batch",
+        "view_inverse": "logits",
+        "ranking_reference": "released",
+        "rank_high_quality": True,
+        "largest_component": True,
+    }
+
+
+def test_a_profile_can_be_changed() -> None:
+    assert AIDEOptions.from_profile() == AIDEOptions()
+    assert AIDEOptions.from_profile("original", temperature=0.5).temperature == 0.5
+    with pytest.raises(InputError, match="profile is 'published'; expected one of paper, original, improved"):
+        AIDEOptions.from_profile("published")
+    with pytest.raises(InputError, match="unknown option 'temprature'; expected one of keep, filter_strata"):
+        AIDEOptions.from_profile("paper", temprature=1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "filter_strata",
+        "confidence",
+        "sharpening",
+        "pseudo_label_source",
+        "view_samples",
+        "view_statistics",
+        "view_inverse",
+        "unit",
+        "ranking_reference",
+    ],
+)
+def test_refuses_unknown_choices_and_lists_the_good_ones(option: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{option} is 'nonsense'; expected one of .*{getattr(AIDEOptions(), option)}"
+    ):
+        AIDEOptions(**{option: "nonsense"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("keep", -0.1, "0..1"),
+        ("keep", 1.1, "0..1"),
+        ("keep", float("nan"), "0..1"),
+        ("consistency_weight", -1, "0..inf"),
+        ("views", 0, "1..inf"),
+        ("max_angle", 181, "0..180"),
+        ("flip_probability", 1.5, "0..1"),
+        ("warmup_epochs", -1, "0..inf"),
+        ("update_ratio", 2, "0..1"),
+        ("update_interval", 0, "1..inf"),
+        ("correction_start", 0, "1..inf"),
+        ("temperature", 0, "above 0"),
+        ("temperature", -1, "above 0"),
+        ("flip_axis", 2, "0 or 1"),
+        ("flip_axis", -1, "0 or 1"),
+    ],
+)
+def test_refuses_values_out_of_range(option: str, value: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} is {value}; expected .*{expected}"):
+        AIDEOptions(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("keep", 0.0), ("keep", 1.0), ("warmup_epochs", 0), ("max_angle", 0), ("max_angle", 180), ("update_ratio", 0)],
+)
+def test_accepts_the_ends_of_a_range(option: str, value: float) -> None:
+    assert getattr(AIDEOptions(**{option: value}), option) == value
+
+
+def test_options_are_keywords_and_cannot_change() -> None:
+    with pytest.raises(TypeError):
+        AIDEOptions(0.5)
+    with pytest.raises(FrozenInstanceError):
+        AIDEOptions().keep = 0.9
