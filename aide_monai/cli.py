@@ -1,0 +1,355 @@
+"""The ``aide`` command. Every verb calls one workflow; a user's mistake ends in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from aide_monai.errors import InputError
+
+app = typer.Typer(
+    help="Train segmentation models from few good labels and many doubtful ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+@app.callback()
+def _aide() -> None:
+    """Train segmentation models from few good labels and many doubtful ones."""
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with dataset.json (Decathlon) or images/ and labels/. Default: synthetic phantoms."),
+    ] = None,
+    labeled: Annotated[int, typer.Option(help="Training cases that keep their label.")] = 1,
+    unlabeled: Annotated[
+        int | None, typer.Option(help="Training cases whose label is hidden. Default: 15 phantoms, else all left over.")
+    ] = None,
+    test: Annotated[int | None, typer.Option(help="Held-out cases. Default: all left over.")] = None,
+    classes: Annotated[bool, typer.Option("--classes", help="Keep the label's classes apart.")] = False,
+    profile: Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")] = "improved",
+    epochs: Annotated[int, typer.Option(help="Epochs for every network.")] = 12,
+    steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    run_dir: Annotated[Path | None, typer.Option(help="New folder for the results.")] = None,
+) -> None:
+    """Train on few labels, let AIDE correct pseudo-labels, and show what it gains on held-out cases."""
+    from aide_monai.reports.tables import rich_table
+    from aide_monai.workflows.demo import demo_settings, run_demo
+
+    settings = demo_settings(
+        phantoms=data is None,
+        labeled=labeled,
+        unlabeled=unlabeled,
+        test=test,
+        keep_classes=classes,
+        profile=profile,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        seed=seed,
+        device=device,
+    )
+    folder = run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    with _progress_bar() as on_progress:
+        result = run_demo(folder, settings, data=data, on_progress=on_progress)
+    console.print(rich_table(result.summary))
+    console.print(
+        f"{result.seconds / 60:.1f} minutes, seed {seed}, profile {profile}. Tables, figures, labels, weights:",
+        style="dim",
+    )
+    console.print(str(result.folder), soft_wrap=True)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
+    config: Annotated[str, typer.Option(help="Config of the bundle, or several: train,pretrain.")] = "train",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in run_dir.")] = False,
+) -> None:
+    """Train a bundle: the same run as python -m monai.bundle run, with the same overrides.
+
+    Every further option overrides the value of that name in the config: --dataset_dir DIR --run_dir RUN
+    --train#trainer#max_epochs 30.
+    """
+    from aide_monai.workflows.bundle import parse_overrides, run_bundle
+
+    overrides = parse_overrides(context.args)
+    if resume:
+        overrides["resume"] = True
+    run_bundle(bundle, config.split(","), overrides)
+
+
+@app.command()
+def prepare(
+    layout: Annotated[
+        str, typer.Argument(help="chaos, nci-isbi, promise12, prostate, qubiq, breast, decathlon or folder.")
+    ],
+    folders: Annotated[list[Path], typer.Argument(help="Folder of the download; prostate: NCI-ISBI and PROMISE12.")],
+    out: Annotated[Path, typer.Option(help="Datalist (JSON) to write.")],
+    labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label.")] = None,
+    unlabeled: Annotated[int | None, typer.Option(help="Training cases whose label is hidden.")] = None,
+    test: Annotated[int | None, typer.Option(help="Cases to hold out.")] = None,
+    fold: Annotated[str | None, typer.Option(help="k/n: hold out part k of n.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    paper_split: Annotated[bool, typer.Option("--paper-split", help="chaos: the authors' case lists.")] = False,
+    modality: Annotated[str | None, typer.Option(help="chaos: T1DUAL, T2SPIR or CT.")] = None,
+    organs: Annotated[str | None, typer.Option(help="chaos: liver,right kidney,left kidney,spleen.")] = None,
+    task: Annotated[str | None, typer.Option(help="qubiq: folder of the task, such as brain-growth.")] = None,
+    subtask: Annotated[int | None, typer.Option(help="qubiq: number of the structure.")] = None,
+    rater: Annotated[
+        str | None, typer.Option(help="qubiq: number of one rater, majority, mean or staple. Default: each by itself.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="qubiq: fused label of test cases.")] = None,
+    fused_dir: Annotated[Path | None, typer.Option(help="qubiq: folder for fused labels.")] = None,
+    centre: Annotated[str | None, typer.Option(help="breast: GGH, GPPH or HPPH.")] = None,
+    phases: Annotated[str | None, typer.Option(help="breast: numbers of the phases by time, such as 0,1.")] = None,
+) -> None:
+    """Find the cases of a download, check and split them, and write the datalist."""
+    from aide_monai.workflows.prepare import SplitSettings, write_datalist
+
+    options = {
+        "paper_split": paper_split or None,
+        "modality": modality,
+        "organs": organs and [organ.strip() for organ in organs.split(",")],
+        "task": task,
+        "subtask": subtask,
+        "rater": int(rater) if rater and rater.isdecimal() else rater,
+        "reference": reference,
+        "fused_dir": fused_dir,
+        "centre": centre,
+        "phases": phases and _numbers("--phases", phases, ","),
+    }
+    parts = _numbers("--fold", fold, "/") if fold else None
+    if parts is not None and len(parts) != 2:
+        raise InputError(f'--fold is "{fold}"; expected part and number of parts, such as 1/5')
+    split = SplitSettings(
+        labeled=labeled, unlabeled=unlabeled, test=test, fold=(parts[0], parts[1]) if parts else None, seed=seed
+    )
+    given = {name: value for name, value in options.items() if value is not None}
+    datalist = write_datalist(layout, folders, out, split=split, progress=console.is_terminal, **given)
+    counts = ", ".join(f"{len(datalist.split(name))} {name}" for name in ("training", "validation", "test"))
+    labelled = sum("label" in record for record in datalist.split("training"))
+    console.print(f"{datalist.name}: {counts} cases; {labelled} training cases have a label. Written to:", style="dim")
+    console.print(str(out), soft_wrap=True)
+
+
+def _numbers(option: str, text: str, separator: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError:
+        raise InputError(f'{option} is "{text}"; expected whole numbers with "{separator}" between them') from None
+
+
+@app.command()
+def labels(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of aide train or aide demo.")],
+    show: Annotated[bool, typer.Option("--list", help="List the generations; this is the default.")] = False,
+    diff: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="G1 G2", help="Labels that differ between two generations.")
+    ] = None,
+    export: Annotated[
+        tuple[int, Path] | None,
+        typer.Option(metavar="G DIR", help="Write the labels of a generation as NIfTI on their original grid."),
+    ] = None,
+    rollback: Annotated[
+        int | None, typer.Option(metavar="G", help="Return to a generation; the ones in between stay readable.")
+    ] = None,
+) -> None:
+    """Show how AIDE changed the training labels of a run, export any state of them, or return to it."""
+    from aide_monai.reports.label_tables import diff_table, generations_table
+    from aide_monai.workflows import labels as workflow
+
+    if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
+        raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
+    if diff is not None:
+        console.print(diff_table(workflow.diff(run_dir, *diff), *diff, title=str(run_dir)))
+    elif export is not None:
+        result = workflow.export(run_dir, export[0], folder=export[1])
+        for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
+            if cases:
+                console.print(f"[yellow]{note}[/]: {_plain(', '.join(cases))}", soft_wrap=True, highlight=False)
+        console.print(f"{result.files} labels of generation {export[0]}:", style="dim")
+        console.print(str(export[1]), soft_wrap=True)
+    elif rollback is not None:
+        number = workflow.rollback(run_dir, rollback)
+        console.print(
+            f"Generation {number} has the labels of generation {rollback}; a run that is resumed trains on them."
+        )
+    else:
+        console.print(generations_table(workflow.list_generations(run_dir), title=str(run_dir)))
+
+
+@app.command()
+def check(
+    datalist: Annotated[Path, typer.Argument(help="Datalist (JSON) of the data set.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report. Default: check/ beside the datalist.")
+    ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the files, unless they lie beside the datalist; may be repeated."),
+    ] = None,
+) -> None:
+    """Find everything that is wrong with a data set: one report, contact sheets, histograms; exit code 1 for errors."""
+    from aide_monai.workflows.check import check_data
+
+    folder = out or datalist.parent / "check"
+    result = check_data(datalist, folder, roots=root or (), progress=console.is_terminal)
+    for problem in result.problems:
+        colour = "red" if problem.severity == "error" else "yellow"
+        console.print(f"[{colour}]{problem.severity}[/] {_plain(problem)}", soft_wrap=True, highlight=False)
+    warnings = len(result.problems) - result.errors
+    console.print(f"{result.errors} errors, {warnings} warnings. Report and pictures:", style="dim")
+    console.print(str(folder), soft_wrap=True)
+    if result.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score.")] = None,
+    ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations of the same cases.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label values to score, with names: 1=liver,2=spleen. Default: all.")
+    ] = None,
+    keep_largest: Annotated[
+        bool, typer.Option("--keep-largest", help="Keep the largest component of each label of a prediction.")
+    ] = False,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Bring predictions from other grids onto the reference's.")
+    ] = False,
+    subset: Annotated[bool, typer.Option("--subset", help="Leave out references without a prediction.")] = False,
+    spacing: Annotated[str | None, typer.Option(help="COLUMN,ROW,SLICE spacing in mm, for PNG slices.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images to draw the worst cases on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for tables and pictures.")] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two per-case tables, FILE or FILE:METHOD, to test for a difference.")
+    ] = None,
+) -> None:
+    """Score segmentations: DSC, RAVD, ASSD, MSSD per case, with a summary; or compare two such tables.
+
+    Files are NIfTI, MHD, NRRD, DICOM SEG or folders of PNG slices, matched by case.
+    """
+    if compare is not None:
+        if pred or ref:
+            raise InputError("found --compare with --pred or --ref; expected one job at a time")
+        _compare(*compare, out)
+    elif pred is None or ref is None:
+        raise InputError("nothing to score; expected --pred DIR and --ref DIR, or --compare A.csv B.csv")
+    else:
+        from aide_monai.reports.tables import rich_table
+        from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
+
+        settings = EvaluationSettings(
+            labels=_labels(labels),
+            keep_largest=keep_largest,
+            resample=resample,
+            subset=subset,
+            spacing_mm=_spacing(spacing),
+        )
+        result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
+        cases = len({row["case"] for row in result.rows})
+        console.print(rich_table(result.summary, title=f"{pred}: {cases} cases, mean ± standard deviation"))
+        if result.ignored:
+            console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
+        if out is not None:
+            console.print(str(out), soft_wrap=True)
+
+
+def _compare(first: str, second: str, out: Path | None) -> None:
+    from aide_monai.reports.tables import comparison_markdown, comparison_rich
+    from aide_monai.workflows.compare import compare, read_method
+
+    comparison = compare(read_method(first), read_method(second))
+    console.print(comparison_rich(comparison, title=f"A: {first}\nB: {second}"))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "comparison.md").write_text(comparison_markdown(comparison) + "\n")
+
+
+def _labels(text: str | None) -> dict[int, str] | None:
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    labels = {int(value): name.strip() for value, _, name in pairs if value.strip().isdecimal() and name.strip()}
+    if len(labels) < len(pairs) or not all(0 < value < 65536 for value in labels):
+        raise InputError(f'--labels is "{text}"; expected values from 1 with names, such as 1=liver,2=spleen')
+    return labels
+
+
+def _spacing(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        column, row, between = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f'--spacing is "{text}"; expected three numbers in mm, such as 1.89,1.89,5.5') from None
+    return column, row, between
+
+
+@contextmanager
+def _progress_bar() -> Any:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def update(stage: str, done: float, total: float) -> None:
+            progress.update(task, description=stage, completed=done, total=total)
+
+        yield update
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Call a command and return its exit code: 2, with the message alone, for a user's mistake or a full disk."""
+    try:
+        command()
+    except Exception as error:
+        from aide_monai.data.atomic import refused_by_disk
+
+        mistake = error if isinstance(error, InputError) else refused_by_disk(error)
+        if mistake is None:
+            raise
+        Console(stderr=True).print(f"[bold red]Error:[/] {_plain(mistake)}", soft_wrap=True, highlight=False)
+        return 2
+    return 0
+
+
+def _plain(message: object) -> str:
+    return str(message).replace("[", r"\[")
+
+
+def main() -> None:
+    """Entry point of the ``aide`` command."""
+    # It tells at every start that a CUDA decoder is absent, which concerns nobody here.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    # It announces every exception; the sentence or the traceback that follows says the same.
+    logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

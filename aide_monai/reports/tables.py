@@ -1,0 +1,254 @@
+"""Per-case scores as CSV, and their summary as tables to read and to paste."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from aide_monai.errors import InputError
+from aide_monai.metrics import aggregate
+
+COLUMNS = (
+    "method",
+    "network",
+    "case",
+    "label",
+    "label_name",
+    "dsc",
+    "ravd",
+    "ravd_signed",
+    "assd",
+    "mssd",
+    "tp",
+    "fp",
+    "fn",
+)
+_INTEGERS = ("label", "tp", "fp", "fn")
+_TEXTS = ("method", "network", "case", "label_name")
+# metric in the rows, title, unit, factor from the rows to the table, digits
+METRICS = (
+    ("dsc", "DSC", "%", 100.0, 1),
+    ("ravd", "RAVD", "%", 1.0, 1),
+    ("assd", "ASSD", "mm", 1.0, 2),
+    ("mssd", "MSSD", "mm", 1.0, 1),
+)
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write per-case rows; numbers read back exactly, and the file appears whole or not at all.
+
+    Args:
+        path: CSV file; its folder is made.
+        rows: dictionaries with the keys ``COLUMNS``: DSC as a ratio, RAVD in percent, distances in mm.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS)
+        writer.writeheader()
+        writer.writerows({key: row[key] for key in COLUMNS} for row in rows)
+    os.replace(temporary, path)
+
+
+def read_csv(path: str | Path) -> list[dict[str, Any]]:
+    """Read what ``write_csv`` wrote.
+
+    Raises:
+        InputError: if the file is missing, has other columns, or a value is not a number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a table of per-case scores")
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
+        rows = []
+        for line in reader:
+            try:
+                rows.append({key: _parsed(key, value) for key, value in line.items()})
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
+    return rows
+
+
+def summarize(
+    rows: Sequence[Mapping[str, Any]], *, noisy: str = "noisy labels", clean: str = "clean labels"
+) -> list[dict[str, Any]]:
+    """One row per method and network, in order of first appearance.
+
+    A case counts once: its value is the mean over the classes. Infinite distances are left out of mean and standard
+    deviation, and counted.
+
+    Args:
+        rows: per-case rows.
+        noisy: method that trains plainly on the noisy labels, gap closure 0.
+        clean: method that trains on the clean labels, gap closure 1.
+
+    Returns:
+        Dictionaries with "method", "network", "cases", for each metric "<metric>_mean", "<metric>_std" (DSC and RAVD
+        in percent, ASSD and MSSD in mm; sample standard deviation over cases) and "<metric>_infinite" (cases left
+        out), and "gap_closure" = (DSC - noisy) / (clean - noisy), or None when it is not defined.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["network"]), []).append(row)
+    summary: list[dict[str, Any]] = []
+    for (method, network), mine in groups.items():
+        cases = list(_by_case(mine).values())
+        summary.append({"method": method, "network": network, "cases": len(cases), **_totals(cases)})
+    reached = {entry["method"]: entry["dsc_mean"] for entry in reversed(summary)}
+    gap = reached.get(clean, math.nan) - reached.get(noisy, math.nan)
+    for entry in summary:
+        defined = gap > 0 and entry["method"] not in (noisy, clean)
+        entry["gap_closure"] = (entry["dsc_mean"] - reached[noisy]) / gap if defined else None
+    return summary
+
+
+def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per label and, for several labels, one for all, in which a case is the mean over its labels.
+
+    Args:
+        rows: per-case rows of one method.
+
+    Returns:
+        Dictionaries as in ``summarize``, with "label_name" instead of "method", "network" and "gap_closure".
+    """
+    names = list(dict.fromkeys(row["label_name"] for row in rows))
+    groups = {name: [[row] for row in rows if row["label_name"] == name] for name in names}
+    if len(names) > 1:
+        groups["mean of labels"] = list(_by_case(rows).values())
+    return [{"label_name": name, "cases": len(cases), **_totals(cases)} for name, cases in groups.items()]
+
+
+def markdown_table(summary: Sequence[Mapping[str, Any]]) -> str:
+    """The summary as a Markdown table, with a note on infinite distances when there are any."""
+    return _markdown(*_cells(summary), _notes(summary))
+
+
+def rich_table(
+    summary: Sequence[Mapping[str, Any]], *, title: str = "Held-out cases, mean ± standard deviation"
+) -> Table:
+    """The summary as a table for the terminal."""
+    return _rich(*_cells(summary), _notes(summary), title)
+
+
+def comparison_markdown(comparison: Sequence[Mapping[str, Any]]) -> str:
+    """A comparison, see ``workflows.compare``, as a Markdown table."""
+    return _markdown(*_comparison_cells(comparison), _comparison_notes(comparison))
+
+
+def comparison_rich(comparison: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """A comparison, see ``workflows.compare``, as a table for the terminal."""
+    return _rich(*_comparison_cells(comparison), _comparison_notes(comparison), title)
+
+
+def _by_case(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    cases: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault(row["case"], []).append(row)
+    return cases
+
+
+def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Mean, spread and number of infinite cases of every metric; a case is the mean over its rows."""
+    totals: dict[str, Any] = {}
+    for key, _, _, factor, _ in METRICS:
+        total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
+        totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}
+    return totals
+
+
+def _markdown(header: list[str], body: list[list[str]], left: int, notes: list[str]) -> str:
+    lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *body]
+    notes = ["", "\\" + " ".join(notes)] if notes else []
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + notes)
+
+
+def _rich(header: list[str], body: list[list[str]], left: int, notes: list[str], title: str) -> Table:
+    table = Table(title=title, caption="\n".join(notes) or None)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < left else "right")
+    for line in body:
+        table.add_row(*line)
+    return table
+
+
+def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
+    """Header, lines, and the number of columns with text."""
+    texts = [key for key in _TEXTS if key in summary[0]]
+    closure = "gap_closure" in summary[0]
+    header = [*(key.removesuffix("_name") for key in texts), *(f"{title} ({unit})" for _, title, unit, _, _ in METRICS)]
+    lines = []
+    for entry in summary:
+        line = [entry[key] for key in texts]
+        for key, _, _, _, digits in METRICS:
+            mean, std = entry[f"{key}_mean"], entry[f"{key}_std"]
+            spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"  # a single case has none
+            line.append(f"{mean:.{digits}f}{spread}" + ("*" if entry[f"{key}_infinite"] else ""))
+        if closure:
+            line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
+        lines.append(line)
+    return [*header, "gap closure"] if closure else header, lines, len(texts)
+
+
+def _comparison_cells(comparison: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
+    header = ["label", "metric", "n", "A", "B", "A - B", "95 % interval", "P (t-test)", "P (Wilcoxon)"]
+    lines = []
+    for entry in comparison:
+        _, title, unit, factor, digits = next(metric for metric in METRICS if metric[0] == entry["metric"])
+        numbers = {
+            key: f"{factor * entry[key]:.{digits}f}" for key in ("mean_a", "mean_b", "difference", "low", "high")
+        }
+        lines.append(
+            [
+                entry["label_name"],
+                f"{title} ({unit})",
+                str(entry["n"]) + ("*" if entry["n_infinite"] else ""),
+                numbers["mean_a"],
+                numbers["mean_b"],
+                numbers["difference"],
+                f"{numbers['low']} to {numbers['high']}",
+                f"{entry['p_t']:.2g}",
+                f"{entry['p_wilcoxon']:.2g}",
+            ]
+        )
+    return header, lines, 2
+
+
+def _comparison_notes(comparison: Sequence[Mapping[str, Any]]) -> list[str]:
+    titles = {key: title for key, title, _, _, _ in METRICS}
+    left_out = [
+        f"{entry['label_name']}, {titles[entry['metric']]}: {entry['n_infinite']}"
+        for entry in comparison
+        if entry["n_infinite"]
+    ]
+    return ["* without the cases where one of both is infinite: " + "; ".join(left_out) + "."] if left_out else []
+
+
+def _notes(summary: Sequence[Mapping[str, Any]]) -> list[str]:
+    def name(entry: Mapping[str, Any]) -> str:
+        return f"{entry['method']} ({entry['network']})" if "method" in entry else str(entry["label_name"])
+
+    notes = [
+        f"{name(entry)}: {title} of {entry[f'{key}_infinite']} of {entry['cases']} cases is infinite (nothing "
+        "predicted, or nothing to find)"
+        for entry in summary
+        for key, title, _, _, _ in METRICS
+        if entry[f"{key}_infinite"]
+    ]
+    return ["* over the finite values: " + "; ".join(notes) + "."] if notes else []
+
+
+def _parsed(key: str, value: str) -> Any:
+    if key in _TEXTS:
+        return value
+    return int(value) if key in _INTEGERS else float(value)

@@ -1,0 +1,99 @@
+"""Runs a bundle's own configs through MONAI's ConfigWorkflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from aide_monai.errors import InputError
+
+
+def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
+    """The same as ``python -m monai.bundle run`` with these configs, ``bundle_root`` and overrides.
+
+    Args:
+        bundle: folder of the bundle.
+        configs: names in its ``configs`` folder, later ones refine earlier ones.
+        overrides: config id to value, for example ``{"train#trainer#max_epochs": 2}``.
+
+    Raises:
+        InputError: if the bundle or a config is missing, an override names no id of the config, a folder that must
+            exist does not, or the run itself meets bad input.
+    """
+    root = Path(bundle)
+    files = [root / "configs" / f"{name}.json" for name in configs]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
+    values = {"bundle_root": str(root), **(overrides or {})}
+    workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
+    for key in values:
+        _require_known(workflow, key, files)
+    dataset_dir = Path(str(workflow.parser.get("dataset_dir", "")))
+    if "dataset_dir" in values and not dataset_dir.is_dir():
+        raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set")
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except Exception as error:
+        mistake = input_error(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+
+
+def input_error(error: BaseException) -> InputError | None:
+    """The user's mistake behind an error that MONAI's config parser has wrapped, if it was one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Turn ``--key value --flag`` into a dictionary; values are JSON where they can be, else text.
+
+    Raises:
+        InputError: if an argument is not an option, or an option has no value.
+    """
+    overrides: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        key = rest.pop(0)
+        if not key.startswith("--"):
+            raise InputError(f"unexpected argument {key!r}; expected options such as --dataset_dir DIR")
+        key, separator, value = key[2:].partition("=")
+        if not separator:
+            if not rest or rest[0].startswith("--"):
+                raise InputError(f"option --{key} has no value; write --{key} VALUE")
+            value = rest.pop(0)
+        try:
+            overrides[key] = json.loads(value)
+        except ValueError:
+            overrides[key] = value
+    return overrides
+
+
+def _require_known(workflow: ConfigWorkflow, key: str, files: Sequence[Path]) -> None:
+    """Refuse an override of something that the configs do not have; a typing mistake would otherwise do nothing."""
+    known: dict[str, Any] = {}
+    for file in files:
+        known |= json.loads(file.read_text())
+    names = sorted(name for name, value in known.items() if not isinstance(value, (dict, list)))
+    node: Any = known
+    for part in key.replace("::", "#").split("#"):
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict) and (part in node or "_target_" in node):
+            node = node.get(part)
+        else:
+            raise InputError(
+                f"unknown option --{key}; the config has {', '.join(names)}, or an id such as train#trainer"
+            )

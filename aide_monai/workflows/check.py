@@ -1,0 +1,194 @@
+"""Look at a data set like a strict colleague: all problems in one report, and pictures that show the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from aide_monai.data.checks import Problem, check_datalist
+from aide_monai.data.datalist import Datalist, as_paths
+from aide_monai.data.locations import open_location
+from aide_monai.data.slice_dataset import through_plane_axis
+from aide_monai.data.volume_files import Volume
+from aide_monai.errors import InputError
+from aide_monai.reports import figures
+
+# Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
+OUTLIER = 3.5
+CASES_PER_SHEET = 24
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found.
+
+    Attributes:
+        problems: all errors, then all warnings, outlier cases among them.
+        figures: contact sheets and histograms.
+    """
+
+    problems: list[Problem]
+    figures: list[Path]
+
+    @property
+    def errors(self) -> int:
+        """Number of errors; a data set without any can be trained on."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+
+def check_data(
+    datalist: str | Path, out: str | Path, *, roots: Iterable[str | Path] = (), progress: bool = False
+) -> CheckReport:
+    """Check every file of a data set and draw what only eyes can judge.
+
+    Args:
+        datalist: JSON file, see ``Datalist``.
+        out: folder for ``report.md``, ``contact_sheet_*.png`` (of every case the slice with the largest label and a
+            cut across all slices, which shows a reversed stack) and ``histograms.png``; files of these names are
+            replaced.
+        roots: folders beside the datalist's own that files may lie in.
+        progress: show progress bars.
+
+    Raises:
+        InputError: if the datalist itself cannot be read, or ``out`` is no folder.
+    """
+    data = Datalist.load(datalist, roots=roots)
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: found a file; expected a folder for the report")
+    problems = check_datalist(data, progress=progress)
+    broken = {problem.case for problem in problems if problem.severity == "error"}
+    sound = [record for record in data.records if record["case"] not in broken]
+    panels: list[list[figures.Overlay]] = []
+    values: dict[str, dict[str, float]] = {}
+    for record in track(sound, description="Drawing", disable=not progress):
+        image, labels = open_location(as_paths(record["image"])[0]), _labels(record, data.stored_classes)
+        voxels = image.decode()[..., 0]
+        panels.append(list(_panels(record["case"], image, voxels, labels)))
+        for name, value in _measures(image, voxels, labels, data.labels).items():
+            values.setdefault(name, {})[record["case"]] = value
+    outliers = {name: outlier_cases(column) for name, column in values.items()}
+    problems += list(_outlier_problems(values, outliers))
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = _draw(out, panels, values, outliers)
+    (out / "report.md").write_text(_markdown(data, problems))
+    return CheckReport(problems, drawn)
+
+
+def outlier_cases(values: Mapping[str, float]) -> list[str]:
+    """Cases whose value lies far from the median, in units of the median absolute deviation.
+
+    With fewer than five cases, or when more than half of them are equal, there is no spread to judge by: none.
+    """
+    column = np.array(list(values.values()))
+    if len(column) < 5:
+        return []
+    deviation = np.abs(column - np.median(column))
+    spread = 1.4826 * float(np.median(deviation))
+    if spread == 0:
+        return []
+    return [case for case, distance in zip(values, deviation, strict=True) if distance > OUTLIER * spread]
+
+
+def _labels(record: Mapping[str, Any], classes: Mapping[int, int]) -> npt.NDArray[Any] | None:
+    """Class indices (x, y, z), or None."""
+    if "label" not in record:
+        return None
+    stored = np.rint(open_location(record["label"]).decode()[..., 0]).astype(np.int64)
+    index = np.zeros(max(classes) + 1, dtype=np.uint8)
+    index[list(classes)] = list(classes.values())
+    return index[stored]
+
+
+def _panels(
+    case: str, image: Volume, voxels: npt.NDArray[Any], labels: npt.NDArray[Any] | None
+) -> Iterator[figures.Overlay]:
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    axis = through_plane_axis(image.affine)
+    across = next(i for i in (1, 0, 2) if i != axis)
+    for name, along in (("slice", axis), ("cut across", across)):
+        middle = voxels.shape[along] // 2
+        if labels is not None and labels.any():
+            others = tuple(i for i in range(3) if i != along)
+            middle = int(np.count_nonzero(labels, axis=others).argmax())
+        width, height = (spacing[i] for i in range(3) if i != along)
+        yield figures.Overlay(
+            image=voxels.take(middle, along).T,
+            reference=None,
+            mask=None if labels is None else labels.take(middle, along).T,
+            title=f"{case}\n{name} {middle}",
+            aspect=float(height / width),
+        )
+
+
+def _measures(
+    image: Volume, voxels: npt.NDArray[Any], labels: npt.NDArray[Any] | None, names: Mapping[int, str]
+) -> dict[str, float]:
+    low, median, high = np.percentile(voxels, (1, 50, 99))
+    measures = {"intensity, 1 %": low, "intensity, median": median, "intensity, 99 %": high}
+    if labels is not None:
+        millilitres = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+        for value, name in names.items():
+            if value:
+                measures[f"{name} (ml)"] = np.count_nonzero(labels == value) * millilitres
+    return {name: float(value) for name, value in measures.items()}
+
+
+def _outlier_problems(
+    values: Mapping[str, Mapping[str, float]], outliers: Mapping[str, Sequence[str]]
+) -> Iterator[Problem]:
+    for name, cases in outliers.items():
+        column = np.array(list(values[name].values()))
+        low, high = np.percentile(column, (25, 75))
+        for case in cases:
+            found = f"{name}: {values[name][case]:.4g}, far from the others"
+            expected = f"about {low:.4g} to {high:.4g}, as half of the cases have"
+            yield Problem("warning", case, "", found, expected, "look at this case in the contact sheet")
+
+
+def _draw(
+    out: Path,
+    panels: Sequence[Sequence[figures.Overlay]],
+    values: Mapping[str, Mapping[str, float]],
+    outliers: Mapping[str, Sequence[str]],
+) -> list[Path]:
+    for old in out.glob("contact_sheet_*.png"):
+        old.unlink()
+    drawn = []
+    for first in range(0, len(panels), CASES_PER_SHEET):
+        drawn.append(out / f"contact_sheet_{1 + first // CASES_PER_SHEET:02d}.png")
+        flat = [panel for case in panels[first : first + CASES_PER_SHEET] for panel in case]
+        figures.contact_sheet(flat, drawn[-1], title="Every case: the largest label, and a cut across the slices")
+    if values:
+        drawn.append(out / "histograms.png")
+        figures.histograms(values, outliers, drawn[-1])
+    return drawn
+
+
+def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
+    errors = sum(problem.severity == "error" for problem in problems)
+    lines = [
+        f"# {data.name}",
+        "",
+        f"{len(data.records)} cases, {errors} errors, {len(problems) - errors} warnings.",
+        "",
+    ]
+    if problems:
+        lines += ["| | case | file | found | expected | what to do |", "|---|---|---|---|---|---|"]
+    for problem in problems:
+        cells = (
+            problem.severity,
+            problem.case,
+            problem.file,
+            problem.found,
+            problem.expected,
+            problem.advice,
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,341 @@
+"""Score a folder of segmentations against a folder of references."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.transforms import KeepLargestConnectedComponent
+from rich.progress import Progress
+
+import aide_monai
+from aide_monai.data.datalist import report
+from aide_monai.data.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
+from aide_monai.data.slice_dataset import through_plane_axis
+from aide_monai.data.volume_files import (
+    AFFINE_TOLERANCE_MM,
+    affine_text,
+    corner_distance_mm,
+    listed,
+    open_volume,
+    shape_text,
+)
+from aide_monai.errors import InputError
+from aide_monai.metrics import class_scores, segmentation_scores
+from aide_monai.reports import figures, tables
+
+Labels = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How segmentations are scored.
+
+    Attributes:
+        labels: label value to name; other values count as background. None: every value that occurs.
+        keep_largest: keep the largest component of each label of a prediction, 6-connected.
+        resample: bring predictions from another grid onto the reference's instead of refusing them.
+        subset: score the cases that have a prediction, instead of refusing references without one.
+        spacing_mm: (column, row, slice) spacing of PNG slices, which carry none.
+    """
+
+    labels: Mapping[int, str] | None = None
+    keep_largest: bool = False
+    resample: bool = False
+    subset: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a folder.
+
+    Attributes:
+        rows: per case and label, see ``reports.tables.COLUMNS``.
+        summary: see ``reports.tables.summarize_labels``.
+        ignored: label values that occur and are not scored.
+    """
+
+    rows: list[dict[str, Any]]
+    summary: list[dict[str, Any]]
+    ignored: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    case: str
+    prediction: Segmentation
+    reference: Segmentation
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Scores by label value, and the foreground values of prediction and reference."""
+
+    by_label: dict[int, dict[str, Any]]
+    values: tuple[set[int], set[int]]
+    names: dict[int, str]
+
+
+def evaluate_folders(
+    predictions: str | Path,
+    references: str | Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    images: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Score every prediction against the reference of the same case: DSC, RAVD, ASSD and MSSD.
+
+    Cases are read and scored side by side, one per processor, so as many volumes are in memory at a time.
+
+    Args:
+        predictions: folder, see ``find_segmentations``.
+        references: folder, likewise.
+        settings: see ``EvaluationSettings``.
+        out: new folder for ``per_case.csv``, ``evaluation.json``, ``summary.md``, ``scores.png`` and
+            ``worst_cases.png``; None writes nothing.
+        images: folder of NIfTI, MHD or NRRD images by case, to draw the worst cases on; None draws them on black.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: one report of all cases that cannot be scored, or a used ``out``; then nothing is written.
+    """
+    settings = settings or EvaluationSettings()
+    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise InputError(f"{out} is not an empty folder; choose a new one for the results")
+    files = _matched(find_segmentations(predictions), find_segmentations(references), settings)
+    pairs: dict[str, _Scored] = {}
+    problems: list[str] = []
+    with Progress(disable=not progress) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        task = bar.add_task("scoring", total=len(files))
+        futures = {case: pool.submit(_score, case, *files[case], settings) for case in files}
+        for case, future in futures.items():
+            try:
+                pairs[case] = future.result()
+            except InputError as error:
+                problems.append(str(error))
+            bar.advance(task)
+    if problems:
+        raise InputError(report(f"{predictions}: cases that cannot be scored", problems))
+    labels, ignored = _labels(pairs.values(), settings, predictions, references)
+    method = Path(os.path.abspath(predictions)).name
+    rows = [
+        {
+            "method": method,
+            "network": "single",
+            "case": case,
+            "label": value,
+            "label_name": name,
+            **scored.by_label.get(value, _nothing()),
+        }
+        for case, scored in pairs.items()
+        for value, name in labels.items()
+    ]
+    evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored)
+    if out is not None:
+        worst = _worst_cases(rows)
+        shown = [_read_pair(case, *files[case], settings) for case in worst]
+        _write(Path(out), evaluation, settings, shown, _images(images, worst), labels, predictions, references)
+    return evaluation
+
+
+def _matched(
+    predictions: dict[str, Path], references: dict[str, Path], settings: EvaluationSettings
+) -> dict[str, tuple[Path, Path]]:
+    problems = [
+        f'{predictions[case]}: no reference for case "{case}"; add it, or remove the prediction'
+        for case in sorted(predictions.keys() - references.keys())
+    ]
+    if not settings.subset:
+        problems += [
+            f'{references[case]}: no prediction for case "{case}"; add it, or score the predicted alone (--subset)'
+            for case in sorted(references.keys() - predictions.keys())
+        ]
+    if problems:
+        raise InputError(report("cases without a partner of the same name", problems))
+    return {case: (predictions[case], references[case]) for case in sorted(predictions)}
+
+
+def _read_pair(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Pair:
+    both = on_one_grid(read_segmentation(prediction), read_segmentation(reference), resample=settings.resample)
+    spacing = both[1].spacing() or settings.spacing_mm
+    if spacing is None:
+        raise InputError(
+            f"{reference}: found pictures, which carry no spacing; expected --spacing COLUMN,ROW,SLICE in mm (the "
+            "slice spacing from the slices' positions)"
+        )
+    if settings.keep_largest:
+        kept = _largest_components(both[0].labels, [v for v in settings.labels or both[0].values if v])
+        both = Segmentation(**{**vars(both[0]), "labels": kept}), both[1]
+    return _Pair(case, *both, spacing)
+
+
+def _largest_components(labels: Labels, values: Sequence[int]) -> Labels:
+    keep = KeepLargestConnectedComponent(applied_labels=list(values), is_onehot=False, connectivity=1)
+    kept = keep(torch.from_numpy(labels.astype(np.int32))[None])
+    return np.asarray(kept)[0].astype(labels.dtype)
+
+
+def _score(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Scored:
+    pair = _read_pair(case, prediction, reference, settings)
+    values = set(pair.prediction.values) - {0}, set(pair.reference.values) - {0}
+    scored = sorted(settings.labels or values[0] | values[1])
+    # other values count as background
+    index = np.zeros(65536, dtype=np.uint8 if len(scored) < 256 else np.uint16)
+    index[scored] = np.arange(1, len(scored) + 1)
+    scores = class_scores(
+        index[pair.prediction.labels],
+        index[pair.reference.labels],
+        num_classes=len(scored) + 1,
+        spacing_mm=pair.spacing,
+    )
+    by_label = {value: asdict(scores[number]) for number, value in enumerate(scored, start=1)}
+    return _Scored(by_label, values, pair.prediction.names | pair.reference.names)
+
+
+def _nothing() -> dict[str, Any]:
+    """Scores of a label that a case has neither in its prediction nor in its reference."""
+    mask = np.zeros((1, 1), dtype=np.bool_)
+    return asdict(segmentation_scores(mask, mask, spacing_mm=(1, 1)))
+
+
+def _labels(
+    pairs: Collection[_Scored], settings: EvaluationSettings, predictions: str | Path, references: str | Path
+) -> tuple[dict[int, str], tuple[int, ...]]:
+    """The labels to score, by value, and the values that occur beside them."""
+    predicted, true = (set().union(*(scored.values[i] for scored in pairs)) for i in (0, 1))
+    found = sorted(predicted | true)
+    if settings.labels is None:
+        if predicted and true and not predicted & true:
+            raise InputError(
+                f"{predictions} holds the labels {listed(sorted(predicted))}, {references} {listed(sorted(true))}; "
+                "expected labels in common: write both with the same values"
+            )
+        names = {value: name for scored in pairs for value, name in scored.names.items()}
+        labels = {value: names.get(value, f"label {value}") for value in found}
+    else:
+        labels = dict(settings.labels)
+    absent = [value for value in labels if value not in found]
+    if absent or not labels:
+        raise InputError(
+            f"labels {listed(absent) or 'to score'}: in no file of {predictions} and {references}, which hold "
+            f"{listed(found) or 'background alone'}; expected every label in some case"
+        )
+    return labels, tuple(value for value in found if value not in labels)
+
+
+def _worst_cases(rows: Sequence[Mapping[str, Any]], number: int = 3) -> list[str]:
+    """The cases with the smallest mean DSC, worst first."""
+    dsc: dict[str, list[float]] = {}
+    for row in rows:
+        dsc.setdefault(row["case"], []).append(row["dsc"])
+    return sorted(dsc, key=lambda case: float(np.mean(dsc[case])))[:number]
+
+
+def _images(folder: str | Path | None, cases: Sequence[str]) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    found = find_segmentations(folder)
+    missing = [case for case in cases if case not in found]
+    if missing:
+        raise InputError(f'{folder}: no image for case "{missing[0]}"; expected one of the same name for every case')
+    return {case: found[case] for case in cases}
+
+
+def _write(
+    out: Path,
+    evaluation: Evaluation,
+    settings: EvaluationSettings,
+    pairs: Sequence[_Pair],
+    images: Mapping[str, Path],
+    labels: Mapping[int, str],
+    predictions: str | Path,
+    references: str | Path,
+) -> None:
+    panels = [list(_panels(pair, images.get(pair.case), sorted(labels), evaluation.rows)) for pair in pairs]
+    figures.metric_boxplots(evaluation.rows, out / "scores.png")
+    figures.overlays(
+        panels,
+        out / "worst_cases.png",
+        title="The worst cases: the largest slice, the most missed, the most too much",
+        legend=("reference", "prediction"),
+    )
+    (out / "summary.md").write_text(tables.markdown_table(evaluation.summary) + "\n")
+    content = {
+        "version": aide_monai.__version__,
+        "predictions": str(predictions),
+        "references": str(references),
+        **asdict(settings),
+        "labels": {str(value): name for value, name in labels.items()},
+        "ignored_labels": list(evaluation.ignored),
+        "summary": evaluation.summary,
+        "cases": evaluation.rows,
+    }
+    (out / "evaluation.json").write_text(json.dumps(_json(content), indent=2, allow_nan=False) + "\n")
+    tables.write_csv(out / "per_case.csv", evaluation.rows)
+
+
+def _json(value: Any) -> Any:
+    """JSON has no infinite numbers: they become "inf" (and "nan"), which ``float`` reads back."""
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _panels(
+    pair: _Pair, image: Path | None, values: Sequence[int], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[figures.Overlay]:
+    prediction, reference = (
+        np.where(np.isin(segmentation.labels, values), segmentation.labels, 0)
+        for segmentation in (pair.prediction, pair.reference)
+    )
+    axis = 2 if pair.reference.affine is None else through_plane_axis(pair.reference.affine)
+    background = np.zeros(reference.shape) if image is None else _image(image, pair.reference)
+    wrong = prediction != reference
+    width, height = (step for i, step in enumerate(pair.spacing) if i != axis)
+    dsc = np.mean([row["dsc"] for row in rows if row["case"] == pair.case])
+    for name, mask in (
+        ("largest", reference > 0),
+        ("most missed", wrong & (reference > 0)),
+        ("most too much", wrong & (prediction > 0)),
+    ):
+        number = int(mask.sum(axis=tuple(i for i in range(3) if i != axis)).argmax())
+        yield figures.Overlay(
+            image=background.take(number, axis).T,
+            reference=reference.take(number, axis).T,
+            mask=prediction.take(number, axis).T,
+            title=f"{pair.case}, DSC {dsc:.2f}\n{name}, slice {number}",
+            aspect=height / width,
+        )
+
+
+def _image(file: Path, reference: Segmentation) -> npt.NDArray[Any]:
+    try:
+        volume = open_volume(str(file))
+        voxels = volume.decode()[..., 0]
+    except InputError as error:
+        raise InputError(f"{file}: found {error}; expected the image of this case") from error
+    shape = reference.labels.shape
+    if voxels.shape != shape or (
+        reference.affine is not None
+        and corner_distance_mm(volume.affine, reference.affine, shape) > AFFINE_TOLERANCE_MM
+    ):
+        raise InputError(
+            f"{file}: found shape {shape_text(voxels.shape)} and affine {affine_text(volume.affine)}; expected the "
+            f"grid of {reference.file}"
+        )
+    return voxels

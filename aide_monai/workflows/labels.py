@@ -1,0 +1,214 @@
+"""What happened to the labels of a run: list its generations, compare them, export them, go back to one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from aide_monai.data.atomic import disk_errors
+from aide_monai.data.label_history import MANIFEST, NETWORKS, Generation, LabelHistory
+from aide_monai.errors import InputError
+from aide_monai.workflows.standardize import write_label
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        files: number of files.
+        resampled: cases whose labels were resampled for training, so that they are back on their grid to the nearest
+            voxel only.
+        cropped: cases of which the training saw a part only; outside of it the exported label is background.
+    """
+
+    files: int
+    resampled: tuple[str, ...]
+    cropped: tuple[str, ...]
+
+
+def open_history(run: str | Path) -> LabelHistory:
+    """The history of a run's labels.
+
+    Args:
+        run: run folder of ``aide train`` or ``aide demo``, or the folder of the labels itself.
+
+    Raises:
+        InputError: if there are no labels, those of several runs, or the manifest is damaged.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder; expected the folder of a run")
+    for candidates in ([run], [run / "labels"], sorted(run.glob("*/labels"))):
+        found = [folder for folder in candidates if (folder / MANIFEST).is_file()]
+        if len(found) > 1:
+            names = ", ".join(str(folder.parent) for folder in found)
+            raise InputError(f"{run}: found the labels of several runs; expected one of {names}")
+        if found:
+            return LabelHistory.load(found[0])
+    raise InputError(f"{run}: no labels of a run; expected a run folder with labels/{MANIFEST}, as aide train makes it")
+
+
+def list_generations(run: str | Path) -> list[dict[str, Any]]:
+    """What each generation changed, oldest first.
+
+    Args:
+        run: as in ``open_history``.
+
+    Returns:
+        Dictionaries with "generation", "epoch", "change" (text), "cases" (number whose label changed for any network),
+        "voxels" (changed class; None for a rollback) and "dice_before" (mean Dice, 0..1, between the replaced labels
+        and the predictions that ranked them; None without any).
+
+    Raises:
+        InputError: as ``open_history``.
+    """
+    return [_row(number, entry) for number, entry in enumerate(open_history(run).generations)]
+
+
+def diff(run: str | Path, first: int, second: int) -> list[dict[str, Any]]:
+    """The labels that differ between two generations, those that differ most first.
+
+    Args:
+        run: as in ``open_history``.
+        first: generation to compare.
+        second: generation to compare it with.
+
+    Returns:
+        Dictionaries with "case", "network", "foreground_first" and "foreground_second" (voxels), "voxels" (of another
+        class) and "dice" (0..1, between both labels, the mean over the classes that either has).
+
+    Raises:
+        InputError: as ``open_history``, or if there is no such generation or a label is damaged.
+    """
+    history = open_history(run)
+    rows = []
+    for case in history.shapes:
+        for network in NETWORKS:
+            if history.file(first, network, case) == history.file(second, network, case):
+                continue
+            a, b = (history.read(generation, network, case).numpy() for generation in (first, second))
+            voxels = int(np.count_nonzero(a != b))
+            if voxels:
+                foreground = {"foreground_first": np.count_nonzero(a), "foreground_second": np.count_nonzero(b)}
+                rows.append({"case": case, "network": network, **foreground, "voxels": voxels, "dice": _dice(a, b)})
+    return sorted(rows, key=lambda row: -row["voxels"])
+
+
+def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
+    """Write the labels of a generation as NIfTI on the original grid of each case.
+
+    ``folder/network_1/<case>.nii.gz`` is the label that network 1 trains on, ``network_2`` likewise: uint8 class
+    indices as in training, slope 1, with the affine of the file that the label came from. Padding is taken off; see
+    ``Export`` for what other preprocessing means. ``folder`` appears when all is written.
+
+    Args:
+        run: as in ``open_history``.
+        generation: generation to export.
+        folder: new or empty folder.
+
+    Raises:
+        InputError: as ``open_history``; if there is no such generation, the run does not know where a label came from,
+            ``folder`` is used, or it cannot be written.
+    """
+    history = open_history(run)
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder; choose a new one for the labels")
+    history.file(generation, 1, next(iter(history.shapes)))  # refuses an unknown generation
+    _require_exportable(history)
+    exact = {case for case, grid in history.grids.items() if grid.voxel_exact()}
+    whole = {case for case, grid in history.grids.items() if grid.covers(history.shapes[case])}
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        for case in history.shapes:
+            grid = history.grids[case]
+            for network in NETWORKS:
+                label = grid.to_original(history.read(generation, network, case).numpy())
+                path = partial / f"network_{network}" / f"{case}.nii.gz"
+                with disk_errors(path):
+                    write_label(path, torch.from_numpy(label), grid.original_affine)
+        with disk_errors(folder):
+            os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Export(
+        files=len(NETWORKS) * len(history.shapes),
+        resampled=tuple(case for case in history.shapes if case not in exact),
+        cropped=tuple(case for case in history.shapes if case not in whole),
+    )
+
+
+def rollback(run: str | Path, generation: int) -> int:
+    """Bring the labels of an earlier generation back into force, as a new generation.
+
+    Nothing is lost: every generation in between stays, and can be listed, exported or returned to. A run that is
+    resumed trains on these labels. Stop a run before: one that goes on refuses its next commit.
+
+    Args:
+        run: as in ``open_history``.
+        generation: generation to return to.
+
+    Returns:
+        Number of the new generation.
+
+    Raises:
+        InputError: as ``open_history``; if there is no such generation, it is in force already, one of its labels is
+            damaged, or the folder cannot be written.
+    """
+    history = open_history(run)
+    if generation == history.generation:
+        raise InputError(f"{history.folder}: generation {generation} is in force already; expected an earlier one")
+    history.rollback(generation)
+    return history.generation
+
+
+def _row(number: int, entry: Generation) -> dict[str, Any]:
+    dice = [record.dice_before for record in entry.records]
+    if entry.rollback_to is not None:
+        change, voxels = f"rolled back to {entry.rollback_to}", None
+    else:
+        change = "corrected" if number else "as given"
+        voxels = sum(record.voxels_changed for record in entry.records)
+    return {
+        "generation": number,
+        "epoch": entry.epoch,
+        "change": change,
+        "cases": len({key.partition("/")[2] for key in entry.files}),
+        "voxels": voxels,
+        "dice_before": float(np.mean(dice)) if dice else None,
+    }
+
+
+def _dice(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+    counts = [np.bincount(array.ravel(), minlength=256)[1:] for array in (a, b)]
+    common = np.bincount(a[a == b].ravel(), minlength=256)[1:]
+    present = (counts[0] + counts[1]) > 0
+    return float((2 * common[present] / (counts[0] + counts[1])[present]).mean())
+
+
+def _require_exportable(history: LabelHistory) -> None:
+    unknown = [case for case in history.shapes if case not in history.grids]
+    if unknown:
+        raise InputError(
+            f"{history.folder}: does not know the original grid of {_listed(unknown)}; expected a run whose labels "
+            "were loaded from files: train in a new run folder to have them exported"
+        )
+    unsafe = [case for case in history.shapes if Path(case).name != case or case.startswith(".")]
+    if unsafe:
+        raise InputError(
+            f"{history.folder}: {_listed(unsafe)} cannot be the name of a file; expected names without slashes and "
+            "without a leading dot: rename the case in the datalist"
+        )
+
+
+def _listed(cases: Sequence[str]) -> str:
+    return f"case {cases[0]!r}" + (f" and {len(cases) - 1} more" if len(cases) > 1 else "")

@@ -1,0 +1,170 @@
+"""From a folder of volumes to a checked and split data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aide_monai.data.checks import require_valid
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.details import with_details
+from aide_monai.data.sources import decathlon_datalist, find_datalist, folder_datalist
+from aide_monai.data.sources.breast_dce import breast_datalist
+from aide_monai.data.sources.chaos import chaos_datalist
+from aide_monai.data.sources.nci_isbi import nci_isbi_datalist
+from aide_monai.data.sources.promise12 import promise12_datalist
+from aide_monai.data.sources.prostate import prostate_datalist
+from aide_monai.data.sources.qubiq import qubiq_datalist
+from aide_monai.data.split import fold_cases, split_cases
+from aide_monai.errors import InputError
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".nrrd")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set is downloaded.
+
+    Attributes:
+        source: from the folders to the datalist.
+        folders: what each folder is.
+        options: keyword arguments of ``source`` that a user may give.
+    """
+
+    source: Callable[..., Datalist]
+    folders: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+LAYOUTS = {
+    "chaos": Layout(chaos_datalist, ("CHAOS",), ("modality", "organs", "paper_split")),
+    "nci-isbi": Layout(nci_isbi_datalist, ("NCI-ISBI 2013",)),
+    "promise12": Layout(promise12_datalist, ("PROMISE12",)),
+    "prostate": Layout(prostate_datalist, ("NCI-ISBI 2013", "PROMISE12")),
+    "qubiq": Layout(qubiq_datalist, ("QUBIQ",), ("task", "subtask", "rater", "reference", "fused_dir")),
+    "breast": Layout(breast_datalist, ("breast DCE-MR",), ("centre", "phases")),
+    "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
+    "folder": Layout(folder_datalist, ("images/ and labels/",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How cases become training and test cases; as the source has them when nothing is given.
+
+    Attributes:
+        labeled: training cases that keep their label, see ``split_cases``.
+        unlabeled: training cases whose label is hidden.
+        test: held-out cases.
+        fold: (k, n): part k of n is held out, see ``fold_cases``.
+        seed: seed of the drawing.
+    """
+
+    labeled: int | None = None
+    unlabeled: int | None = None
+    test: int | None = None
+    fold: tuple[int, int] | None = None
+    seed: int = 0
+
+    def apply(self, datalist: Datalist) -> Datalist:
+        """Split the cases.
+
+        Raises:
+            InputError: settings that do not go together, or too few cases.
+        """
+        if self.fold is not None:
+            if self.test is not None:
+                raise InputError("found fold and test; expected one of them, for both hold out cases")
+            datalist = fold_cases(datalist, fold=self.fold[0], folds=self.fold[1], seed=self.seed)
+        if self.labeled is not None:
+            return split_cases(datalist, labeled=self.labeled, unlabeled=self.unlabeled, test=self.test, seed=self.seed)
+        if self.unlabeled is not None or self.test is not None:
+            raise InputError("found unlabeled or test without labeled; expected the number of labelled cases too")
+        return datalist
+
+
+def write_datalist(
+    layout: str,
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    split: SplitSettings | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Datalist:
+    """Find the cases of a download, split and check them, and write the datalist.
+
+    Args:
+        layout: a key of ``LAYOUTS``.
+        folders: as many as the layout has.
+        out: JSON file of the datalist.
+        split: which cases are labelled, unlabelled and held out.
+        progress: show progress bars.
+        options: of the layout's source.
+
+    Raises:
+        InputError: an unknown layout, an option of another layout, or one report of all problems; nothing is written.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f'layout "{layout}": expected one of {", ".join(LAYOUTS)}')
+    known = LAYOUTS[layout]
+    foreign = [option for option in options if option not in known.options]
+    if foreign:
+        users = [name for name, other in LAYOUTS.items() if foreign[0] in other.options]
+        name = "--" + foreign[0].replace("_", "-")
+        raise InputError(f"{name} is an option of {', '.join(users)}, not of {layout}; leave it out")
+    if len(folders) != len(known.folders):
+        raise InputError(
+            f"{layout}: found {len(folders)} folders; expected {len(known.folders)}: {' and '.join(known.folders)}"
+        )
+    datalist = (split or SplitSettings()).apply(known.source(*folders, **options))
+    require_valid(datalist, progress=progress)
+    datalist = with_details(datalist, progress=progress)
+    datalist.save(out)
+    return datalist
+
+
+def prepare_datalist(
+    root: str | Path, *, labeled: int, unlabeled: int | None = None, test: int | None = None, seed: int = 0
+) -> Datalist:
+    """Find the cases of a training job, split them, and check every file once.
+
+    Args:
+        root: a datalist, a Decathlon folder or one with images/ and labels/.
+        labeled: training cases that keep their label.
+        unlabeled: training cases whose label is hidden; None takes all that are left over, see ``split_cases``.
+        test: held-out cases; None takes all that are left over.
+        seed: seed of the split.
+
+    Returns:
+        The data set with training and test cases.
+
+    Raises:
+        InputError: if the folder cannot be used, there are too few cases, or files have problems (one report of all).
+    """
+    found = find_datalist(root)
+    datalist = split_cases(found, labeled=labeled, unlabeled=unlabeled, test=test, seed=seed)
+    if not datalist.split("test"):
+        raise InputError(
+            f"{root}: no case is left to hold out for the test: {len(found.records)} cases, {labeled} labelled and "
+            f"{unlabeled} unlabelled asked for; ask for fewer training cases"
+        )
+    require_valid(datalist)
+    return datalist
+
+
+def image_records(folder: str | Path) -> list[dict[str, str]]:
+    """All volumes in a folder as MONAI records ``{"image": path}``, in order of name.
+
+    Raises:
+        InputError: if the folder is missing or has no volume.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes")
+    found = sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+    if not found:
+        raise InputError(f"{folder}: found no volume; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    return [{"image": str(path)} for path in found]

@@ -1,0 +1,149 @@
+"""Task standardisation: unlabelled cases get the predictions of a model as low-quality labels (semi-supervised)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aide_monai.data.datalist import Datalist, as_paths
+from aide_monai.data.volumes import load_volumes, volume_transforms
+from aide_monai.errors import InputError
+from aide_monai.handlers import load_weights
+from aide_monai.workflows.evaluate import predict
+
+
+def standardize(
+    datalist: Datalist,
+    folder: str | Path,
+    *,
+    pretrainer: Any,
+    network: nn.Module,
+    weights: str | Path,
+    axis: int,
+    slice_size: Sequence[int],
+    classes: Mapping[Any, int] | None = None,
+    device: str | torch.device = "cpu",
+) -> Datalist:
+    """Make a semi-supervised task a noisy-label task: pretrain on the labelled cases, label the others.
+
+    A folder that was standardised before is used as it is, so that the steps can also be run one by one. Without
+    unlabelled training cases nothing is trained.
+
+    Args:
+        datalist: labelled and unlabelled training cases.
+        folder: output folder, see ``write_pseudo_labels``.
+        pretrainer: engine that trains ``network`` on the labelled cases when its ``run()`` is called.
+        network: the network it trains.
+        weights: file of a finished pretraining; when it exists it is loaded instead of training again.
+        axis: slice axis.
+        slice_size: window (H, W) in pixels.
+        classes: stored label value to class index.
+        device: where the network runs.
+
+    Returns:
+        The data set to train AIDE on.
+
+    Raises:
+        InputError: if no training case has a label, or ``folder`` holds the standardisation of other cases.
+    """
+    finished = Path(folder) / "datalist.json"
+    if finished.exists():
+        roots = {os.path.dirname(path) for record in datalist.records for path in as_paths(record["image"])}
+        done = Datalist.load(finished, roots=[folder, *(os.path.dirname(root) for root in roots)])
+        if [record["case"] for record in done.records] != [record["case"] for record in datalist.records]:
+            raise InputError(
+                f"{finished} holds other cases than this run; choose a new run folder, or the same labeled, unlabeled "
+                "and seed"
+            )
+        return done
+    training = datalist.split("training")
+    if not any("label" in record for record in training):
+        raise InputError(f"data set {datalist.name!r} has no labelled training case; expected at least one")
+    if any("label" not in record for record in training):
+        if Path(weights).exists():
+            load_weights(network, weights)
+        else:
+            pretrainer.run()
+    return write_pseudo_labels(
+        network, datalist, folder, axis=axis, slice_size=slice_size, classes=classes, device=device
+    )
+
+
+def write_pseudo_labels(
+    network: nn.Module,
+    datalist: Datalist,
+    folder: str | Path,
+    *,
+    axis: int,
+    slice_size: Sequence[int],
+    classes: Mapping[Any, int] | None = None,
+    device: str | torch.device = "cpu",
+    on_case: Callable[[], None] | None = None,
+) -> Datalist:
+    """Label every unlabelled training case with a model's prediction, as a case of low quality.
+
+    Writes ``folder/pseudo_labels/<case>.nii.gz`` on each image's own grid, in the stored values of ``classes``, and
+    then ``folder/datalist.json``, which is the data set to train AIDE on.
+
+    Args:
+        network: a model trained on the labelled cases.
+        datalist: the data set; its labelled cases stay as they are.
+        folder: output folder.
+        axis: slice axis.
+        slice_size: window (H, W) in pixels.
+        classes: stored label value to class index, as in ``volume_transforms``.
+        device: where the network runs.
+        on_case: called after every case.
+
+    Returns:
+        The new datalist.
+    """
+    folder = Path(os.path.abspath(folder))
+    values = stored_values(classes)
+    transform = volume_transforms(keys=["image"], axis=axis)
+    records = []
+    for record in datalist.records:
+        record = dict(record)
+        if record.get("split", "training") == "training" and "label" not in record:
+            volume = load_volumes([record], transform)[0]
+            image = volume["image"]
+            prediction = predict(network, image.as_tensor(), axis=axis, slice_size=slice_size, device=device)
+            path = folder / "pseudo_labels" / f"{record['case']}.nii.gz"
+            write_label(path, prediction if values is None else values[prediction.long()], image.affine)
+            record |= {"label": str(path), "quality": "low"}
+            if on_case is not None:
+                on_case()
+        records.append(record)
+    standardized = replace(datalist, records=records)
+    standardized.save(folder / "datalist.json")
+    return standardized
+
+
+def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
+    """Class index to stored label value (uint8): the inverse of ``classes``, smallest value first; None for None."""
+    if classes is None:
+        return None
+    values = torch.zeros(max(classes.values()) + 1, dtype=torch.uint8)
+    for stored, index in sorted(((int(s), i) for s, i in classes.items()), reverse=True):
+        if index:
+            values[index] = stored
+    return values
+
+
+def write_label(path: str | Path, label: Tensor, affine: Any) -> None:
+    """Write a label (X, Y, Z) as uint8 NIfTI with slope 1; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(label.numpy().astype(np.uint8), np.asarray(affine, dtype=np.float64))
+    image.header.set_xyzt_units("mm")
+    temporary = path.with_name(f".{path.name}")
+    nibabel.save(image, temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,244 @@
+"""Training with one budget for every method: plain supervised training, and AIDE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.networks.nets import BasicUNet
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from aide_monai.data import LabelStore, SliceDataset, slice_loader
+from aide_monai.engines import AIDEOptions, AIDETrainer, PrepareAugmented
+from aide_monai.handlers import (
+    BestCheckpoint,
+    CollapseWarning,
+    Disagreement,
+    EpochLog,
+    GlobalLabelCorrection,
+    LabelQuality,
+    RunCheckpoint,
+    load_weights,
+)
+from aide_monai.inferers import AutocastInferer, place
+from aide_monai.losses import PerSampleDiceCELoss
+from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.transforms import RandomRotateFlip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Budget and recipe that all compared methods share.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimiser steps per epoch and network.
+        batch_size: slices per step.
+        learning_rate: initial rate of Adam (amsgrad), decaying polynomially (power 0.9) to 0.
+        features: channels of ``BasicUNet``, encoder to decoder.
+        norm: its normalisation, "batch" or "instance".
+        augmentation_angle: training slices are rotated in +-this many degrees and mirrored at random.
+        amp: "off", "bf16" or "fp16".
+        device: where training runs.
+        seed: seed of weights, shuffling, augmentation and views.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    features: tuple[int, ...] = (16, 16, 32, 64, 128, 16)
+    norm: str = "batch"
+    augmentation_angle: float = 15.0
+    amp: str = "off"
+    device: str = "cpu"
+    seed: int = 0
+
+
+def build_network(settings: TrainingSettings, *, in_channels: int, num_classes: int, seed: int) -> nn.Module:
+    """A 2D ``BasicUNet``, initialised from ``seed`` without touching the global generator."""
+    return seeded(
+        lambda: BasicUNet(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=num_classes,
+            features=settings.features,
+            act="relu",
+            norm=settings.norm,
+        ),
+        seed,
+    )
+
+
+def train_supervised(
+    volumes: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    *,
+    num_classes: int,
+    axis: int,
+    run_dir: Path,
+    on_step: Callable[[], None] | None = None,
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train one network on the labels as they are (MONAI's ``SupervisedTrainer``).
+
+    Args:
+        volumes: preprocessed volumes with "image" and "label".
+        settings: budget and recipe.
+        num_classes: C, background included.
+        axis: slice axis of the volumes.
+        run_dir: gets ``epochs.csv`` and ``models/model.pt``.
+        on_step: called after every optimiser step.
+
+    Returns:
+        The network with the weights of the last epoch, and the rows of ``epochs.csv``.
+    """
+    dataset = SliceDataset(volumes, axis=axis)
+    network = build_network(settings, in_channels=_channels(dataset), num_classes=num_classes, seed=settings.seed + 1)
+    place(network, settings.device, channels_last=True)
+    optimizer = _adam(network, settings)
+    augment = RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
+    loss = PerSampleDiceCELoss()
+    log = EpochLog(run_dir / "epochs.csv")
+    handlers = [
+        LrScheduleHandler(_decay(optimizer, settings), print_lr=False),
+        log,
+        BestCheckpoint(run_dir / "models" / "model.pt", network, metric=None),
+    ]
+
+    trainer = SupervisedTrainer(
+        device=settings.device,
+        max_epochs=settings.epochs,
+        train_data_loader=_loader(dataset, settings),
+        network=network,
+        optimizer=optimizer,
+        inferer=AutocastInferer(settings.amp, channels_last=True),
+        loss_function=lambda logits, label: loss(logits, label).mean(),
+        prepare_batch=PrepareAugmented(augment),
+        train_handlers=[*_step_callback(on_step), *handlers],
+        decollate=False,
+        optim_set_to_none=True,
+    )
+    trainer.run()
+    return network, log.rows
+
+
+def train_aide(
+    volumes: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    *,
+    options: AIDEOptions,
+    num_classes: int,
+    axis: int,
+    run_dir: Path,
+    clean: Mapping[str, Tensor] | None = None,
+    resume: bool = False,
+    on_step: Callable[[], None] | None = None,
+) -> tuple[MeanNetwork, LabelStore, list[dict[str, Any]]]:
+    """Train two networks with AIDE.
+
+    Args:
+        volumes: preprocessed volumes with "image", "label", "case" and "quality".
+        settings: budget and recipe.
+        options: options of the algorithm.
+        num_classes: C, background included.
+        axis: slice axis of the volumes.
+        run_dir: gets ``epochs.csv``, ``labels/``, ``checkpoint.pt`` and ``models/model.pt`` (best mean Dice with the
+            training labels).
+        clean: case to clean label (X, Y, Z), to log the quality of the current labels; nothing trains on it.
+        resume: continue the run in ``run_dir`` after its last finished epoch.
+        on_step: called after every optimiser step.
+
+    Returns:
+        Both networks with the best weights, the label store, and the rows of ``epochs.csv``.
+
+    Raises:
+        InputError: if ``run_dir`` holds a run and ``resume`` is off.
+    """
+    store = LabelStore.from_volumes(volumes, folder=run_dir / "labels", resume=resume)
+    dataset = SliceDataset(volumes, store=store, axis=axis)
+    networks = [
+        build_network(settings, in_channels=_channels(dataset), num_classes=num_classes, seed=settings.seed + i)
+        for i in (1, 2)
+    ]
+    for network in networks:
+        network.to(settings.device)
+    mean = MeanNetwork(*networks)
+    optimizers = [_adam(network, settings) for network in networks]
+    schedulers = [_decay(optimizer, settings) for optimizer in optimizers]
+    log = EpochLog(run_dir / "epochs.csv")
+    weights = run_dir / "models" / "model.pt"
+    trainer = AIDETrainer(
+        settings.device,
+        settings.epochs,
+        _loader(dataset, settings),
+        networks[0],
+        optimizers[0],
+        networks[1],
+        optimizers[1],
+        options=options,
+        seed=settings.seed + 2,
+        augment=RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed),
+        amp=settings.amp,
+        channels_last=True,
+        train_handlers=[
+            *_step_callback(on_step),
+            *(LrScheduleHandler(scheduler, print_lr=False) for scheduler in schedulers),
+            GlobalLabelCorrection(dataset, options=options),
+            Disagreement(),
+            CollapseWarning(),
+            *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
+            log,
+            BestCheckpoint(weights, mean),
+            RunCheckpoint(
+                run_dir / "checkpoint.pt",
+                store=store,
+                schedulers={"scheduler_1": schedulers[0], "scheduler_2": schedulers[1]},
+                resume=resume,
+            ),
+        ],
+    )
+    trainer.run()
+    load_weights(mean, weights)
+    return mean, store, log.rows
+
+
+def clean_labels(volumes: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Case to clean label (X, Y, Z) uint8 of the low-quality volumes that have one."""
+    return {v["case"]: v["clean_label"].as_tensor()[0] for v in volumes if "clean_label" in v and v["quality"] == "low"}
+
+
+def _loader(dataset: SliceDataset, settings: TrainingSettings) -> DataLoader:
+    return slice_loader(dataset, batch_size=settings.batch_size, steps=settings.steps_per_epoch, seed=settings.seed)
+
+
+def _channels(dataset: SliceDataset) -> int:
+    return int(dataset[0]["image"].shape[0])
+
+
+def _adam(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=settings.learning_rate, amsgrad=True)
+
+
+def _decay(optimizer: torch.optim.Optimizer, settings: TrainingSettings) -> Any:
+    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=settings.epochs, power=0.9)
+
+
+class _StepCallback:
+    """Calls a function after every optimiser step."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.function())
+
+
+def _step_callback(function: Callable[[], None] | None) -> list[_StepCallback]:
+    return [] if function is None else [_StepCallback(function)]

@@ -1,0 +1,91 @@
+"""Per-case tables and their summary."""
+
+from __future__ import annotations
+
+import math
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from aide_monai.errors import InputError
+from aide_monai.reports.tables import COLUMNS, markdown_table, read_csv, rich_table, summarize, write_csv
+
+
+def row(method, case, dsc, *, network="single", label=1, assd=1.0, mssd=5.0):
+    scores = {"dsc": dsc, "ravd": 10.0, "ravd_signed": -10.0, "assd": assd, "mssd": mssd, "tp": 1, "fp": 2, "fn": 3}
+    return {"method": method, "network": network, "case": case, "label": label, "label_name": "liver", **scores}
+
+
+ROWS = [
+    row("noisy labels", "a", 0.6),
+    row("noisy labels", "b", 0.8),
+    row("AIDE", "a", 0.8, network="mean"),
+    row("AIDE", "b", 0.82, network="mean"),
+    row("AIDE", "a", 0.7, network="network_1"),
+    row("AIDE", "b", 0.7, network="network_1"),
+    row("clean labels", "a", 0.9),
+    row("clean labels", "b", 0.9),
+]
+
+
+def test_numbers_read_back_exactly(tmp_path):
+    rows = [row("AIDE", "a", 1 / 3, assd=math.inf), row("AIDE", "Fall 7, links", 0.1)]
+    write_csv(tmp_path / "sub" / "per_case.csv", rows)
+    assert read_csv(tmp_path / "sub" / "per_case.csv") == rows
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["per_case.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a,b\n1,2\n", "found columns"), (",".join(COLUMNS) + "\n" + "x," * 12 + "x\n", "line 2")],
+)
+def test_a_wrong_table_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "per_case.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_csv(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_csv(tmp_path / "absent.csv")
+
+
+def test_summary_by_hand():
+    summary = {(entry["method"], entry["network"]): entry for entry in summarize(ROWS)}
+    noisy = summary["noisy labels", "single"]
+    assert noisy["dsc_mean"] == pytest.approx(70.0)
+    assert noisy["dsc_std"] == pytest.approx(math.sqrt(200.0))  # sample deviation of 60 and 80
+    assert noisy["cases"] == 2
+    assert noisy["gap_closure"] is None
+    assert summary["AIDE", "mean"]["gap_closure"] == pytest.approx((81 - 70) / (90 - 70))
+    assert summary["AIDE", "network_1"]["gap_closure"] == pytest.approx(0.0)
+
+
+def test_a_case_counts_once_whatever_its_number_of_classes():
+    rows = [row("AIDE", "a", 0.2), row("AIDE", "a", 0.4, label=2), row("AIDE", "b", 0.9)]
+    assert summarize(rows)[0]["dsc_mean"] == pytest.approx(100 * (0.3 + 0.9) / 2)
+
+
+def test_infinite_distances_are_counted_and_said():
+    rows = [row("AIDE", "a", 0.0, assd=math.inf, mssd=math.inf), row("AIDE", "b", 0.5), row("AIDE", "c", 0.5)]
+    summary = summarize(rows)
+    assert summary[0]["assd_mean"] == 1.0
+    assert summary[0]["assd_infinite"] == 1
+    table = markdown_table(summary)
+    assert "1.00 ± 0.00*" in table
+    assert "ASSD of 1 of 3 cases is infinite" in table
+
+
+def test_no_gap_no_closure():
+    rows = [row("noisy labels", "a", 0.9), row("clean labels", "a", 0.8), row("AIDE", "a", 0.85)]
+    assert [entry["gap_closure"] for entry in summarize(rows)] == [None, None, None]
+
+
+def test_tables_show_every_method():
+    summary = summarize(ROWS)
+    lines = markdown_table(summary).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert "0.55" in lines[3]
+    out = StringIO()
+    Console(file=out, width=200).print(rich_table(summary))
+    assert "clean labels" in out.getvalue()

@@ -1,0 +1,174 @@
+"""The bundle through its front doors: ``aide train`` and ``python -m monai.bundle run``, on tiny phantoms."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import create_workflow, verify_net_in_out
+
+from aide_monai.cli import run
+from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.errors import InputError
+from aide_monai.reports.tables import read_csv
+from aide_monai.workflows.bundle import parse_overrides, run_bundle
+
+BUNDLE = Path(__file__).parents[1] / "bundles" / "hippocampus_ssl"
+TINY = {
+    "labeled": 1,
+    "unlabeled": 2,
+    "slice_size": [32, 32],
+    "network_args#features": [4, 4, 4, 8, 8, 4],
+    "device": "cpu",
+}
+TINY_TRAINING = {**TINY, "epochs": 2, "steps_per_epoch": 2, "batch_size": 4}
+TINY_MODEL = {key: TINY[key] for key in ("slice_size", "network_args#features", "device")}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    return write_phantoms(tmp_path_factory.mktemp("data"), cases=5, shape=(32, 30, 6), spacing_mm=(6, 6, 20))
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory) -> Path:
+    """Run folder of a finished ``aide train``."""
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    run_bundle(BUNDLE, ["train"], {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(run_dir)})
+    return run_dir
+
+
+def monai_bundle_run(config: str, **overrides) -> str:
+    """Output of ``python -m monai.bundle run`` as a user would type it."""
+    arguments = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
+    for key, value in overrides.items():
+        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, **threads})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "models" / "model.pt", weights_only=True)
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_aide_train_and_monai_bundle_run_are_the_same_run(phantoms, trained, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)}
+    monai_bundle_run(str(BUNDLE / "configs" / "train.json"), **overrides)
+    assert same(trained, tmp_path)
+    assert (trained / "epochs.csv").read_text() == (tmp_path / "epochs.csv").read_text()
+
+
+def test_the_three_steps_one_by_one_are_the_same_run_too(phantoms, trained, tmp_path):
+    for configs in (["train", "pretrain"], ["train", "pseudo_label"], ["train"]):
+        run_bundle(BUNDLE, configs, {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})
+        assert (tmp_path / "pretrained" / "model.pt").exists()
+        assert (tmp_path / "standardized" / "datalist.json").exists() == (configs != ["train", "pretrain"])
+        assert (tmp_path / "models").exists() == (configs == ["train"])
+    assert same(trained, tmp_path)
+
+
+def test_a_run_folder_is_used_once_unless_resumed(phantoms, trained, capsys):
+    arguments = [str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(trained)]
+    for key, value in TINY_TRAINING.items():
+        arguments += [f"--{key}", json.dumps(value)]
+    from aide_monai.cli import app
+
+    before = weights(trained)
+    assert run(lambda: app(["train", *arguments], standalone_mode=False)) == 2
+    assert "already holds the labels of a run" in capsys.readouterr().err
+    assert run(lambda: app(["train", *arguments, "--resume"], standalone_mode=False)) == 0
+    assert all(torch.equal(before[key], value) for key, value in weights(trained).items())
+
+
+def test_inference_writes_masks_on_each_original_grid(phantoms, trained, tmp_path):
+    monai_bundle_run(
+        str(BUNDLE / "configs" / "inference.json"),
+        **TINY_MODEL,
+        dataset_dir=str(phantoms / "imagesTr"),
+        run_dir=str(trained),
+        output_dir=str(tmp_path),
+    )
+    written = sorted(tmp_path.glob("*.nii.gz"))
+    assert [path.name for path in written] == [f"phantom_{k:03d}_seg.nii.gz" for k in range(5)]
+    for path in written:
+        mask = nibabel.load(path)
+        image = nibabel.load(phantoms / "imagesTr" / path.name.replace("_seg", ""))
+        assert mask.shape == image.shape
+        assert np.allclose(mask.affine, image.affine)
+        assert mask.get_data_dtype() == np.uint8
+        assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}
+
+
+def test_evaluation_reports_the_mean_and_each_network(phantoms, trained, capfd):
+    overrides = {**TINY, "dataset_dir": str(phantoms), "run_dir": str(trained)}
+    run_bundle(BUNDLE, ["evaluate"], overrides)
+    table = capfd.readouterr().out
+    rows = read_csv(trained / "eval" / "per_case.csv")
+    assert [row["network"] for row in rows] == ["mean"] * 2 + ["network_1"] * 2 + ["network_2"] * 2
+    for name in ("mean", "network_1", "network_2"):
+        assert f"| AIDE | {name} |" in table
+
+
+def test_missing_weights_are_named(phantoms, tmp_path):
+    with pytest.raises(InputError, match=r"model\.pt: there are no weights here; train the model first"):
+        run_bundle(BUNDLE, ["evaluate"], {**TINY, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+def test_the_bundle_has_all_properties_that_monai_asks_for(config, phantoms, trained, tmp_path):
+    kind = "train" if config == "train" else "inference"
+    overrides = {"train": {**TINY_TRAINING, "resume": True}, "evaluate": TINY, "inference": TINY_MODEL}[config]
+    folder = phantoms / "imagesTr" if config == "inference" else phantoms
+    workflow = create_workflow(
+        config_file=str(BUNDLE / "configs" / f"{config}.json"),
+        workflow_type=kind,
+        dataset_dir=str(folder),
+        run_dir=str(trained),
+        bundle_root=str(BUNDLE),
+        **overrides,
+    )
+    assert workflow.check_properties() == []
+
+
+def test_the_network_takes_and_gives_what_the_metadata_say():
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        device="cpu",
+        n=1,
+        p=1,
+    )
+
+
+def test_the_configs_describe_one_model():
+    configs = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "evaluate")}
+    for key in ("labels", "classes", "slice_axis", "slice_size", "network_args", "labeled", "unlabeled", "seed"):
+        assert configs["train"][key] == configs["evaluate"][key], key
+    inference = json.loads((BUNDLE / "configs" / "inference.json").read_text())
+    expected = {**configs["train"]["network_args"], "out_channels": len(configs["train"]["labels"])}
+    assert inference["network_args"] == expected
+    assert inference["slice_size"] == configs["train"]["slice_size"]
+
+
+def test_overrides_are_json_where_they_can_be():
+    assert parse_overrides(["--epochs", "3", "--run_dir", "a b", '--classes={"1": 1}', "--resume", "true"]) == {
+        "epochs": 3,
+        "run_dir": "a b",
+        "classes": {"1": 1},
+        "resume": True,
+    }

@@ -1,0 +1,97 @@
+"""The check of a whole data set: report, outliers, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import pytest
+from PIL import Image
+
+from aide_monai.cli import app, run
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources import find_datalist
+from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.errors import InputError
+from aide_monai.workflows.check import check_data, outlier_cases
+
+
+@pytest.fixture
+def datalist(tmp_path: Path) -> Path:
+    folder = write_phantoms(tmp_path / "data", cases=6, shape=(24, 24, 6), spacing_mm=(8, 8, 20))
+    find_datalist(folder).save(tmp_path / "list" / "datalist.json")
+    return tmp_path / "list" / "datalist.json"
+
+
+def test_outliers_by_hand() -> None:
+    values = {"a": 10.0, "b": 11.0, "c": 9.0, "d": 10.5, "e": 9.5, "f": 16.0}
+    # median 10.25, deviations 0.25 0.75 1.25 0.25 0.75 5.75, their median 0.75: 5.75 / (1.4826 * 0.75) = 5.2
+    assert outlier_cases(values) == ["f"]
+    assert outlier_cases(values | {"f": 12.0}) == []
+    assert outlier_cases({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 9.0}) == []
+    assert outlier_cases({"a": 1.0, "b": 1.1, "c": 0.9, "d": 900.0}) == []
+
+
+def test_a_sound_data_set(datalist: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "contact_sheet_07.png").write_bytes(b"of an earlier check")
+    report = check_data(datalist, out, roots=[tmp_path])
+    assert report.errors == 0
+    assert sorted(path.name for path in report.figures) == ["contact_sheet_01.png", "histograms.png"]
+    assert not (out / "contact_sheet_07.png").exists()
+    width, height = Image.open(out / "contact_sheet_01.png").size
+    assert width > 1000
+    assert height > 300  # 12 panels in two rows
+    assert "6 cases, 0 errors" in (out / "report.md").read_text()
+
+
+def test_a_case_far_from_the_others_is_a_warning(datalist: Path, tmp_path: Path) -> None:
+    record = Datalist.load(datalist, roots=[tmp_path]).records[2]
+    image = nibabel.load(record["image"])
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata() * 50, image.affine), record["image"])
+    found = [
+        problem
+        for problem in check_data(datalist, tmp_path / "out", roots=[tmp_path]).problems
+        if problem.case == record["case"]
+    ]
+    assert any("intensity, median" in problem.found for problem in found)
+    assert {problem.severity for problem in found} == {"warning"}
+
+
+def test_broken_cases_are_reported_and_the_others_drawn(datalist: Path, tmp_path: Path) -> None:
+    first, second, *_ = Datalist.load(datalist, roots=[tmp_path]).records
+    Path(first["image"]).write_bytes(b"no volume")
+    labels = nibabel.load(second["label"])
+    nibabel.save(nibabel.Nifti1Image(labels.get_fdata()[:-1], labels.affine), second["label"])
+    report = check_data(datalist, tmp_path / "out", roots=[tmp_path])
+    assert report.errors == 2
+    assert (tmp_path / "out" / "contact_sheet_01.png").exists()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "2 errors" in text
+    assert f"| error | {first['case']} |" in text
+
+
+def test_the_command(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(*arguments: str) -> int:
+        try:
+            return run(lambda: app([*arguments], standalone_mode=True))
+        except SystemExit as stop:
+            return int(stop.code or 0)
+
+    assert command("check", str(datalist)) == 2
+    assert "name its folder as a root" in capsys.readouterr().err
+    root = ("--root", str(tmp_path / "data"))
+    assert command("check", str(datalist), *root) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert (datalist.parent / "check" / "report.md").exists()
+    Path(Datalist.load(datalist, roots=[tmp_path]).records[0]["label"]).unlink()
+    assert command("check", str(datalist), *root, "--out", str(tmp_path / "out")) == 1
+    assert "no such file" in capsys.readouterr().out
+    assert command("check", str(tmp_path / "absent.json")) == 2
+
+
+def test_out_must_be_a_folder(datalist: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="found a file; expected a folder"):
+        check_data(datalist, tmp_path / "file", roots=[tmp_path])

@@ -1,0 +1,97 @@
+"""The whole job through the command line, on tiny data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from aide_monai.cli import app, run
+from aide_monai.reports.tables import read_csv
+from aide_monai.workflows.demo import METHODS, demo_settings, run_demo
+
+FIGURES = {"label_correction", "label_quality", "learning_curves", "per_case_dsc", "predictions"}
+
+
+def demo(*arguments) -> int:
+    command = ["demo", *(str(a) for a in arguments), "--epochs", "1", "--steps", "2"]
+    return run(lambda: app(command, standalone_mode=False))
+
+
+def two_classes(source: Path, folder: Path) -> Path:
+    """The phantoms with the organ's lower half as a second class."""
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+        for path in sorted((source / kind).iterdir()):
+            image = nibabel.load(path)
+            voxels = np.asarray(image.dataobj).copy()
+            if kind == "labelsTr":
+                voxels[:, 16:] *= 2
+            nibabel.save(nibabel.Nifti1Image(voxels, image.affine), folder / kind / path.name)
+    content = json.loads((source / "dataset.json").read_text())
+    content["labels"] = {"0": "background", "1": "front", "2": "back"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_demo_leaves_everything_it_promises(phantoms, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert demo("--data", phantoms, "--labeled", 1, "--unlabeled", 3, "--run-dir", folder) == 0
+    printed = capsys.readouterr().out
+    assert "gap" in printed
+    assert str(folder) in printed.replace("\n", "")
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == FIGURES
+    assert "| AIDE | mean |" in (folder / "summary.md").read_text()
+
+    rows = read_csv(folder / "per_case.csv")
+    assert list(dict.fromkeys(row["method"] for row in rows)) == list(METHODS)
+    assert {row["network"] for row in rows if row["method"] == "AIDE"} == {"mean", "network_1", "network_2"}
+    datalist = json.loads((folder / "datalist.json").read_text())
+    held_out = {record["case"] for record in datalist["test"]}
+    assert {row["case"] for row in rows} == held_out
+    assert not held_out & {record["case"] for record in datalist["training"]}
+    assert sum("label" in record for record in datalist["training"]) == 1
+    assert all("clean_label" in record for record in datalist["training"] if "label" not in record)
+    torch.load(folder / "AIDE" / "models" / "model.pt", weights_only=True)
+    assert (folder / "AIDE" / "labels" / "manifest.json").exists()
+
+    steps = {method: (folder / method.replace(" ", "_") / "epochs.csv").read_text() for method in METHODS}
+    assert all(text.splitlines()[-1].startswith("1,2,") for text in steps.values())  # the same number of steps
+
+
+def test_classes_are_kept_apart_when_asked(phantoms, tmp_path):
+    data = two_classes(phantoms, tmp_path / "data")
+    assert demo("--data", data, "--unlabeled", 3, "--classes", "--run-dir", tmp_path / "apart") == 0
+    assert demo("--data", data, "--unlabeled", 3, "--run-dir", tmp_path / "merged") == 0
+    apart = {row["label_name"] for row in read_csv(tmp_path / "apart" / "per_case.csv")}
+    merged = {row["label_name"] for row in read_csv(tmp_path / "merged" / "per_case.csv")}
+    assert apart == {"front", "back"}
+    assert merged == {"front + back"}
+
+
+def test_without_data_it_makes_its_own_phantoms(tmp_path):
+    done = []
+    settings = demo_settings(unlabeled=2, test=2, epochs=1, steps_per_epoch=1)
+    result = run_demo(
+        tmp_path / "run", settings, on_progress=lambda stage, now, total: done.append((stage, now, total))
+    )
+    assert len(list((tmp_path / "run" / "data" / "imagesTr").iterdir())) == 28
+    assert {row["case"] for row in result.rows} == {record["case"] for record in _test_records(tmp_path / "run")}
+    assert done[-1][1] == pytest.approx(done[-1][2])  # the bar ends at 100 %
+    assert [now for _, now, _ in done] == sorted(now for _, now, _ in done)
+    assert {"training: AIDE", "training: clean labels", "drawing"} <= {stage for stage, _, _ in done}
+
+
+def _test_records(folder: Path) -> list[dict]:
+    return json.loads((folder / "datalist.json").read_text())["test"]
+
+
+def test_real_volumes(aide_data, tmp_path):
+    data = aide_data / "msd_hippocampus"
+    assert demo("--data", data, "--labeled", 1, "--unlabeled", 2, "--test", 2, "--run-dir", tmp_path / "run") == 0
+    rows = read_csv(tmp_path / "run" / "per_case.csv")
+    assert {row["label_name"] for row in rows} == {"Anterior + Posterior"}
