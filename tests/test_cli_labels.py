@@ -17,7 +17,8 @@ from aide_monai.data import LabelStore
 
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are as wide as their text, and lie where pytest looks."""
+    """Tables are as wide as their text, whatever terminal the tests run in."""
+    monkeypatch.setenv("TERM", "xterm")  # for rich, a dumb one always has 80 columns
     monkeypatch.setenv("COLUMNS", "200")
 
 

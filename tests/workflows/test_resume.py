@@ -211,7 +211,7 @@ def test_a_file_that_is_cut_off_while_it_is_written(server: Server, whole: dict[
 
 @pytest.mark.parametrize(
     ("leave", "file"),
-    [(0, r"labels/generation_0003/\d+_network_1\.npz"), (40960, r"models/model\.pt"), (250_000, r"checkpoint\.pt")],
+    [(0, r"labels/generation_0003/\d+_network_[12]\.npz"), (40960, r"models/model\.pt"), (250_000, r"checkpoint\.pt")],
     ids=["label", "best weights", "checkpoint"],
 )
 def test_a_full_disk(server: Server, whole: dict[str, Any], tmp_path: Path, leave: int, file: str) -> None:
