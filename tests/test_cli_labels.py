@@ -18,8 +18,7 @@ from aide_monai.data import LabelStore
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as their text, whatever terminal the tests run in."""
-    monkeypatch.setenv("TERM", "xterm")  # for rich, a dumb one always has 80 columns
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli.console, "width", 200)
 
 
 def aide(*arguments: object) -> int:
