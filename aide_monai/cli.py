@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -346,6 +347,7 @@ def main() -> None:
     """Entry point of the ``aide`` command."""
     # It tells at every start that a CUDA decoder is absent, which concerns nobody here.
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     # It announces every exception; the sentence or the traceback that follows says the same.
     logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)
     sys.exit(run(app))

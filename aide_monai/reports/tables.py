@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from aide_monai.errors import InputError
@@ -174,7 +175,8 @@ def _markdown(header: list[str], body: list[list[str]], left: int, notes: list[s
 
 
 def _rich(header: list[str], body: list[list[str]], left: int, notes: list[str], title: str) -> Table:
-    table = Table(title=title, caption="\n".join(notes) or None)
+    # Without frame and padding, because it must fit 80 columns.
+    table = Table(title=title, caption="\n".join(notes) or None, box=box.SIMPLE_HEAD, padding=0)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index < left else "right")
     for line in body:
@@ -184,12 +186,12 @@ def _rich(header: list[str], body: list[list[str]], left: int, notes: list[str],
 
 def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
     """Header, lines, and the number of columns with text."""
-    texts = [key for key in _TEXTS if key in summary[0]]
     closure = "gap_closure" in summary[0]
-    header = [*(key.removesuffix("_name") for key in texts), *(f"{title} ({unit})" for _, title, unit, _, _ in METRICS)]
+    first = "method" if "method" in summary[0] else "label"
+    header = [first, *(f"{title} ({unit})" for _, title, unit, _, _ in METRICS)]
     lines = []
     for entry in summary:
-        line = [entry[key] for key in texts]
+        line = [_name(entry)]
         for key, _, _, _, digits in METRICS:
             mean, std = entry[f"{key}_mean"], entry[f"{key}_std"]
             spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"  # a single case has none
@@ -197,7 +199,7 @@ def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[s
         if closure:
             line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
         lines.append(line)
-    return [*header, "gap closure"] if closure else header, lines, len(texts)
+    return [*header, "gap closure"] if closure else header, lines, 1
 
 
 def _comparison_cells(comparison: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
@@ -235,17 +237,21 @@ def _comparison_notes(comparison: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _notes(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    def name(entry: Mapping[str, Any]) -> str:
-        return f"{entry['method']} ({entry['network']})" if "method" in entry else str(entry["label_name"])
-
     notes = [
-        f"{name(entry)}: {title} of {entry[f'{key}_infinite']} of {entry['cases']} cases is infinite (nothing "
+        f"{_name(entry)}: {title} of {entry[f'{key}_infinite']} of {entry['cases']} cases is infinite (nothing "
         "predicted, or nothing to find)"
         for entry in summary
         for key, title, _, _, _ in METRICS
         if entry[f"{key}_infinite"]
     ]
     return ["* over the finite values: " + "; ".join(notes) + "."] if notes else []
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    """What a line is about: the label, or the method and, if it has several, which network."""
+    if "label_name" in entry:
+        return str(entry["label_name"])
+    return str(entry["method"]) if entry["network"] == "single" else f"{entry['method']} {entry['network']}"
 
 
 def _parsed(key: str, value: str) -> Any:

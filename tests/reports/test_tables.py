@@ -87,5 +87,7 @@ def test_tables_show_every_method():
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert "0.55" in lines[3]
     out = StringIO()
-    Console(file=out, width=200).print(rich_table(summary))
+    Console(file=out, width=80).print(rich_table(summary))
+    printed = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "AIDE network_1 70.0 ± 0.0 10.0 ± 0.0 1.00 ± 0.00 5.0 ± 0.0 0.00" in printed  # on one line
     assert "clean labels" in out.getvalue()
