@@ -97,6 +97,7 @@ def co_correction_loss(
     ramp: float,
     weight: float,
     supervised_floor: float = 0.0,
+    of: tuple[int, int] | None = None,
 ) -> Tensor:
     """Loss of one network, given the selection that the *other* network made (Algorithm 1, lines 16-17).
 
@@ -111,18 +112,21 @@ def co_correction_loss(
         ramp: lambda of this epoch, 0..1.
         weight: w of the consistency term.
         supervised_floor: least weight of the segmentation loss of the suspicious samples, 0 in the paper.
+        of: for a share of a larger batch, how many samples are kept and how many are suspicious in the whole; the
+            losses of all shares add up to that of the whole.
 
     Returns:
         Scalar.
     """
-    loss = segmentation[kept].mean()
-    if bool(kept.all()):
+    number_kept, number_suspicious = of or (int(kept.sum()), int((~kept).sum()))
+    loss = segmentation[kept].sum() / number_kept
+    if number_suspicious == 0:
         return loss
     supervised = max(1 - ramp, supervised_floor)
     if supervised > 0:
-        loss = loss + supervised * segmentation[~kept].mean()
+        loss = loss + supervised * segmentation[~kept].sum() / number_suspicious
     if ramp > 0 and consistency is not None:
-        loss = loss + weight * ramp * consistency.mean()
+        loss = loss + weight * ramp * consistency.sum() / number_suspicious
     return loss
 
 
@@ -165,13 +169,31 @@ def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str)
     Returns:
         (1,) or (S,) float64.
     """
+    counts = confusion(prediction, label, num_classes=num_classes)
+    return mean_dice(counts.sum(dim=0, keepdim=True) if unit == "case" else counts)
+
+
+def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
+    """How often each class was predicted where each class is labelled.
+
+    Args:
+        prediction: (S, spatial...) integer class indices.
+        label: same shape.
+        num_classes: C, background included.
+
+    Returns:
+        (S, C, C) int64, prediction first.
+    """
     slices = len(prediction)
     pair = prediction.long() * num_classes + label.long()
     offset = torch.arange(slices, device=pair.device) * num_classes**2
     counts = torch.bincount((pair.flatten(1) + offset[:, None]).flatten(), minlength=slices * num_classes**2)
-    confusion = counts.view(slices, num_classes, num_classes).double()
-    if unit == "case":
-        confusion = confusion.sum(dim=0, keepdim=True)
-    intersection = confusion.diagonal(dim1=1, dim2=2)[:, 1:]
-    total = (confusion.sum(dim=1) + confusion.sum(dim=2))[:, 1:]
+    return counts.view(slices, num_classes, num_classes)
+
+
+def mean_dice(counts: Tensor) -> Tensor:
+    """Dice from confusion counts (S, C, C), the mean over the foreground classes, 1 for one absent from both: (S,)."""
+    counts = counts.double()
+    intersection = counts.diagonal(dim1=1, dim2=2)[:, 1:]
+    total = (counts.sum(dim=1) + counts.sum(dim=2))[:, 1:]
     return torch.where(total > 0, 2 * intersection / total.clamp(min=1), 1.0).mean(dim=1)

@@ -1,6 +1,15 @@
 """From volumes on disk to a stream of slices with current labels."""
 
 from aide_monai.data.label_store import LabelChange, LabelStore
+from aide_monai.data.sharing import ShareBatchSampler, collate_share
 from aide_monai.data.slice_dataset import SliceDataset, slice_loader, through_plane_axis
 
-__all__ = ["LabelChange", "LabelStore", "SliceDataset", "slice_loader", "through_plane_axis"]
+__all__ = [
+    "LabelChange",
+    "LabelStore",
+    "ShareBatchSampler",
+    "SliceDataset",
+    "collate_share",
+    "slice_loader",
+    "through_plane_axis",
+]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from aide_monai import distributed
 from aide_monai.data.label_grid import LabelGrid
-from aide_monai.data.label_history import MANIFEST, NETWORKS, LabelChange, LabelHistory, as_label
+from aide_monai.data.label_history import MANIFEST, NETWORKS, Generation, LabelChange, LabelHistory, as_label
 from aide_monai.errors import InputError
 
 __all__ = ["LabelChange", "LabelStore", "case_name", "is_high_quality"]
@@ -21,6 +22,9 @@ class LabelStore:
     In memory the labels are uint8 tensors in shared memory, so data-loader workers see a correction at once. On disk,
     with a ``folder``, each ``commit`` writes the changed labels into a new, immutable generation and then replaces the
     manifest atomically: a run that is killed finds its last committed generation intact.
+
+    Of several processes that train together, all hold the same labels in memory and replace them alike, and the main
+    one alone reads and writes the folder: the others need not see it. Every process must call the same methods.
 
     Args:
         labels: case to label volume, integers in 0..255, any shape; both networks start from it (generation 0).
@@ -54,22 +58,25 @@ class LabelStore:
         self._initial = {case: as_label(case, label) for case, label in labels.items()}
         self._labels = [{case: y.clone().share_memory_() for case, y in self._initial.items()} for _ in NETWORKS]
         self._staged: list[LabelChange] = []
-        self.folder = None if folder is None else Path(folder)
+        shared = None if folder is None else Path(folder)
+        self.folder = shared if distributed.is_main() else None
+        self._on_disk = shared is not None
         self._history = LabelHistory(
             {case: label.shape for case, label in self._initial.items()},
             high_quality=self.high_quality,
             folder=self.folder,
             grids=grids,
         )
-        if self.folder is not None and (self.folder / MANIFEST).exists():
+        if shared is not None and distributed.on_main((shared / MANIFEST).exists):
             if not resume:
                 raise InputError(
-                    f"{self.folder} already holds the labels of a run; choose a new folder, or pass --resume "
+                    f"{shared} already holds the labels of a run; choose a new folder, or pass --resume "
                     "(resume=True) to continue that run"
                 )
-            self._resume(self.folder)
+            self._resume(shared)
         else:
-            self._history.append({(1, case): label for case, label in self._initial.items()}, epoch=0)
+            given = {(1, case): label for case, label in self._initial.items()}
+            self._change_history(lambda: self._history.append(given, epoch=0))
 
     @classmethod
     def from_volumes(
@@ -180,7 +187,7 @@ class LabelStore:
         if self._staged:
             changed = {(change.network, change.case) for change in self._staged}
             labels = {(network, case): self.label(network, case) for network, case in changed}
-            self._history.append(labels, epoch=epoch, records=self._staged)
+            self._change_history(lambda: self._history.append(labels, epoch=epoch, records=self._staged))
             self._staged.clear()
         return self.generation
 
@@ -190,7 +197,9 @@ class LabelStore:
         Raises:
             InputError: if there is no such generation, no folder, or the file is missing or damaged.
         """
-        return self._history.read(generation, network, case)
+        if not self._on_disk:
+            return self._history.read(generation, network, case)
+        return distributed.on_main(lambda: self._history.read(generation, network, case))
 
     def rollback(self, generation: int) -> int:
         """Return to the labels of an earlier generation, as a new generation, so that nothing is lost.
@@ -200,7 +209,7 @@ class LabelStore:
         Raises:
             InputError: as ``read``, or if the folder cannot be written.
         """
-        self._history.rollback(generation)
+        self._change_history(lambda: self._history.rollback(generation))
         self._load()
         return self.generation
 
@@ -227,8 +236,22 @@ class LabelStore:
         """
         self.read(generation, 1, self.cases[0])  # there must be such a generation
         if generation < self.generation:
-            self._history.discard_after(generation)
+            self._change_history(lambda: self._history.discard_after(generation))
         self._load()
+
+    def _change_history(self, change: Callable[[], None]) -> None:
+        """Change the history, which only the main process has on disk, and tell the others what it is now."""
+        if not self._on_disk or distributed.world_size() == 1:
+            change()
+            return
+
+        def changed() -> list[dict[str, Any]]:
+            change()
+            return [entry.as_json() for entry in self._history.generations]
+
+        generations = distributed.on_main(changed)
+        if not distributed.is_main():
+            self._history.generations = [Generation.from_json(entry) for entry in generations]
 
     def _load(self) -> None:
         self._staged.clear()
@@ -237,16 +260,19 @@ class LabelStore:
                 self.label(network, case).copy_(self.read(self.generation, network, case))
 
     def _resume(self, folder: Path) -> None:
-        used = LabelHistory.load(folder)
-        if used.shapes != self._history.shapes or used.high_quality != self.high_quality:
-            raise InputError(
-                f"{folder / MANIFEST}: holds the labels of {len(used.shapes)} cases that differ in name, shape or "
-                f"quality from the {len(self.cases)} cases of this run; resume with the same data, or choose a new "
-                "folder"
-            )
-        used.grids = self._history.grids | used.grids
-        used.remove_leftovers()
-        self._history = used
+        def load() -> None:
+            used = LabelHistory.load(folder)
+            if used.shapes != self._history.shapes or used.high_quality != self.high_quality:
+                raise InputError(
+                    f"{folder / MANIFEST}: holds the labels of {len(used.shapes)} cases that differ in name, shape or "
+                    f"quality from the {len(self.cases)} cases of this run; resume with the same data, or choose a new "
+                    "folder"
+                )
+            used.grids = self._history.grids | used.grids
+            used.remove_leftovers()
+            self._history = used
+
+        self._change_history(load)
         self._load()
 
 

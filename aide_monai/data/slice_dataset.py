@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
+from aide_monai.data.sharing import ShareBatchSampler, collate_share
 from aide_monai.errors import InputError
 
 
@@ -141,8 +142,13 @@ def _plain(tensor: Any) -> Tensor:
 def slice_loader(dataset: SliceDataset, *, batch_size: int, steps: int, seed: int) -> DataLoader:
     """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
 
-    Every slice comes once before any comes again. All drawing is from a generator of the loader's own.
+    Every slice comes once before any comes again. All drawing is from a generator of the loader's own. Of several
+    processes, each loads its share of the batches.
+
+    Raises:
+        InputError: if ``batch_size`` is smaller than the number of processes.
     """
     generator = torch.Generator().manual_seed(seed)
     sampler = RandomSampler(dataset, num_samples=steps * batch_size, generator=generator)
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, generator=generator)
+    batches = ShareBatchSampler(BatchSampler(sampler, batch_size, drop_last=False))
+    return DataLoader(dataset, batch_sampler=batches, generator=generator, collate_fn=collate_share)

@@ -16,6 +16,7 @@ from aide_monai.algorithm import (
     sharpen,
     small_loss_mask,
 )
+from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.handlers.consistency_ramp import ConsistencyRamp
 from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
@@ -88,9 +89,11 @@ class AIDETrainer(TwoNetworkTrainer):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """One iteration of Algorithm 1 up to the two losses; see ``TwoNetworkTrainer.compute_losses``."""
         options, ramp = self.options, self.state.consistency
+        share = Share.of(len(image))
         segmentation = [self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True)]
+        # Samples are ranked among all of the batch, wherever they are.
         kept = [
-            small_loss_mask(loss, options.keep, strata=self._strata(label))
+            small_loss_mask(share.gather(loss), options.keep, strata=self._strata(label, share))
             for loss, label in zip(segmentation, labels, strict=True)
         ]
         trusted = (kept[1], kept[0])  # each network trains on what the other one trusts
@@ -98,22 +101,23 @@ class AIDETrainer(TwoNetworkTrainer):
         pseudo: list[Tensor | None] = [None, None]
         # Views that weigh nothing are left out, unless predicting them moves the running statistics all the same.
         if (ramp > 0 and options.consistency_weight > 0) or options.view_statistics == "batch":
-            pseudo = [self._pseudo_label(i, image, logits, ~trusted[i]) for i in (0, 1)]
+            pseudo = [self._pseudo_label(i, image, logits, ~trusted[i], share) for i in (0, 1)]
         losses = [
             co_correction_loss(
                 segmentation[i],
-                trusted[i],
-                consistency=self._consistency(logits[i][~trusted[i]], pseudo[i]),
+                trusted[i][share.part],
+                consistency=self._consistency(logits[i][~trusted[i][share.part]], pseudo[i]),
                 ramp=ramp,
                 weight=options.consistency_weight,
                 supervised_floor=options.supervised_floor,
+                of=(int(trusted[i].sum()), int((~trusted[i]).sum())),
             )
             for i in (0, 1)
         ]
-        return losses[0], losses[1], {"kept_1": kept[0], "kept_2": kept[1]}
+        return losses[0], losses[1], {"kept_1": kept[0][share.part], "kept_2": kept[1][share.part]}
 
-    def _strata(self, label: Tensor) -> Tensor | None:
-        return None if self.options.filter_strata == "none" else (label > 0).flatten(1).any(dim=1)
+    def _strata(self, label: Tensor, share: Share) -> Tensor | None:
+        return None if self.options.filter_strata == "none" else share.gather((label > 0).flatten(1).any(dim=1))
 
     def _consistency(self, logits: Tensor, pseudo_label: Tensor | None) -> Tensor | None:
         if pseudo_label is None:
@@ -122,17 +126,25 @@ class AIDETrainer(TwoNetworkTrainer):
 
     @torch.no_grad()
     def _pseudo_label(
-        self, index: int, image: Tensor, logits: tuple[Tensor, Tensor], suspicious: Tensor
+        self, index: int, image: Tensor, logits: tuple[Tensor, Tensor], suspicious: Tensor, share: Share
     ) -> Tensor | None:
-        """Pseudo-labels (U, C, spatial...) that train network ``index`` (0 or 1) on the suspicious samples."""
+        """Pseudo-labels (U, C, spatial...) that train network ``index`` (0 or 1) on the suspicious samples here.
+
+        ``suspicious`` tells which they are in the whole batch, for all of which views are drawn.
+        """
         if not bool(suspicious.any()):
             return None
         options = self.options
         source = index if options.pseudo_label_source == "own" else 1 - index
         viewed = suspicious if options.view_samples == "suspicious" else torch.ones_like(suspicious)
+        here = torch.arange(len(viewed), device=viewed.device)[viewed]
+        here = ((here >= share.part.start) & (here < share.part.stop)).repeat(options.views)
+        drawn = self.random_views.draw(len(here))[here.cpu()]
+        suspicious, viewed = suspicious[share.part], viewed[share.part]
         samples = image[viewed]
+        if len(samples) == 0:
+            return None
         repeated = samples.repeat(options.views, *[1] * (image.ndim - 1))
-        drawn = self.random_views.draw(len(repeated))
         network = self.networks[source]
         network.train(options.view_statistics == "batch")
         predicted = self.forward(source + 1, drawn.apply(repeated))

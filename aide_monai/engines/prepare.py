@@ -9,6 +9,8 @@ import torch
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from aide_monai.distributed import Share, world_size
+
 Augmentation = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 """Augments a batch on the device: (image, [label, ...]) to the same, all (B, channels, spatial...)."""
 
@@ -47,6 +49,19 @@ def prepare_two_labels(
     return move(Keys.IMAGE, **kwargs), label_1, label_2, quality
 
 
+def augmented(augment: Augmentation, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    """Augment a batch; of many processes, each augments its share as one process would augment the whole.
+
+    For that an augmentation offers ``draw(samples)``, as ``RandomRotateFlip`` does; another one is called for the share
+    alone, and every process should seed it differently.
+    """
+    if world_size() == 1 or not hasattr(augment, "draw"):
+        return augment(image, labels)
+    share = Share.of(len(image))
+    drawn = augment.draw(share.total)[share.part]
+    return drawn.apply_to_batch(image, labels) if len(image) else (image, labels)
+
+
 class PrepareAugmented:
     """``prepare_batch`` for MONAI's ``SupervisedTrainer`` that augments the whole batch on the device.
 
@@ -66,5 +81,5 @@ class PrepareAugmented:
     ) -> tuple[Tensor, Tensor]:
         """Augmented image (B, M, spatial...) and label (B, 1, spatial...) on ``device``."""
         image, label, _, _ = prepare_two_labels(batch, device, non_blocking, **kwargs)
-        image, labels = self.augment(image, [label])
+        image, labels = augmented(self.augment, image, [label])
         return image, labels[0]

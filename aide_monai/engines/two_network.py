@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import Trainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
@@ -14,7 +15,9 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aide_monai.engines.prepare import Augmentation, prepare_two_labels
+from aide_monai import distributed
+from aide_monai.engines.prepare import Augmentation, augmented, prepare_two_labels
+from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, place
 
 
@@ -23,6 +26,9 @@ class TwoNetworkTrainer(Trainer):
 
     The pattern is that of MONAI's ``AdversarialTrainer``: networks, optimisers and scalers live in ``engine.state``
     and are part of ``engine.state_dict()``.
+
+    Started as several processes (see ``aide_monai.distributed``), each has its share of every batch, the gradients are
+    added up before the optimisers step, and after an epoch running statistics are averaged.
 
     Args:
         device: where training runs.
@@ -81,6 +87,8 @@ class TwoNetworkTrainer(Trainer):
         )
         self.augment = augment
         self.optim_set_to_none = optim_set_to_none
+        self._nothing: tuple[Any, ...] | None = None  # a batch without samples
+        self._no_logits: tuple[Tensor, Tensor]
         self.inferers = (inferer_1 or inferer, inferer_2 or inferer)
         scaled = amp == "fp16" and self.state.device.type == "cuda"
         self.state.network_1 = place(network_1, self.state.device, channels_last=channels_last)
@@ -92,6 +100,8 @@ class TwoNetworkTrainer(Trainer):
         self._state_dict_user_keys.extend(
             ["network_1", "network_2", "optimizer_1", "optimizer_2", "scaler_1", "scaler_2"]
         )
+        self.add_event_handler(Events.STARTED, self._begin_as_one)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch_as_one)
         # Handlers come last: they may look at the networks when they are attached.
         if train_handlers is not None:
             self._register_handlers(train_handlers)
@@ -129,10 +139,12 @@ class TwoNetworkTrainer(Trainer):
     @property
     def generators(self) -> dict[str, torch.Generator]:
         """The random generators that training draws from, by name; their states belong into a checkpoint."""
+        loader = self.data_loader
+        batches = getattr(loader, "batch_sampler", None) or loader
         found = {
             "augmentation": getattr(self.augment, "generator", None),
-            "loader": getattr(self.data_loader, "generator", None),
-            "sampler": getattr(getattr(self.data_loader, "sampler", None), "generator", None),
+            "loader": getattr(loader, "generator", None),
+            "sampler": getattr(getattr(batches, "sampler", None), "generator", None),
         }
         return {name: generator for name, generator in found.items() if generator is not None}
 
@@ -149,6 +161,9 @@ class TwoNetworkTrainer(Trainer):
             image: (B, M, spatial...) float.
             logits: of both networks, (B, C, spatial...) float32.
             labels: current labels of both networks, (B, 1, spatial...) integers.
+
+        Of several processes, each has a share of the batch, and its losses are parts that add up to those of the whole
+        batch: divide by the number of samples in ``distributed.Share.of(len(image)).total``. A share may be empty.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement compute_losses")
 
@@ -156,32 +171,25 @@ class TwoNetworkTrainer(Trainer):
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
         state = self.state
-        image, label_1, label_2, high_quality = self.prepare_batch(
-            batchdata, state.device, self.non_blocking, **self.to_kwargs
-        )
+        image, label_1, label_2, high_quality = self._prepare(batchdata)
         if self.augment is not None:
-            image, (label_1, label_2) = self.augment(image, [label_1, label_2])
+            image, (label_1, label_2) = augmented(self.augment, image, [label_1, label_2])
         for network in self.networks:
             network.train()
-        logits = (self.forward(1, image), self.forward(2, image))
+        logits = (self.forward(1, image), self.forward(2, image)) if len(image) else self._no_logits
+        self._no_logits = (logits[0][:0].detach(), logits[1][:0].detach())
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss_1, loss_2, extra = self.compute_losses(image, logits, (label_1, label_2))
         self.fire_event(IterationEvents.LOSS_COMPLETED)
 
-        for loss, optimizer, scaler in (
-            (loss_1, state.optimizer_1, state.scaler_1),
-            (loss_2, state.optimizer_2, state.scaler_2),
-        ):
-            optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
+        self._step((loss_1, loss_2))
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        loss_1, loss_2 = distributed.total(torch.stack([loss_1.detach(), loss_2.detach()]))
 
         state.output = {
-            Keys.LOSS: (loss_1 + loss_2).detach() / 2,
-            "loss_1": loss_1.detach(),
-            "loss_2": loss_2.detach(),
+            Keys.LOSS: (loss_1 + loss_2) / 2,
+            "loss_1": loss_1,
+            "loss_2": loss_2,
             "logits_1": logits[0].detach(),
             "logits_2": logits[1].detach(),
             "label_1": label_1,
@@ -191,3 +199,48 @@ class TwoNetworkTrainer(Trainer):
         }
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return state.output
+
+    def _prepare(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What ``prepare_batch`` returns; for an empty share of a short batch, the same without samples."""
+        if batchdata:
+            prepared = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+            self._nothing = tuple(None if part is None else part[:0] for part in prepared)
+            return prepared
+        if self._nothing is None:
+            raise InputError(
+                f"the batch has fewer samples than the {distributed.world_size()} processes; expected at least one for "
+                "each: raise batch_size, or start fewer processes"
+            )
+        return self._nothing
+
+    def _step(self, losses: tuple[Tensor, Tensor]) -> None:
+        """Backward and one optimiser step for each network."""
+        state = self.state
+        finish = []
+        for network, loss, optimizer, scaler in zip(
+            self.networks,
+            losses,
+            (state.optimizer_1, state.optimizer_2),
+            (state.scaler_1, state.scaler_2),
+            strict=True,
+        ):
+            optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+            if loss.requires_grad:  # not that of an empty share
+                scaler.scale(loss).backward()
+            finish.append((distributed.sum_gradients(network), optimizer, scaler))
+        # The gradients of network 1 travel while those of network 2 are computed.
+        for wait_for_gradients, optimizer, scaler in finish:
+            wait_for_gradients()
+            scaler.step(optimizer)
+            scaler.update()
+
+    def _begin_as_one(self, engine: Any) -> None:
+        """Every process starts from the weights of the main one."""
+        for network in self.networks:
+            distributed.copy_from_main(network)
+
+    def _end_epoch_as_one(self, engine: Any) -> None:
+        """What is predicted after an epoch must not depend on the process."""
+        for network in self.networks:
+            distributed.average_buffers(network)
+        distributed.require_same_weights(*self.networks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from aide_monai import distributed
 from aide_monai.data.atomic import remove_unfinished, require_writable, write_atomically
 from aide_monai.data.label_store import LabelStore
 from aide_monai.errors import InputError
@@ -63,7 +65,8 @@ class BestCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler; attach it after the one that sets the metric."""
-        remove_unfinished(self.path)
+        if distributed.is_main():
+            remove_unfinished(self.path)
         engine.add_event_handler(Events.COMPLETED if self.metric is None else Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
@@ -78,7 +81,7 @@ class BestCheckpoint:
             if state.best_metric_epoch != -1 and not (value > state.best_metric or math.isnan(state.best_metric)):
                 return
             state.best_metric, state.best_metric_epoch = value, state.epoch
-        save_atomically(self.network.state_dict(), self.path)
+        distributed.on_main(lambda: save_atomically(self.network.state_dict(), self.path))
 
 
 class RunCheckpoint:
@@ -86,7 +89,8 @@ class RunCheckpoint:
 
     That is the engine's ``state_dict``, its ``generators`` (if it has any), the global random states, metrics, best
     metric, schedulers, and the generation of the label store. A run that cannot be saved does not start: the folder is
-    tried before the first epoch.
+    tried before the first epoch. Of many processes the main one reads and writes the file; it holds the random states
+    of all.
 
     Args:
         path: checkpoint file.
@@ -111,49 +115,50 @@ class RunCheckpoint:
         self.store = store
         self.schedulers = dict(schedulers or {})
         self.resume = resume
-        if self.path.exists() and not resume:
+        if not resume and distributed.on_main(self.path.exists):
             raise InputError(f"{self.path} belongs to an earlier run; choose a new run folder or pass --resume")
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer and, when resuming, restore its state."""
         if self.resume:
-            remove_unfinished(self.path)
+            if distributed.is_main():
+                remove_unfinished(self.path)
             # Killed between the commit of the labels and the checkpoint, the epoch is repeated from its start.
-            generation = self._load(engine) if self.path.exists() else 0
+            generation = self._load(engine) if distributed.on_main(self.path.exists) else 0
             if self.store is not None:
                 self.store.resume_from(generation)
-        engine.add_event_handler(Events.STARTED, lambda _: require_writable(self.path))
+        engine.add_event_handler(Events.STARTED, lambda _: distributed.on_main(lambda: require_writable(self.path)))
         # What an iterator draws when it is exhausted would come before the next epoch, but after the checkpoint.
         engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.set_data(engine.state.dataloader))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _save(self, engine: Any) -> None:
         state = engine.state
-        numpy_name, numpy_keys, *numpy_rest = np.random.get_state()  # noqa: NPY002
-        save_atomically(
-            {
-                "engine": engine.state_dict(),
-                "best": (float(state.best_metric), int(state.best_metric_epoch)),
-                # one that is not computed in every epoch stays in the log until it is computed again
-                "metrics": {
-                    name: float(value) if isinstance(value, float) else value  # not numpy's own floats
-                    for name, value in state.metrics.items()
-                    if isinstance(value, (int, float))
-                },
-                "generation": None if self.store is None else self.store.generation,
-                "generators": {name: generator.get_state() for name, generator in _generators(engine).items()},
-                "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
-                "torch": torch.get_rng_state(),
-                "numpy": (numpy_name, torch.from_numpy(np.asarray(numpy_keys, dtype=np.int64)), *numpy_rest),
-                "python": random.getstate(),
+        randoms = distributed.gather(_random_state(state.device))
+        content = {
+            "engine": engine.state_dict(),
+            "best": (float(state.best_metric), int(state.best_metric_epoch)),
+            # one that is not computed in every epoch stays in the log until it is computed again
+            "metrics": {
+                name: float(value) if isinstance(value, float) else value  # not numpy's own floats
+                for name, value in state.metrics.items()
+                if isinstance(value, (int, float))
             },
-            self.path,
-        )
+            "generation": None if self.store is None else self.store.generation,
+            "generators": {name: generator.get_state() for name, generator in _generators(engine).items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            **randoms[0],
+            "other_processes": randoms[1:],
+        }
+        distributed.on_main(lambda: save_atomically(content, self.path))
 
     def _load(self, engine: Any) -> int:
         """Restore all state but the labels, and return their generation."""
         try:
-            saved = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+            content = distributed.on_main(lambda: torch.from_numpy(np.fromfile(self.path, dtype=np.uint8)))
+            saved = torch.load(
+                io.BytesIO(content.numpy().tobytes()), map_location=engine.state.device, weights_only=True
+            )
             engine.load_state_dict(saved["engine"])
             engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
             engine.state.metrics.update(saved.get("metrics", {}))
@@ -161,10 +166,9 @@ class RunCheckpoint:
                 generator.set_state(saved["generators"][name].cpu())
             for name, scheduler in self.schedulers.items():
                 scheduler.load_state_dict(saved["schedulers"][name])
-            torch.set_rng_state(saved["torch"].cpu())
-            name, keys, *rest = saved["numpy"]
-            np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-            random.setstate(saved["python"])
+            randoms = [saved, *saved.get("other_processes", [])]
+            if distributed.rank() < len(randoms):  # with more processes than before, the new ones stay as seeded
+                _set_random_state(randoms[distributed.rank()], engine.state.device)
             generation = saved["generation"]
             if self.store is None:
                 return 0
@@ -175,6 +179,26 @@ class RunCheckpoint:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.path}: cannot resume from this checkpoint ({reason}); start a new run") from error
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """The global random states of this process."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "python": random.getstate(),
+    }
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(state["python"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def _generators(engine: Any) -> dict[str, torch.Generator]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from aide_monai import distributed
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,9 +53,11 @@ class CollapseWarning:
 
     def _log(self, engine: Any) -> None:
         metrics = engine.state.metrics
-        metrics["kept_empty"] = self._empty / max(self._kept, 1)
+        counts = torch.tensor([self._kept, self._empty, self._high_quality])
+        kept, empty, high_quality = distributed.total(counts).tolist()
+        metrics["kept_empty"] = empty / max(kept, 1)
         if self._quality_known:
-            metrics["kept_high_quality"] = self._high_quality / max(self._kept, 1)
+            metrics["kept_high_quality"] = high_quality / max(kept, 1)
         self._reset()
         ratio = metrics.get("foreground_ratio")
         if ratio is None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from aide_monai.algorithm import unit_dice
+from aide_monai import distributed
+from aide_monai.algorithm import confusion, mean_dice
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class Disagreement:
 
     def _add(self, engine: Any) -> None:
         first, second = engine.state.output["logits_1"], engine.state.output["logits_2"]
-        dice = unit_dice(first.argmax(dim=1), second.argmax(dim=1), num_classes=first.shape[1], unit="case")
-        self._total += 1 - float(dice)
+        counts = confusion(first.argmax(dim=1), second.argmax(dim=1), num_classes=first.shape[1]).sum(dim=0)
+        self._total += 1 - float(mean_dice(distributed.total(counts)[None]))
         self._batches += 1
 
     def _log(self, engine: Any) -> None:

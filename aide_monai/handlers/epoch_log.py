@@ -10,12 +10,15 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from aide_monai import distributed
 from aide_monai.data.atomic import remove_unfinished, write_atomically
 from aide_monai.errors import InputError
 
 
 class EpochLog:
     """Writes the mean losses and all metrics of each epoch to a CSV file. Attach it after what it should record.
+
+    Of many processes the main one writes, and losses are averaged over all.
 
     Args:
         path: CSV file; created with its folder. An existing file is continued, and its lines of later epochs than the
@@ -43,7 +46,8 @@ class EpochLog:
     def attach(self, engine: Engine) -> None:
         """Register the log with an engine whose output has "loss" entries."""
         self._engine = engine
-        remove_unfinished(self.path)
+        if distributed.is_main():
+            remove_unfinished(self.path)
         engine.add_event_handler(Events.STARTED, self._continue)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
@@ -53,7 +57,10 @@ class EpochLog:
         self._sums, self._batches = {}, 0
 
     def _read(self, epoch: int) -> list[dict[str, Any]]:
-        """The lines of the file up to ``epoch``."""
+        """The lines of the file up to ``epoch``, as the main process finds them."""
+        return distributed.on_main(lambda: self._read_file(epoch))
+
+    def _read_file(self, epoch: int) -> list[dict[str, Any]]:
         if epoch == 0 or not self.path.exists():
             return []
         try:
@@ -79,7 +86,7 @@ class EpochLog:
     def _write(self, engine: Any) -> None:
         state = engine.state
         row: dict[str, Any] = {"epoch": state.epoch, "iteration": state.iteration}
-        row |= {key: float(total) / self._batches for key, total in self._sums.items()}
+        row |= {key: self._mean(total) for key, total in self._sums.items()}
         if hasattr(state, "consistency"):
             row["consistency"] = state.consistency
         metrics = {key: value for key, value in state.metrics.items() if isinstance(value, (int, float))}
@@ -90,8 +97,12 @@ class EpochLog:
         writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.path, lambda file: file.write(text.getvalue().encode()))
+        distributed.on_main(lambda: write_atomically(self.path, lambda file: file.write(text.getvalue().encode())))
         self._rows = rows
+
+    def _mean(self, total: Tensor) -> float:
+        everywhere = distributed.total(total) / distributed.world_size() if distributed.world_size() > 1 else total
+        return float(everywhere) / self._batches
 
 
 def _number(text: str) -> int | float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from ignite.engine import Engine, Events
 from scipy import ndimage
 from torch import Tensor
 
+from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice, worst_units
 from aide_monai.data.label_store import LabelStore
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.options import AIDEOptions
 
-logger = logging.getLogger(__name__)
+Predictions = dict[tuple[int, int], Tensor]
+"""By network (0 or 1) and number of the case."""
 
 
 class GlobalLabelCorrection:
@@ -25,7 +27,8 @@ class GlobalLabelCorrection:
     After every epoch both networks predict the whole training set in eval mode. ``engine.state.metrics["dsc_train"]``
     becomes the mean Dice between predictions and labels. When the update criterion holds, the units with the smallest
     Dice are replaced: network 1's prediction becomes network 2's label and the other way round; the change is
-    committed to the store. High-quality cases never change.
+    committed to the store. High-quality cases never change. Of many processes each predicts a share of the cases; all
+    decide alike and replace the same labels.
 
     The handler also records, for those who watch for a collapse, ``engine.state.metrics["foreground_ratio"]``
     (predicted over labelled foreground voxels) and ``engine.state.metrics["corrected"]`` (units replaced).
@@ -53,12 +56,16 @@ class GlobalLabelCorrection:
 
     def __call__(self, engine: Any) -> None:
         """Predict, rank, and correct if it is due."""
-        predictions, dice = self._predict_all(engine)
-        labels = [self.dataset.labels(number)[f"label_{i + 1}"] for i in (0, 1) for number in range(len(dice[i]))]
+        mine = range(distributed.rank(), len(self.dataset.cases), distributed.world_size())
+        predictions = self._predict(engine, mine)
+        found: dict[tuple[int, int], Any] = {}
+        for part in distributed.gather({key: self._score(key, value) for key, value in predictions.items()}):
+            found |= part
+        keys = [[(i, number) for number in range(len(self.dataset.cases))] for i in (0, 1)]
         epoch, metrics = engine.state.epoch, engine.state.metrics
-        metrics["dsc_train"] = float(np.mean([torch.cat(values).mean() for values in dice]))
-        predicted = sum(int((prediction > 0).sum()) for both in predictions for prediction in both)
-        metrics["foreground_ratio"] = predicted / max(sum(int((label > 0).sum()) for label in labels), 1)
+        metrics["dsc_train"] = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in keys]))
+        labelled = sum(int((self.dataset.labels(n)[f"label_{i + 1}"] > 0).sum()) for both in keys for i, n in both)
+        metrics["foreground_ratio"] = sum(found[key][2] for both in keys for key in both) / max(labelled, 1)
         metrics["corrected"] = 0
         options = self.options
         due = correction_due(
@@ -68,39 +75,36 @@ class GlobalLabelCorrection:
             start=options.correction_start,
         )
         if due:
-            metrics["corrected"] = self._correct(epoch, predictions, self._ranking(predictions, dice))
+            metrics["corrected"] = self._correct(epoch, predictions, {key: found[key][1] for key in found})
             self.store.commit(epoch)
 
     @torch.no_grad()
-    def _predict_all(self, engine: Any) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """By network and case: predictions (S, H, W) uint8, and their Dice with the label that network trains on."""
-        predictions: list[list[Tensor]] = [[], []]
-        dice: list[list[Tensor]] = [[], []]
+    def _predict(self, engine: Any, numbers: Iterable[int]) -> Predictions:
+        """Predictions (S, H, W) uint8 of both networks for some cases."""
+        predictions: Predictions = {}
         modes = [network.training for network in engine.networks]
         for network in engine.networks:
             network.eval()
-        for number in range(len(self.dataset.cases)):
+        for number in numbers:
             chunks = self.dataset.slices(number).split(self.batch_size)
             for i in (0, 1):
                 logits = [engine.forward(i + 1, chunk.to(engine.state.device)) for chunk in chunks]
                 self._num_classes = logits[0].shape[1]
                 prediction = torch.cat([chunk.argmax(dim=1) for chunk in logits]).to("cpu", torch.uint8)
-                predictions[i].append(self._postprocess(prediction))
-                label = self.dataset.labels(number)[f"label_{i + 1}"]
-                dice[i].append(self._dice(predictions[i][-1], label))
+                predictions[i, number] = self._postprocess(prediction)
         for network, mode in zip(engine.networks, modes, strict=True):
             network.train(mode)
-        return predictions, dice
+        return predictions
 
-    def _ranking(self, predictions: list[list[Tensor]], dice: list[list[Tensor]]) -> list[list[Tensor]]:
-        """Dice that ranks the units; differs from ``dice`` only for the released code's index slip."""
-        if self.options.ranking_reference == "own":
-            return dice
-        ranking: list[list[Tensor]] = [[], []]
-        for number, (case, axis) in enumerate(zip(self.dataset.cases, self.dataset.axes, strict=True)):
-            for i, reference in enumerate((self.store.initial(case), self.store.label(1, case))):
-                ranking[i].append(self._dice(predictions[i][number], reference.movedim(axis, 0)))
-        return ranking
+    def _score(self, key: tuple[int, int], prediction: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Dice of each unit with the label that the network trains on, that which ranks it, and foreground voxels."""
+        i, number = key
+        dice = ranking = self._dice(prediction, self.dataset.labels(number)[f"label_{i + 1}"])
+        if self.options.ranking_reference == "released":
+            case, axis = self.dataset.cases[number], self.dataset.axes[number]
+            reference = self.store.initial(case) if i == 0 else self.store.label(1, case)
+            ranking = self._dice(prediction, reference.movedim(axis, 0))
+        return dice, ranking, int((prediction > 0).sum())
 
     def _dice(self, prediction: Tensor, label: Tensor) -> Tensor:
         return unit_dice(prediction, label, num_classes=self._num_classes, unit=self.options.unit)
@@ -116,7 +120,7 @@ class GlobalLabelCorrection:
                 kept[torch.from_numpy(components == largest)] = index
         return kept
 
-    def _correct(self, epoch: int, predictions: list[list[Tensor]], dice: list[list[Tensor]]) -> int:
+    def _correct(self, epoch: int, predictions: Predictions, dice: dict[tuple[int, int], Tensor]) -> int:
         """Replace the worst units and return how many were replaced."""
         numbers = [
             number
@@ -125,25 +129,36 @@ class GlobalLabelCorrection:
         ]
         if not numbers:
             return 0
-        units = [(number, position) for number in numbers for position in range(len(dice[0][number]))]
-        corrected = 0
+        units = [(number, position) for number in numbers for position in range(len(dice[0, number]))]
+        chosen = []
         for i in (0, 1):
-            values = torch.cat([dice[i][number] for number in numbers])
+            values = torch.cat([dice[i, number] for number in numbers])
             for unit in worst_units(values, self.options.update_ratio).tolist():
                 number, position = units[unit]
-                if self.dataset.high_quality[number]:
-                    continue
-                self._replace(epoch, 2 - i, number, position, predictions[i][number], float(values[unit]))
-                corrected += 1
-        return corrected
+                if not self.dataset.high_quality[number]:
+                    chosen.append((i, number, position, float(values[unit])))
+        new: dict[tuple[int, int, int], Tensor] = {}
+        for part in distributed.gather(
+            {
+                (i, number, position): self._unit(predictions[i, number], position)
+                for i, number, position, _ in chosen
+                if (i, number) in predictions
+            }
+        ):
+            new |= part
+        for i, number, position, value in chosen:
+            self._replace(epoch, 2 - i, number, position, new[i, number, position], value)
+        return len(chosen)
 
-    def _replace(
-        self, epoch: int, network: int, number: int, position: int, prediction: Tensor, dice_before: float
-    ) -> None:
+    def _unit(self, prediction: Tensor, position: int) -> Tensor:
+        return prediction if self.options.unit == "case" else prediction[position].clone()
+
+    def _replace(self, epoch: int, network: int, number: int, position: int, label: Tensor, dice_before: float) -> None:
         axis = self.dataset.axes[number]
         case = self.dataset.cases[number]
+        index = None
         if self.options.unit == "case":
-            label, index = prediction.movedim(0, axis), None
+            label = label.movedim(0, axis)
         else:
-            label, index = prediction[position], (axis, position)
+            index = (axis, position)
         self.store.replace(network, case, label, epoch=epoch, dice_before=dice_before, index=index)

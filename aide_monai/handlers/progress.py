@@ -7,6 +7,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aide_monai import distributed
+
 
 class TrainingProgress:
     """Shows epoch, steps done, time left and a metric on the terminal. Attach it last.
@@ -30,7 +32,9 @@ class TrainingProgress:
         self._task = self._bar.add_task(name, total=None)
 
     def attach(self, engine: Engine) -> None:
-        """Register the bar with an engine."""
+        """Register the bar with an engine; of many processes the main one shows it."""
+        if not distributed.is_main():
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         for event in (Events.COMPLETED, Events.EXCEPTION_RAISED):

@@ -55,6 +55,15 @@ class RotateFlip:
         """
         return _resample(view, self._inverse_matrix(view), mode, "border")
 
+    def __getitem__(self, index: slice | Tensor) -> RotateFlip:
+        """Those of some samples."""
+        return RotateFlip(angle=self.angle[index], flip=self.flip[index], flip_axis=self.flip_axis)
+
+    def apply_to_batch(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Rotate and flip images (N, C, spatial...) and their labels (N, 1, spatial...) alike, see the class below."""
+        turned = [self.apply(label, mode="nearest") for label in labels]
+        return self.apply(image), turned
+
     def visible(self, like: Tensor) -> Tensor:
         """Pixels of the original image that lie inside the view's field of view.
 
@@ -128,9 +137,7 @@ class RandomRotateFlip:
         Returns:
             The image and the labels, same shapes and dtypes.
         """
-        drawn = self.draw(len(image))
-        turned = [drawn.apply(label, mode="nearest") for label in labels]
-        return drawn.apply(image), turned
+        return self.draw(len(image)).apply_to_batch(image, labels)
 
 
 def _grid(like: Tensor, matrix: Tensor) -> Tensor:

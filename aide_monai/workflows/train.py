@@ -15,6 +15,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from aide_monai import distributed
 from aide_monai.data import LabelStore, SliceDataset, slice_loader
 from aide_monai.engines import AIDEOptions, AIDETrainer, PrepareAugmented
 from aide_monai.handlers import (
@@ -141,7 +142,7 @@ def train_aide(
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> tuple[MeanNetwork, LabelStore, list[dict[str, Any]]]:
-    """Train two networks with AIDE.
+    """Train two networks with AIDE, in as many processes as have been started together.
 
     Args:
         volumes: preprocessed volumes with "image", "label", "case" and "quality".
@@ -205,7 +206,8 @@ def train_aide(
         ],
     )
     trainer.run()
-    load_weights(mean, weights)
+    distributed.on_main(lambda: load_weights(mean, weights) and None)
+    distributed.copy_from_main(mean)
     return mean, store, log.rows
 
 
