@@ -137,6 +137,13 @@ def consistency_ramp(epoch: int, warmup_epochs: int) -> float:
     return min(((epoch - 1) / warmup_epochs) ** 2, 1.0)
 
 
+def forget_rate(epoch: int, warmup_epochs: int, maximum: float) -> float:
+    """Share of a batch that co-teaching drops in an epoch (1-based): rises linearly from 0 over the warm-up."""
+    if warmup_epochs == 0:
+        return maximum
+    return maximum * min((epoch - 1) / warmup_epochs, 1.0)
+
+
 def correction_due(epoch: int, *, warmup_epochs: int, interval: int = 10, start: int = 1) -> bool:
     """Update criterion after an epoch (1-based): in the warm-up, then every ``interval`` epochs, from ``start`` on."""
     return epoch >= start and (epoch <= warmup_epochs or epoch % interval == 0)

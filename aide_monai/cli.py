@@ -276,9 +276,9 @@ def evaluate(
 
 def _compare(first: str, second: str, out: Path | None) -> None:
     from aide_monai.reports.tables import comparison_markdown, comparison_rich
-    from aide_monai.workflows.compare import compare, read_method
+    from aide_monai.workflows.paired_tests import paired_tests, read_method
 
-    comparison = compare(read_method(first), read_method(second))
+    comparison = paired_tests(read_method(first), read_method(second))
     console.print(comparison_rich(comparison, title=f"A: {first}\nB: {second}"))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

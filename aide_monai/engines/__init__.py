@@ -1,8 +1,18 @@
-"""Training engines with two networks."""
+"""Training engines: AIDE, and the rivals that it is compared with."""
 
 from aide_monai.engines.aide import AIDETrainer
+from aide_monai.engines.co_teaching import CoTeachingTrainer
 from aide_monai.engines.prepare import PrepareAugmented, prepare_two_labels
+from aide_monai.engines.pseudo_label import PseudoLabelTrainer
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.options import AIDEOptions
 
-__all__ = ["AIDEOptions", "AIDETrainer", "PrepareAugmented", "TwoNetworkTrainer", "prepare_two_labels"]
+__all__ = [
+    "AIDEOptions",
+    "AIDETrainer",
+    "CoTeachingTrainer",
+    "PrepareAugmented",
+    "PseudoLabelTrainer",
+    "TwoNetworkTrainer",
+    "prepare_two_labels",
+]

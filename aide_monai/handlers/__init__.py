@@ -8,6 +8,7 @@ from aide_monai.handlers.disagreement import Disagreement
 from aide_monai.handlers.epoch_log import EpochLog
 from aide_monai.handlers.label_correction import GlobalLabelCorrection
 from aide_monai.handlers.label_quality import LabelQuality
+from aide_monai.handlers.memorisation import Memorisation
 from aide_monai.handlers.metrics import (
     AverageSymmetricSurfaceDistance,
     MaximumSymmetricSurfaceDistance,
@@ -29,6 +30,7 @@ __all__ = [
     "LabelQuality",
     "MaximumSymmetricSurfaceDistance",
     "MeanSegmentationMetrics",
+    "Memorisation",
     "QUBIQScore",
     "RelativeVolumeDifference",
     "RunCheckpoint",

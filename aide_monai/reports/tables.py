@@ -143,12 +143,12 @@ def rich_table(
 
 
 def comparison_markdown(comparison: Sequence[Mapping[str, Any]]) -> str:
-    """A comparison, see ``workflows.compare``, as a Markdown table."""
+    """A comparison, see ``workflows.paired_tests``, as a Markdown table."""
     return _markdown(*_comparison_cells(comparison), _comparison_notes(comparison))
 
 
 def comparison_rich(comparison: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """A comparison, see ``workflows.compare``, as a table for the terminal."""
+    """A comparison, see ``workflows.paired_tests``, as a table for the terminal."""
     return _rich(*_comparison_cells(comparison), _comparison_notes(comparison), title)
 
 

@@ -1,7 +1,8 @@
 """Transforms: intensity and label preparation as MONAI dictionary transforms, and batched rotation and flip."""
 
 from aide_monai.transforms.intensity import NormalizeSlicesd
+from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 
-__all__ = ["AsClassIndicesd", "NormalizeSlicesd", "RandomRotateFlip", "RotateFlip"]
+__all__ = ["AsClassIndicesd", "NormalizeSlicesd", "RandLabelNoised", "RandomRotateFlip", "RotateFlip"]

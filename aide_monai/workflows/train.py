@@ -1,4 +1,4 @@
-"""Training with one budget for every method: plain supervised training, and AIDE."""
+"""Training with one budget for every method: plain supervised training, pseudo-label, co-teaching, and AIDE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from aide_monai import distributed
 from aide_monai.data import LabelStore, SliceDataset, slice_loader
-from aide_monai.engines import AIDEOptions, AIDETrainer, PrepareAugmented
+from aide_monai.engines import AIDEOptions, AIDETrainer, CoTeachingTrainer, PrepareAugmented, PseudoLabelTrainer
 from aide_monai.handlers import (
     BestCheckpoint,
     CollapseWarning,
@@ -25,6 +25,7 @@ from aide_monai.handlers import (
     EpochLog,
     GlobalLabelCorrection,
     LabelQuality,
+    Memorisation,
     RunCheckpoint,
     load_weights,
 )
@@ -85,6 +86,7 @@ def train_supervised(
     num_classes: int,
     axis: int,
     run_dir: Path,
+    clean: Mapping[str, Tensor] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train one network on the labels as they are (MONAI's ``SupervisedTrainer``).
@@ -95,39 +97,157 @@ def train_supervised(
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv`` and ``models/model.pt``.
+        clean: as in ``train_aide``.
         on_step: called after every optimiser step.
 
     Returns:
         The network with the weights of the last epoch, and the rows of ``epochs.csv``.
     """
     dataset = SliceDataset(volumes, axis=axis)
-    network = build_network(settings, in_channels=_channels(dataset), num_classes=num_classes, seed=settings.seed + 1)
-    place(network, settings.device, channels_last=True)
+    network = _network(dataset, settings, num_classes, 1)
     optimizer = _adam(network, settings)
-    augment = RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
-    loss = PerSampleDiceCELoss()
     log = EpochLog(run_dir / "epochs.csv")
-    handlers = [
-        LrScheduleHandler(_decay(optimizer, settings), print_lr=False),
-        log,
-        BestCheckpoint(run_dir / "models" / "model.pt", network, metric=None),
-    ]
-
     trainer = SupervisedTrainer(
         device=settings.device,
         max_epochs=settings.epochs,
         train_data_loader=_loader(dataset, settings),
         network=network,
         optimizer=optimizer,
-        inferer=AutocastInferer(settings.amp, channels_last=True),
-        loss_function=lambda logits, label: loss(logits, label).mean(),
-        prepare_batch=PrepareAugmented(augment),
-        train_handlers=[*_step_callback(on_step), *handlers],
-        decollate=False,
-        optim_set_to_none=True,
+        train_handlers=[
+            *_step_callback(on_step),
+            LrScheduleHandler(_decay(optimizer, settings), print_lr=False),
+            *_memorisation(dataset, clean, num_classes),
+            log,
+            BestCheckpoint(run_dir / "models" / "model.pt", network, metric=None),
+        ],
+        **_supervision(settings),
     )
     trainer.run()
     return network, log.rows
+
+
+def train_pseudo_label(
+    volumes: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    *,
+    start: int,
+    interval: int,
+    num_classes: int,
+    axis: int,
+    run_dir: Path,
+    clean: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> tuple[nn.Module, LabelStore, list[dict[str, Any]]]:
+    """Train one network that replaces the low-quality labels by its own predictions (``PseudoLabelTrainer``).
+
+    Args:
+        volumes: as in ``train_aide``.
+        settings: budget and recipe.
+        start: first epoch after which labels are replaced.
+        interval: from then on after every epoch that is a multiple of this.
+        num_classes: C, background included.
+        axis: slice axis of the volumes.
+        run_dir: gets ``epochs.csv``, ``labels/`` and ``models/model.pt`` (last epoch).
+        clean: as in ``train_aide``.
+        on_step: called after every optimiser step.
+
+    Returns:
+        The network with the weights of the last epoch, the label store, and the rows of ``epochs.csv``.
+    """
+    store = LabelStore.from_volumes(volumes, folder=run_dir / "labels")
+    dataset = SliceDataset(volumes, store=store, axis=axis)
+    network = _network(dataset, settings, num_classes, 1)
+    optimizer = _adam(network, settings)
+    log = EpochLog(run_dir / "epochs.csv")
+    trainer = PseudoLabelTrainer(
+        settings.device,
+        settings.epochs,
+        _loader(dataset, settings),
+        network,
+        dataset=dataset,
+        start=start,
+        interval=interval,
+        optimizer=optimizer,
+        train_handlers=[
+            *_step_callback(on_step),
+            LrScheduleHandler(_decay(optimizer, settings), print_lr=False),
+            *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
+            *_memorisation(dataset, clean, num_classes),
+            log,
+            BestCheckpoint(run_dir / "models" / "model.pt", network, metric=None),
+        ],
+        **_supervision(settings),
+    )
+    trainer.run()
+    return network, store, log.rows
+
+
+def train_co_teaching(
+    volumes: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    *,
+    max_forget_rate: float,
+    warmup_epochs: int,
+    num_classes: int,
+    axis: int,
+    run_dir: Path,
+    clean: Mapping[str, Tensor] | None = None,
+    resume: bool = False,
+    on_step: Callable[[], None] | None = None,
+) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+    """Train two networks on each other's small-loss samples (``CoTeachingTrainer``); labels stay as given.
+
+    Args:
+        volumes: preprocessed volumes with "image" and "label".
+        settings: budget and recipe.
+        max_forget_rate: share of a batch that is dropped after the warm-up.
+        warmup_epochs: epochs until then.
+        num_classes: C, background included.
+        axis: slice axis of the volumes.
+        run_dir: gets ``epochs.csv``, ``checkpoint.pt`` and ``models/model.pt`` (last epoch).
+        clean: as in ``train_aide``.
+        resume: continue the run in ``run_dir`` after its last finished epoch.
+        on_step: called after every optimiser step.
+
+    Returns:
+        Both networks with the weights of the last epoch, and the rows of ``epochs.csv``.
+
+    Raises:
+        InputError: if ``run_dir`` holds a run and ``resume`` is off.
+    """
+    dataset = SliceDataset(volumes, axis=axis)
+    networks = [_network(dataset, settings, num_classes, i) for i in (1, 2)]
+    mean = MeanNetwork(*networks)
+    optimizers = [_adam(network, settings) for network in networks]
+    schedulers = [_decay(optimizer, settings) for optimizer in optimizers]
+    log = EpochLog(run_dir / "epochs.csv")
+    weights = run_dir / "models" / "model.pt"
+    trainer = CoTeachingTrainer(
+        settings.device,
+        settings.epochs,
+        _loader(dataset, settings),
+        networks[0],
+        optimizers[0],
+        networks[1],
+        optimizers[1],
+        max_forget_rate=max_forget_rate,
+        warmup_epochs=warmup_epochs,
+        augment=_augmentation(settings),
+        amp=settings.amp,
+        channels_last=True,
+        train_handlers=[
+            *_step_callback(on_step),
+            *(LrScheduleHandler(scheduler, print_lr=False) for scheduler in schedulers),
+            Disagreement(),
+            *_memorisation(dataset, clean, num_classes),
+            log,
+            BestCheckpoint(weights, mean, metric=None),
+            _checkpoint(run_dir, schedulers, resume=resume),
+        ],
+    )
+    trainer.run()
+    load_weights(mean, weights)
+    return mean, log.rows
 
 
 def train_aide(
@@ -152,7 +272,8 @@ def train_aide(
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``labels/``, ``checkpoint.pt`` and ``models/model.pt`` (best mean Dice with the
             training labels).
-        clean: case to clean label (X, Y, Z), to log the quality of the current labels; nothing trains on it.
+        clean: case to clean label (X, Y, Z), to log the quality of the current labels and what the network has
+            memorised; nothing trains on it.
         resume: continue the run in ``run_dir`` after its last finished epoch.
         on_step: called after every optimiser step.
 
@@ -164,12 +285,7 @@ def train_aide(
     """
     store = LabelStore.from_volumes(volumes, folder=run_dir / "labels", resume=resume)
     dataset = SliceDataset(volumes, store=store, axis=axis)
-    networks = [
-        build_network(settings, in_channels=_channels(dataset), num_classes=num_classes, seed=settings.seed + i)
-        for i in (1, 2)
-    ]
-    for network in networks:
-        network.to(settings.device)
+    networks = [_network(dataset, settings, num_classes, i) for i in (1, 2)]
     mean = MeanNetwork(*networks)
     optimizers = [_adam(network, settings) for network in networks]
     schedulers = [_decay(optimizer, settings) for optimizer in optimizers]
@@ -185,7 +301,7 @@ def train_aide(
         optimizers[1],
         options=options,
         seed=settings.seed + 2,
-        augment=RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed),
+        augment=_augmentation(settings),
         amp=settings.amp,
         channels_last=True,
         train_handlers=[
@@ -195,14 +311,10 @@ def train_aide(
             Disagreement(),
             CollapseWarning(),
             *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
+            *_memorisation(dataset, clean, num_classes),
             log,
             BestCheckpoint(weights, mean),
-            RunCheckpoint(
-                run_dir / "checkpoint.pt",
-                store=store,
-                schedulers={"scheduler_1": schedulers[0], "scheduler_2": schedulers[1]},
-                resume=resume,
-            ),
+            _checkpoint(run_dir, schedulers, store=store, resume=resume),
         ],
     )
     trainer.run()
@@ -220,8 +332,38 @@ def _loader(dataset: SliceDataset, settings: TrainingSettings) -> DataLoader:
     return slice_loader(dataset, batch_size=settings.batch_size, steps=settings.steps_per_epoch, seed=settings.seed)
 
 
-def _channels(dataset: SliceDataset) -> int:
-    return int(dataset[0]["image"].shape[0])
+def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int, number: int) -> nn.Module:
+    """Network 1 or 2 of a run, where it trains."""
+    channels = int(dataset[0]["image"].shape[0])
+    network = build_network(settings, in_channels=channels, num_classes=num_classes, seed=settings.seed + number)
+    return place(network, settings.device, channels_last=True)
+
+
+def _augmentation(settings: TrainingSettings) -> RandomRotateFlip:
+    return RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
+
+
+def _supervision(settings: TrainingSettings) -> dict[str, Any]:
+    """What the engines of one network share."""
+    loss = PerSampleDiceCELoss()
+    return {
+        "inferer": AutocastInferer(settings.amp, channels_last=True),
+        "loss_function": lambda logits, label: loss(logits, label).mean(),
+        "prepare_batch": PrepareAugmented(_augmentation(settings)),
+        "decollate": False,
+        "optim_set_to_none": True,
+    }
+
+
+def _checkpoint(
+    run_dir: Path, schedulers: Sequence[Any], *, store: LabelStore | None = None, resume: bool
+) -> RunCheckpoint:
+    named = {f"scheduler_{number}": scheduler for number, scheduler in enumerate(schedulers, start=1)}
+    return RunCheckpoint(run_dir / "checkpoint.pt", store=store, schedulers=named, resume=resume)
+
+
+def _memorisation(dataset: SliceDataset, clean: Mapping[str, Tensor] | None, num_classes: int) -> list[Memorisation]:
+    return [Memorisation(dataset, clean, num_classes=num_classes)] if clean else []
 
 
 def _adam(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from aide_monai.reports.tables import METRICS, read_csv
 _Key = tuple[str, str]
 
 
-def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def paired_tests(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Paired two-sided tests of every metric and label, over the cases that both methods have.
 
     Args:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import comparison_markdown, write_csv
-from aide_monai.workflows.compare import compare, read_method
+from aide_monai.workflows.paired_tests import paired_tests, read_method
 
 
 def rows(dsc: list[float], *, method: str = "A", network: str = "single", **changed: Any) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def rows(dsc: list[float], *, method: str = "A", network: str = "single", **chan
 
 def test_the_tests_are_scipys() -> None:
     first, second = [0.9, 0.8, 0.7, 0.95], [0.8, 0.75, 0.71, 0.6]
-    entry = compare(rows(first), rows(second)[::-1])[0]  # the order of the rows does not matter
+    entry = paired_tests(rows(first), rows(second)[::-1])[0]  # the order of the rows does not matter
     assert (entry["metric"], entry["n"], entry["n_infinite"]) == ("dsc", 4, 0)
     assert entry["difference"] == pytest.approx(0.4900 / 4)
     assert entry["p_t"] == pytest.approx(stats.ttest_rel(first, second).pvalue)
@@ -35,14 +35,14 @@ def test_the_tests_are_scipys() -> None:
 
 
 def test_equal_columns_do_not_differ() -> None:
-    ravd = compare(rows([0.5, 0.6]), rows([0.5, 0.7]))[1]
+    ravd = paired_tests(rows([0.5, 0.6]), rows([0.5, 0.7]))[1]
     assert (ravd["metric"], ravd["difference"], ravd["p_t"], ravd["p_wilcoxon"]) == ("ravd", 0.0, 1.0, 1.0)
 
 
 def test_infinite_pairs_are_left_out_and_said() -> None:
     first, second = rows([0.5, 0.6, 0.7]), rows([0.4, 0.6, 0.8])
     second[1]["assd"] = math.inf
-    comparison = compare(first, second)
+    comparison = paired_tests(first, second)
     assd = next(entry for entry in comparison if entry["metric"] == "assd")
     assert (assd["n"], assd["n_infinite"]) == (2, 1)
     assert "2*" in comparison_markdown(comparison)
@@ -50,19 +50,19 @@ def test_infinite_pairs_are_left_out_and_said() -> None:
 
 
 def test_one_pair_is_no_test() -> None:
-    entry = compare(rows([0.5]), rows([0.6]))[0]
+    entry = paired_tests(rows([0.5]), rows([0.6]))[0]
     assert entry["n"] == 1
     assert math.isnan(entry["p_t"])
 
 
 def test_other_cases_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r'(?s)same cases.*case "c2", liver: only in A'):
-        compare(rows([0.5, 0.6, 0.7]), rows([0.5, 0.6]))
+        paired_tests(rows([0.5, 0.6, 0.7]), rows([0.5, 0.6]))
 
 
 def test_doubled_rows_are_refused() -> None:
     with pytest.raises(InputError, match="found 4 rows for 2 cases and labels"):
-        compare(rows([0.5, 0.6]) * 2, rows([0.5, 0.6]))
+        paired_tests(rows([0.5, 0.6]) * 2, rows([0.5, 0.6]))
 
 
 def test_a_method_is_chosen_by_name(tmp_path: Path) -> None:

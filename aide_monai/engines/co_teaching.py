@@ -1,0 +1,76 @@
+"""The co-teaching engine, a rival of AIDE: two networks that drop the samples the other one distrusts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aide_monai.algorithm import forget_rate, small_loss_mask
+from aide_monai.engines.two_network import TwoNetworkTrainer
+from aide_monai.errors import InputError
+from aide_monai.losses import PerSampleDiceCELoss
+
+
+class CoTeachingTrainer(TwoNetworkTrainer):
+    """Trains two networks, each on the other's small-loss samples alone (Han et al., NeurIPS 2018).
+
+    Both rank a batch by their own loss, as in AIDE; but the samples that a network's peer does not keep are dropped.
+    The dropped share rises linearly from 0 in the first epoch to ``max_forget_rate`` after the warm-up. Labels never
+    change.
+
+    Args:
+        device: where training runs.
+        max_epochs: number of epochs.
+        train_data_loader: as for ``TwoNetworkTrainer``.
+        network_1: first network, (B, M, spatial...) to logits (B, C, spatial...).
+        optimizer_1: its optimiser.
+        network_2: second network; start it from another seed.
+        optimizer_2: its optimiser.
+        max_forget_rate: share of a batch that is dropped after the warm-up, 0..1 without 1.
+        warmup_epochs: epochs until then; 0 drops from the start.
+        loss_function: per-sample segmentation loss, (logits, label) to (B,); eq. 1 by default.
+        kwargs: as in ``TwoNetworkTrainer``.
+
+    Raises:
+        InputError: if a number is out of range.
+        ValueError: as ``TwoNetworkTrainer``.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        network_1: nn.Module,
+        optimizer_1: Optimizer,
+        network_2: nn.Module,
+        optimizer_2: Optimizer,
+        *,
+        max_forget_rate: float = 0.5,
+        warmup_epochs: int = 20,
+        loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= max_forget_rate < 1:
+            raise InputError(f"max_forget_rate is {max_forget_rate}; expected a share from 0 to below 1")
+        if warmup_epochs < 0:
+            raise InputError(f"warmup_epochs is {warmup_epochs}; expected 0 or more")
+        self.max_forget_rate = max_forget_rate
+        self.warmup_epochs = warmup_epochs
+        self.segmentation_loss = loss_function or PerSampleDiceCELoss()
+        super().__init__(
+            device, max_epochs, train_data_loader, network_1, optimizer_1, network_2, optimizer_2, **kwargs
+        )
+
+    def compute_losses(
+        self, image: Tensor, logits: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Mean loss of each network over what the other keeps; see ``TwoNetworkTrainer.compute_losses``."""
+        keep = 1 - forget_rate(self.state.epoch, self.warmup_epochs, self.max_forget_rate)
+        first, second = (self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True))
+        kept_1, kept_2 = small_loss_mask(first, keep), small_loss_mask(second, keep)
+        return first[kept_2].mean(), second[kept_1].mean(), {"kept_1": kept_1, "kept_2": kept_2}

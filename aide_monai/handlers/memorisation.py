@@ -1,0 +1,76 @@
+"""What a network has learned from noisy labels: the structure, or their mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from aide_monai.algorithm import unit_dice
+from aide_monai.data.slice_dataset import SliceDataset
+
+
+class Memorisation:
+    """Logs how well predictions fit the given and the clean labels of some training cases, per epoch.
+
+    A network that generalises fits the clean labels better than the noisy ones it was given; one that memorises fits
+    the given ones ever better and the clean ones ever worse (the paper's Supplementary Fig. 11). For studies only: the
+    clean labels judge, nothing trains on them. ``engine.state.metrics`` gets "fit_given" and "fit_clean", the mean
+    Dice in 0..1 (of both networks where there are two).
+
+    Args:
+        dataset: the training stream; "given" are its labels when the handler is made.
+        clean: case to clean label (X, Y, Z); the first ``cases`` of those in the stream are looked at.
+        num_classes: C, background included.
+        cases: how many cases are predicted after every epoch.
+        batch_size: slices per forward pass.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        clean: Mapping[str, Tensor],
+        *,
+        num_classes: int,
+        cases: int = 6,
+        batch_size: int = 32,
+    ) -> None:
+        self.dataset = dataset
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        numbers = [number for number, case in enumerate(dataset.cases) if case in clean][:cases]
+        self.clean = {number: clean[dataset.cases[number]].movedim(dataset.axes[number], 0) for number in numbers}
+        self.given = {number: self._given(number) for number in numbers}
+
+    def _given(self, number: int) -> Tensor:
+        store = self.dataset.store
+        if store is None:
+            return self.dataset.labels(number)["label"].clone()
+        return store.initial(self.dataset.cases[number]).movedim(self.dataset.axes[number], 0)
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a ``TwoNetworkTrainer`` or a trainer of one network."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Any) -> None:
+        """Predict the cases and log both fits."""
+        networks: tuple[nn.Module, ...] = getattr(engine, "networks", None) or (engine.network,)
+        inferers = getattr(engine, "inferers", None) or (engine.inferer,)
+        fits: dict[str, list[Tensor]] = {"fit_given": [], "fit_clean": []}
+        for network, inferer in zip(networks, inferers, strict=True):
+            training = network.training
+            network.eval()
+            for number in self.clean:
+                chunks = self.dataset.slices(number).split(self.batch_size)
+                logits = torch.cat([inferer(chunk.to(engine.state.device), network).cpu() for chunk in chunks])
+                for key, labels in (("fit_given", self.given), ("fit_clean", self.clean)):
+                    dice = unit_dice(logits.argmax(dim=1), labels[number], num_classes=self.num_classes, unit="case")
+                    fits[key].append(dice)
+            network.train(training)
+        for key, values in fits.items():
+            if values:
+                engine.state.metrics[key] = float(torch.cat(values).mean())
