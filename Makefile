@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+LABEL_VENV ?= .venv-label
+LABEL_BIN = $(LABEL_VENV)/bin
+LABEL_INSTALLED = $(LABEL_VENV)/.installed
 
-.PHONY: setup demo lint test clean
+.PHONY: setup label-env demo lint test clean
 
 setup: $(INSTALLED)
 
@@ -12,6 +15,17 @@ $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+label-env: $(LABEL_INSTALLED)
+
+# MONAI Label and pydicom-seg ask for older versions than those that MONAI 1.6 needs, so they come without theirs.
+$(LABEL_INSTALLED): requirements-label.lock setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_BIN)/pip install --quiet -r requirements-label.lock
+	$(LABEL_BIN)/pip install --quiet --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
+	$(LABEL_BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(LABEL_BIN)/python -m aide_monai.label_app.compatibility
 	touch $@
 
 demo: setup
@@ -24,8 +38,9 @@ lint: setup
 
 # One thread for each of the two test processes: on two cores more threads wait for each other.
 test: export OMP_NUM_THREADS = 1
-test: lint
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90
+test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
+test: lint label-env
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LABEL_VENV) runs

@@ -274,6 +274,28 @@ def evaluate(
             console.print(str(out), soft_wrap=True)
 
 
+@app.command("label-app")
+def label_app(
+    folder: Annotated[Path, typer.Argument(help="New folder of the app, or one that this command has made.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle to serve; its copy in the app is what MONAI Label trains.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights, such as RUN/models/model.pt. Default: the bundle's own.")
+    ] = None,
+    studies: Annotated[Path, typer.Option(help="Folder of the images, for the command that is printed.")] = Path(
+        "STUDIES"
+    ),
+) -> None:
+    """Make an app for a MONAI Label server: it learns from unlabelled images too, and asks for the label that helps."""
+    from aide_monai.label_app.create import create_app
+
+    trained = create_app(folder, bundle, weights=weights)
+    if not trained:
+        console.print("The networks are untrained: label an image, train, then trust predictions.", style="yellow")
+    console.print("Start the server in the environment of make label-env:", style="dim")
+    command = f"python -m monailabel.main start_server --app {folder} --studies {studies}"
+    console.print(_plain(command), soft_wrap=True, highlight=False)
+
+
 def _compare(first: str, second: str, out: Path | None) -> None:
     from aide_monai.reports.tables import comparison_markdown, comparison_rich
     from aide_monai.workflows.paired_tests import paired_tests, read_method

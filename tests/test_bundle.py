@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from aide_monai.cli import run
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import read_csv
-from aide_monai.workflows.bundle import parse_overrides, run_bundle
+from aide_monai.workflows.bundle import history_folder, parse_overrides, run_bundle
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "hippocampus_ssl"
 TINY = {
@@ -172,3 +173,27 @@ def test_overrides_are_json_where_they_can_be():
         "classes": {"1": 1},
         "resume": True,
     }
+
+
+def test_each_training_inside_the_bundle_has_a_history_of_its_own(tmp_path):
+    bundle = tmp_path / "bundle"
+    assert history_folder(tmp_path / "run", bundle) == str(tmp_path / "run")
+    first = bundle / "runs" / "001"
+    assert history_folder(bundle, bundle) == str(first)
+    (first / "standardized").mkdir(parents=True)
+    assert history_folder(bundle, bundle) == str(first)  # AIDE has not begun there
+    (first / "labels").mkdir()
+    assert history_folder(bundle, bundle) == str(bundle / "runs" / "002")
+    assert history_folder(bundle, bundle, resume=True) == str(first)
+
+
+def test_the_best_weights_are_those_of_the_best_validation(phantoms, tmp_path):
+    validation = {"image": str(phantoms / "imagesTr/phantom_004.nii.gz")}
+    validation["label"] = validation["image"].replace("imagesTr", "labelsTr")
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)}
+    run_bundle(BUNDLE, ["train"], {**overrides, "validate#dataset#data": [validation]})
+    with (tmp_path / "epochs.csv").open(newline="") as file:
+        scores = [float(row["dsc_validation"]) for row in csv.DictReader(file)]
+    assert len(scores) == 2
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert checkpoint["best"] == (max(scores), 1 + scores.index(max(scores)))

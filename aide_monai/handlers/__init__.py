@@ -17,6 +17,7 @@ from aide_monai.handlers.metrics import (
     RelativeVolumeDifference,
 )
 from aide_monai.handlers.progress import TrainingProgress
+from aide_monai.handlers.validation import Validation
 
 __all__ = [
     "AverageSymmetricSurfaceDistance",
@@ -35,5 +36,6 @@ __all__ = [
     "RelativeVolumeDifference",
     "RunCheckpoint",
     "TrainingProgress",
+    "Validation",
     "load_weights",
 ]

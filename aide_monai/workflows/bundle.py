@@ -34,8 +34,8 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
     for key in values:
         _require_known(workflow, key, files)
     dataset_dir = Path(str(workflow.parser.get("dataset_dir", "")))
-    if "dataset_dir" in values and not dataset_dir.is_dir():
-        raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set")
+    if "dataset_dir" in values and not dataset_dir.exists():
+        raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set, or a datalist")
     try:
         workflow.initialize()
         workflow.run()
@@ -45,6 +45,29 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
         if mistake is None:
             raise
         raise mistake from error
+
+
+def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool = False) -> str:
+    """Where a training keeps its labels, log and checkpoint: in ``run_dir``, but never in the bundle's own folder.
+
+    A bundle may be trained again and again, as MONAI Label does. Each of these trainings gets a folder of its own,
+    ``runs/001``, ``runs/002``, ..., while the weights go to the bundle's ``models``.
+
+    Args:
+        run_dir: folder of the run; the bundle's own folder when none was given.
+        bundle_root: folder of the bundle.
+        resume: continue the last training instead of a new one.
+
+    Returns:
+        ``run_dir``, or the folder of the last training in the bundle that is to be resumed or has not begun to train
+        AIDE, or the next number. Nothing is created.
+    """
+    if Path(run_dir).resolve() != Path(bundle_root).resolve():
+        return str(run_dir)
+    runs = Path(bundle_root) / "runs"
+    last = max((int(folder.name) for folder in runs.glob("*") if folder.name.isdecimal()), default=0)
+    begun = last and (runs / f"{last:03d}" / "labels").exists() and not resume
+    return str(runs / f"{last + bool(begun or not last):03d}")
 
 
 def input_error(error: BaseException) -> InputError | None:

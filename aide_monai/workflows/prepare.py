@@ -127,26 +127,33 @@ def write_datalist(
 
 
 def prepare_datalist(
-    root: str | Path, *, labeled: int, unlabeled: int | None = None, test: int | None = None, seed: int = 0
+    root: str | Path,
+    *,
+    labeled: int | None = None,
+    unlabeled: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+    roots: Sequence[str | Path] = (),
 ) -> Datalist:
     """Find the cases of a training job, split them, and check every file once.
 
     Args:
         root: a datalist, a Decathlon folder or one with images/ and labels/.
-        labeled: training cases that keep their label.
+        labeled: training cases that keep their label; None takes the data set as it is.
         unlabeled: training cases whose label is hidden; None takes all that are left over, see ``split_cases``.
         test: held-out cases; None takes all that are left over.
         seed: seed of the split.
+        roots: further folders that the files of a datalist may lie in.
 
     Returns:
-        The data set with training and test cases.
+        The data set with training and, when it was split here, test cases.
 
     Raises:
         InputError: if the folder cannot be used, there are too few cases, or files have problems (one report of all).
     """
-    found = find_datalist(root)
-    datalist = split_cases(found, labeled=labeled, unlabeled=unlabeled, test=test, seed=seed)
-    if not datalist.split("test"):
+    found = find_datalist(root, roots=roots)
+    datalist = SplitSettings(labeled=labeled, unlabeled=unlabeled, test=test, seed=seed).apply(found)
+    if labeled is not None and not datalist.split("test"):
         raise InputError(
             f"{root}: no case is left to hold out for the test: {len(found.records)} cases, {labeled} labelled and "
             f"{unlabeled} unlabelled asked for; ask for fewer training cases"

@@ -1,0 +1,134 @@
+"""A real MONAI Label server in its own environment, and a client that speaks its REST interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 300
+TASK_SECONDS = 300
+
+
+class LabelServer:
+    """Starts ``python -m monailabel.main start_server`` and talks to it.
+
+    Args:
+        python: interpreter of the environment that ``make label-env`` makes.
+        app: folder of the app.
+        studies: folder of the images.
+        conf: the app's settings, ``--conf`` for each.
+    """
+
+    def __init__(self, python: Path, app: Path, studies: Path, conf: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = app / "server.log"
+        self.app = app
+        arguments = [str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
+        arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
+        for key, value in conf.items():
+            arguments += ["--conf", key, value]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("COV_")}
+        environment |= {"OMP_NUM_THREADS": "1", "MONAI_LABEL_SESSIONS": "false"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=app)
+        self._wait()
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                self.get("/info/")
+                return
+            except OSError:
+                time.sleep(0.2)
+        self.stop()
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def call(self, method: str, path: str, body: bytes | None = None, content: str = "application/json") -> bytes:
+        """Body of the answer; ``urllib.error.HTTPError`` for anything but success."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body, method=method)
+        if body is not None:
+            request.add_header("Content-Type", content)
+        with urllib.request.urlopen(request, timeout=TASK_SECONDS) as answer:
+            return answer.read()
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.call("GET", path))
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return json.loads(self.call("POST", path, json.dumps({} if body is None else body).encode()))
+
+    def status(self, method: str, path: str, body: bytes | None = None) -> int:
+        """Status code of the answer, whatever it is."""
+        try:
+            self.call(method, path, body)
+            return 200
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def infer(self, model: str, image: str) -> bytes:
+        """The mask of an image, as the NIfTI file that the server sends."""
+        fields, content = multipart({"params": "{}"})
+        return self.call("POST", f"/infer/{model}?image={quote(image)}&output=image", fields, content)
+
+    def put_label(self, image: str, file: Path, *, tag: str = "final") -> Any:
+        fields, content = multipart({"params": "{}"}, label=file)
+        return json.loads(self.call("PUT", f"/datastore/label?image={quote(image)}&tag={tag}", fields, content))
+
+    def checksum(self, model: str) -> str:
+        """Checksum of the served weights."""
+        return self.get(f"/model/info/{model}")["checksum"]
+
+    def image_info(self, image: str) -> dict[str, Any]:
+        return self.get(f"/datastore/image/info?image={quote(image)}")
+
+    def train(self, model: str, **parameters: Any) -> dict[str, Any]:
+        """Train and wait for the end; the finished task."""
+        self.post(f"/train/{model}", {"multi_gpu": False, "device": "cpu", **parameters})
+        return self.finished("train")
+
+    def finished(self, method: str) -> dict[str, Any]:
+        """Wait for a background task (train, scoring, batch/infer) and return its state."""
+        end = time.monotonic() + TASK_SECONDS
+        while time.monotonic() < end:
+            task = self.get(f"/{method}/")
+            if task["status"] not in ("SUBMITTED", "RUNNING"):
+                return task
+            time.sleep(0.2)
+        raise AssertionError(f"{method} did not end in {TASK_SECONDS} s:\n{self.log.read_text()[-4000:]}")
+
+
+def quote(text: str) -> str:
+    return urllib.parse.quote(text, safe="")
+
+
+def multipart(fields: dict[str, str], **files: Path) -> tuple[bytes, str]:
+    """Body and content type of a form with files."""
+    boundary = uuid.uuid4().hex
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    for name, path in files.items():
+        header = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{path.name}"\r\n\r\n'
+        parts.append(header.encode() + path.read_bytes() + b"\r\n")
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
