@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, MainProcessError
 
 app = typer.Typer(
     help="Train segmentation models from few good labels and many doubtful ones.",
@@ -83,15 +83,23 @@ def train(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
     config: Annotated[str, typer.Option(help="Config of the bundle, or several: train,pretrain.")] = "train",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in run_dir.")] = False,
+    processes: Annotated[
+        int, typer.Option(help="Processes that train as one, with a GPU each where there are any.")
+    ] = 1,
 ) -> None:
     """Train a bundle: the same run as python -m monai.bundle run, with the same overrides.
 
     Every further option overrides the value of that name in the config: --dataset_dir DIR --run_dir RUN
     --train#trainer#max_epochs 30.
     """
+    from aide_monai.distributed import launched
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
+    from aide_monai.workflows.launch import launch
 
     overrides = parse_overrides(context.args)
+    if processes != 1 and not launched():
+        arguments = ["train", str(bundle), "--config", config, *["--resume"][:resume], *context.args]
+        raise typer.Exit(launch(arguments, processes=processes))
     if resume:
         overrides["resume"] = True
     run_bundle(bundle, config.split(","), overrides)
@@ -356,7 +364,8 @@ def run(command: Callable[[], Any]) -> int:
         mistake = error if isinstance(error, InputError) else refused_by_disk(error)
         if mistake is None:
             raise
-        Console(stderr=True).print(f"[bold red]Error:[/] {_plain(mistake)}", soft_wrap=True, highlight=False)
+        if not isinstance(mistake, MainProcessError):
+            Console(stderr=True).print(f"[bold red]Error:[/] {_plain(mistake)}", soft_wrap=True, highlight=False)
         return 2
     return 0
 

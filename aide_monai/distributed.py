@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, MainProcessError
 
 T = TypeVar("T")
 _SIGNS_OF_A_LOST_PROCESS = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out", "timed out")
@@ -134,7 +134,7 @@ def on_main(function: Callable[[], T]) -> T:
             error = mistake
     message = broadcast(None if error is None else str(error))
     if message is not None:
-        raise error or InputError(message)
+        raise error or MainProcessError(message)
     return broadcast(result)
 
 
@@ -227,6 +227,11 @@ def sum_gradients(network: nn.Module) -> Callable[[], None]:
                 parameter.grad = summed.copy_(gradient.view_as(parameter))
 
     return finish
+
+
+def data_parallel(network: nn.Module) -> nn.Module:
+    """The network in torch's ``DistributedDataParallel``, for engines with one network; in one process, itself."""
+    return network if world_size() == 1 else nn.parallel.DistributedDataParallel(network)
 
 
 def copy_from_main(network: nn.Module) -> None:

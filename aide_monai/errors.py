@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with code 2.
     """
+
+
+class MainProcessError(InputError):
+    """An ``InputError`` that the main one of many processes has raised, and tells, in the others."""

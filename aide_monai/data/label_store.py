@@ -67,12 +67,7 @@ class LabelStore:
             folder=self.folder,
             grids=grids,
         )
-        if shared is not None and distributed.on_main((shared / MANIFEST).exists):
-            if not resume:
-                raise InputError(
-                    f"{shared} already holds the labels of a run; choose a new folder, or pass --resume "
-                    "(resume=True) to continue that run"
-                )
+        if shared is not None and distributed.on_main(lambda: _is_used(shared, resume)):
             self._resume(shared)
         else:
             given = {(1, case): label for case, label in self._initial.items()}
@@ -274,6 +269,16 @@ class LabelStore:
 
         self._change_history(load)
         self._load()
+
+
+def _is_used(folder: Path, resume: bool) -> bool:
+    used = (folder / MANIFEST).exists()
+    if used and not resume:
+        raise InputError(
+            f"{folder} already holds the labels of a run; choose a new folder, or pass --resume (resume=True) to "
+            "continue that run"
+        )
+    return used
 
 
 def case_name(volume: Mapping[str, Any], number: int) -> str:

@@ -1,13 +1,18 @@
-"""The share of every batch that one of many processes loads."""
+"""What one of many processes gets of the data: its share of every batch, and files that only another machine has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, Sampler, default_collate
 
 from aide_monai import distributed
+from aide_monai.data.atomic import write_atomically
 from aide_monai.errors import InputError
 
 
@@ -46,3 +51,24 @@ class ShareBatchSampler(Sampler[list[int]]):
 def collate_share(samples: list[Any]) -> Any:
     """A batch of samples; an empty dictionary where a short batch has left none for this process."""
     return default_collate(samples) if samples else {}
+
+
+def share_files(paths: Iterable[str | Path]) -> None:
+    """Copy files of the main process to the same places on machines that do not see them, or see other ones there.
+
+    One process of each machine writes; with a shared file system none does.
+    """
+    if distributed.world_size() == 1:
+        return
+    for name in distributed.broadcast([str(path) for path in paths]):
+        _share_file(Path(name))
+    distributed.gather(None)  # nobody reads before all is written
+
+
+def _share_file(path: Path) -> None:
+    found = distributed.gather(hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "")
+    if all(other == found[0] for other in found):
+        return
+    content = distributed.on_main(lambda: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8))
+    if found[distributed.rank()] != found[0] and os.environ.get("LOCAL_RANK", "0") == "0":
+        write_atomically(path, lambda file: file.write(content.numpy().tobytes()))

@@ -18,8 +18,10 @@ from aide_monai.algorithm import (
 )
 from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
+from aide_monai.errors import InputError
 from aide_monai.handlers.consistency_ramp import ConsistencyRamp
 from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
+from aide_monai.networks.global_batch_norm import is_synchronised
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.rotate_flip import RandomRotateFlip
 
@@ -143,6 +145,11 @@ class AIDETrainer(TwoNetworkTrainer):
         suspicious, viewed = suspicious[share.part], viewed[share.part]
         samples = image[viewed]
         if len(samples) == 0:
+            if options.view_statistics == "batch" and is_synchronised(self.networks[source]):
+                raise InputError(
+                    'view_statistics="batch" with synchronised batch normalisation found a process without suspicious '
+                    'samples; expected view_samples="all", which has some in all of them'
+                )
             return None
         repeated = samples.repeat(options.views, *[1] * (image.ndim - 1))
         network = self.networks[source]

@@ -19,6 +19,7 @@ from aide_monai import distributed
 from aide_monai.engines.prepare import Augmentation, augmented, prepare_two_labels
 from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, place
+from aide_monai.networks.global_batch_norm import is_synchronised
 
 
 class TwoNetworkTrainer(Trainer):
@@ -206,10 +207,11 @@ class TwoNetworkTrainer(Trainer):
             prepared = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
             self._nothing = tuple(None if part is None else part[:0] for part in prepared)
             return prepared
-        if self._nothing is None:
+        if self._nothing is None or any(is_synchronised(network) for network in self.networks):
             raise InputError(
-                f"the batch has fewer samples than the {distributed.world_size()} processes; expected at least one for "
-                "each: raise batch_size, or start fewer processes"
+                f"a batch has fewer samples than the {distributed.world_size()} processes; expected at least one for "
+                "each, in all batches of networks with synchronised batch normalisation and in the first one of others:"
+                " raise batch_size, drop the last batch, or start fewer processes"
             )
         return self._nothing
 

@@ -115,7 +115,10 @@ class RunCheckpoint:
         self.store = store
         self.schedulers = dict(schedulers or {})
         self.resume = resume
-        if not resume and distributed.on_main(self.path.exists):
+        distributed.on_main(self._require_unused)
+
+    def _require_unused(self) -> None:
+        if self.path.exists() and not self.resume:
             raise InputError(f"{self.path} belongs to an earlier run; choose a new run folder or pass --resume")
 
     def attach(self, engine: Engine) -> None:

@@ -9,11 +9,16 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from aide_monai import distributed
 from aide_monai.errors import InputError
+
+MANY_PROCESSES = "multi_gpu_train"
 
 
 def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
     """The same as ``python -m monai.bundle run`` with these configs, ``bundle_root`` and overrides.
+
+    Started by torchrun as one of many processes, ``multi_gpu_train`` is added to the configs.
 
     Args:
         bundle: folder of the bundle.
@@ -25,6 +30,8 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
             exist does not, or the run itself meets bad input.
     """
     root = Path(bundle)
+    if distributed.launched() and MANY_PROCESSES not in configs:
+        configs = [*configs, MANY_PROCESSES]
     files = [root / "configs" / f"{name}.json" for name in configs]
     for file in files:
         if not file.is_file():
@@ -41,7 +48,7 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
         workflow.run()
         workflow.finalize()
     except Exception as error:
-        mistake = input_error(error)
+        mistake = input_error(error) or distributed.lost_process(error)
         if mistake is None:
             raise
         raise mistake from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aide_monai import distributed
 from aide_monai.data.datalist import Datalist, as_paths
+from aide_monai.data.sharing import share_files
 from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
@@ -35,7 +38,7 @@ def standardize(
     """Make a semi-supervised task a noisy-label task: pretrain on the labelled cases, label the others.
 
     A folder that was standardised before is used as it is, so that the steps can also be run one by one. Without
-    unlabelled training cases nothing is trained.
+    unlabelled training cases nothing is trained. Many processes pretrain together.
 
     Args:
         datalist: labelled and unlabelled training cases.
@@ -55,7 +58,8 @@ def standardize(
         InputError: if no training case has a label, or ``folder`` holds the standardisation of other cases.
     """
     finished = Path(folder) / "datalist.json"
-    if finished.exists():
+    if distributed.on_main(finished.exists):
+        share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
         roots = {os.path.dirname(path) for record in datalist.records for path in as_paths(record["image"])}
         done = Datalist.load(finished, roots=[folder, *(os.path.dirname(root) for root in roots)])
         if [record["case"] for record in done.records] != [record["case"] for record in datalist.records]:
@@ -68,10 +72,11 @@ def standardize(
     if not any("label" in record for record in training):
         raise InputError(f"data set {datalist.name!r} has no labelled training case; expected at least one")
     if any("label" not in record for record in training):
-        if Path(weights).exists():
-            load_weights(network, weights)
+        if distributed.on_main(Path(weights).exists):
+            distributed.on_main(lambda: load_weights(network, weights) and None)
         else:
             pretrainer.run()
+        distributed.copy_from_main(network)
     return write_pseudo_labels(
         network, datalist, folder, axis=axis, slice_size=slice_size, classes=classes, device=device
     )
@@ -91,7 +96,8 @@ def write_pseudo_labels(
     """Label every unlabelled training case with a model's prediction, as a case of low quality.
 
     Writes ``folder/pseudo_labels/<case>.nii.gz`` on each image's own grid, in the stored values of ``classes``, and
-    then ``folder/datalist.json``, which is the data set to train AIDE on.
+    then ``folder/datalist.json``, which is the data set to train AIDE on. Of many processes each predicts a share of
+    the cases and the main one writes; machines that do not see its files get a copy.
 
     Args:
         network: a model trained on the labelled cases.
@@ -109,21 +115,28 @@ def write_pseudo_labels(
     folder = Path(os.path.abspath(folder))
     values = stored_values(classes)
     transform = volume_transforms(keys=["image"], axis=axis)
-    records = []
-    for record in datalist.records:
-        record = dict(record)
-        if record.get("split", "training") == "training" and "label" not in record:
-            volume = load_volumes([record], transform)[0]
-            image = volume["image"]
-            prediction = predict(network, image.as_tensor(), axis=axis, slice_size=slice_size, device=device)
-            path = folder / "pseudo_labels" / f"{record['case']}.nii.gz"
-            write_label(path, prediction if values is None else values[prediction.long()], image.affine)
-            record |= {"label": str(path), "quality": "low"}
+    records = [dict(record) for record in datalist.records]
+    unlabelled = [r for r in records if r.get("split", "training") == "training" and "label" not in r]
+    paths = [folder / "pseudo_labels" / f"{record['case']}.nii.gz" for record in unlabelled]
+
+    def predicted(number: int) -> tuple[Tensor, Tensor]:
+        image = load_volumes([unlabelled[number]], transform)[0]["image"]
+        prediction = predict(network, image.as_tensor(), axis=axis, slice_size=slice_size, device=device)
+        return prediction if values is None else values[prediction.long()], torch.as_tensor(image.affine)
+
+    for first in range(0, len(unlabelled), distributed.world_size()):
+        number = first + distributed.rank()
+        labels = distributed.gather(predicted(number) if number < len(unlabelled) else None)
+        for path, label in zip(paths[first:], labels, strict=False):  # the last round may be short
+            assert label is not None
+            distributed.on_main(partial(write_label, path, *label))
             if on_case is not None:
                 on_case()
-        records.append(record)
+    for record, path in zip(unlabelled, paths, strict=True):
+        record |= {"label": str(path), "quality": "low"}
     standardized = replace(datalist, records=records)
-    standardized.save(folder / "datalist.json")
+    distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
+    share_files([*paths, folder / "datalist.json"])
     return standardized
 
 

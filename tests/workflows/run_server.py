@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -32,7 +33,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # exact sums
 import numpy as np
 import torch
 
-from aide_monai import cli
+from aide_monai import cli, distributed
 from aide_monai.data.atomic import write_atomically
 from aide_monai.data.label_history import LabelHistory, _write_label
 from aide_monai.data.label_store import LabelStore
@@ -106,7 +107,7 @@ class LineCounter:
             self._now["all"] += 1
             self._now["disk"] += frame.f_code in (write_atomically.__code__, _write_label.__code__)
             if self.kill is not None and self._now[self.kill["count"]] == self.kill["line"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), getattr(signal, self.kill.get("signal", "SIGKILL")))
         return self._line
 
 
@@ -169,8 +170,9 @@ def train(
     *,
     epochs: int = SETTINGS.epochs,
     on_step: Callable[[], None] | None = None,
+    resume: bool | None = None,
 ) -> dict[str, str]:
-    """A whole run, or the rest of one; returns what it returns and leaves behind."""
+    """A whole run, or the rest of one; returns what it returns and, in the main process, leaves behind."""
     # A resumed run must find the state of every generator in its checkpoint, and nowhere else.
     seed = int((run / "checkpoint.pt").exists())
     torch.manual_seed(seed)
@@ -184,12 +186,12 @@ def train(
         axis=2,
         run_dir=run,
         clean=clean_labels(volumes),
-        resume=(run / "labels").exists(),
+        resume=(run / "labels").exists() if resume is None else resume,
         on_step=on_step,
     )
     current = {f"{n}/{case}": store.label(n, case) for n in (1, 2) for case in store.cases}
     returned = {"weights": mean.state_dict(), "current labels": current, "records": store.records, "rows": rows}
-    return digest(returned, "returned") | state_of(run)
+    return digest(returned, "returned") | (state_of(run) if distributed.is_main() else {})
 
 
 # Jobs: what a forked process does. Each gets the volumes and its line of JSON, and returns its report.
@@ -209,6 +211,46 @@ def train_job(volumes: Volumes, job: dict[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     state = train(volumes, Path(job["run"]), on_step=on_step)
     return {"state": state, "duration": time.monotonic() - start}
+
+
+def processes_job(volumes: Volumes, job: dict[str, Any]) -> dict[str, Any]:
+    """Two processes that train as one, without a common folder; the one of "rank" stops at a line of "kill"."""
+    run = Path(job["run"])
+    resume = (run / "labels").exists()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    reports = [run.parent / f"{run.name}_{rank}.json" for rank in (0, 1)]
+    children = []
+    for rank in (0, 1):
+        reports[rank].unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            place = run if rank == 0 else run.parent / f"{run.name}_other"
+            torch.manual_seed(1000 * resume + rank)
+            code, content = 1, {}
+            try:
+                distributed.initialize(timeout_minutes=job.get("timeout_minutes", 0.5))
+                if job.get("rank") == rank:
+                    LineCounter(job["kill"]["scope"], job["kill"])
+                code, content = 0, {"state": train(volumes, place, resume=resume), "files": sorted(files_below(place))}
+            except InputError as error:
+                code, content = 2, {"message": str(error)}
+            except BaseException:
+                content = {"message": traceback.format_exc()}
+            finally:
+                write_atomically(reports[rank], lambda file, content=content: file.write(json.dumps(content).encode()))
+                os._exit(code)
+        children.append(child)
+    watched = sorted((0, 1), key=lambda rank: rank == job.get("rank"))  # one that is only stopped does not end
+    statuses = [0, 0]
+    for rank in watched:
+        if rank == job.get("rank") and job["kill"].get("signal") == "SIGSTOP":
+            os.kill(children[rank], signal.SIGKILL)
+        statuses[rank] = os.waitstatus_to_exitcode(os.waitpid(children[rank], 0)[1])
+    found = [json.loads(path.read_text()) if path.exists() else {} for path in reports]
+    return {"statuses": statuses, "processes": found}
 
 
 def refusal_job(volumes: Volumes, job: dict[str, Any]) -> dict[str, Any]:
@@ -345,6 +387,7 @@ def private_mount(what: str, folder: Path, options: str = "") -> str:
 
 JOBS: dict[str, Callable[[Volumes, dict[str, Any]], dict[str, Any]]] = {
     "train": train_job,
+    "processes": processes_job,
     "refusals": refusal_job,
     "full disk": full_disk_job,
     "read-only": read_only_job,

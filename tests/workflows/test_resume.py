@@ -179,6 +179,65 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(server: Server, whole: di
     assert_same_end(server.train(server.folder / "whole"), whole)
 
 
+# Many processes
+
+
+@pytest.fixture(scope="module")
+def together(server: Server) -> dict[str, Any]:
+    """Report of two processes that nobody has interrupted."""
+    report = server.run("processes", run=str(server.folder / "together"))
+    assert report["statuses"] == [0, 0], report
+    return report
+
+
+def assert_same_end_together(report: dict[str, Any], together: dict[str, Any]) -> None:
+    assert report["statuses"] == [0, 0], report
+    for rank in (0, 1):
+        found, expected = report["processes"][rank], together["processes"][rank]
+        assert [name for name, leaf in expected["state"].items() if found["state"].get(name) != leaf] == [], rank
+        assert found["state"].keys() == expected["state"].keys()
+        assert found["files"] == expected["files"]
+
+
+def test_both_processes_have_everything_and_one_of_them_has_the_files(together: dict[str, Any]) -> None:
+    first, second = together["processes"]
+    returned = {name: leaf for name, leaf in first["state"].items() if name.startswith("returned/")}
+    assert second["state"] == returned
+    assert second["files"] == []
+    assert "checkpoint.pt" in first["files"]
+
+
+def test_a_process_is_killed_at_a_random_line_and_all_are_resumed(
+    server: Server, together: dict[str, Any], tmp_path: Path
+) -> None:
+    rng = random.Random(5)
+    aims = [(0, "step"), (1, "step"), (1, "optimiser"), (1, "correction"), (0, "commit")]
+    aims += [(1, "commit"), (0, "checkpoint"), (1, "checkpoint")]
+    for number, (rank, scope) in enumerate(rng.sample(aims, len(aims))):
+        epoch = 1 + number % 5
+        count = "all" if scope == "optimiser" else "own"
+        epoch = 0 if scope == "optimiser" else epoch
+        run = tmp_path / f"run_{number // 4}"
+        line = rng.randint(1, server.lines(scope, epoch, count) // 2)
+        kill = {"scope": scope, "epoch": epoch, "count": count, "line": line}
+        report = server.run("processes", run=str(run), rank=rank, kill=kill)
+        assert report["statuses"][rank] == SIGKILLED, (kill, report)
+        assert report["statuses"][1 - rank] == 2, (kill, report)
+        message = report["processes"][1 - rank]["message"]
+        assert re.fullmatch(rf"process {1 - rank} has lost another process of this run, .*--resume", message), message
+    for number in (0, 1):
+        assert_same_end_together(server.run("processes", run=str(tmp_path / f"run_{number}")), together)
+
+
+def test_a_process_that_does_not_answer_ends_the_run(server: Server, together: dict[str, Any], tmp_path: Path) -> None:
+    """Stopped, not ended: the other one gives up after the time that it was given."""
+    kill = {"scope": "step", "epoch": 3, "count": "own", "line": 20, "signal": "SIGSTOP"}
+    report = server.run("processes", run=str(tmp_path / "run"), rank=1, kill=kill, timeout_minutes=0.03)
+    assert report["statuses"] == [2, SIGKILLED]
+    assert "does not answer" in report["processes"][0]["message"]
+    assert_same_end_together(server.run("processes", run=str(tmp_path / "run")), together)
+
+
 # The disk
 
 

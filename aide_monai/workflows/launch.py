@@ -1,0 +1,46 @@
+"""Starts the ``aide`` command in several processes that train as one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from aide_monai.errors import InputError
+
+
+def launch(arguments: Sequence[str], *, processes: int) -> int:
+    """Run ``aide`` with these arguments in several processes of this machine, as torchrun would.
+
+    When one of them ends early, the others are stopped.
+
+    Args:
+        arguments: of the command, its verb first.
+        processes: how many, at least 1.
+
+    Returns:
+        The exit code: 0, or that of the process that failed first, which has said why.
+
+    Raises:
+        InputError: if a process was ended by a signal, from outside or for lack of memory.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    if processes < 1:
+        raise InputError(f"--processes is {processes}; expected at least 1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    for name in ("torch.distributed.elastic", "torch.distributed.run"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they tell what the processes have told already
+    try:
+        torchrun(["--standalone", f"--nproc_per_node={processes}", "-m", "aide_monai.cli", *arguments])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return int(failure.exitcode)
+        raise InputError(
+            f"process {rank} of {processes} was ended by {failure.signal_name()}, and the others were stopped; "
+            "expected all of them to the end. What was saved before is intact: find out who has ended it (often, too "
+            "little memory), then continue with --resume"
+        ) from error
+    return 0
