@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from aide_monai.algorithm import forget_rate, small_loss_mask
+from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.losses import PerSampleDiceCELoss
@@ -72,5 +73,7 @@ class CoTeachingTrainer(TwoNetworkTrainer):
         """Mean loss of each network over what the other keeps; see ``TwoNetworkTrainer.compute_losses``."""
         keep = 1 - forget_rate(self.state.epoch, self.warmup_epochs, self.max_forget_rate)
         first, second = (self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True))
-        kept_1, kept_2 = small_loss_mask(first, keep), small_loss_mask(second, keep)
-        return first[kept_2].mean(), second[kept_1].mean(), {"kept_1": kept_1, "kept_2": kept_2}
+        share = Share.of(len(image))  # samples are ranked among all of the batch, wherever they are
+        kept_1, kept_2 = (small_loss_mask(share.gather(loss), keep) for loss in (first, second))
+        here = {"kept_1": kept_1[share.part], "kept_2": kept_2[share.part]}
+        return first[here["kept_2"]].sum() / kept_2.sum(), second[here["kept_1"]].sum() / kept_1.sum(), here

@@ -10,6 +10,7 @@ from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
 from torch import nn
 
+from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
@@ -34,7 +35,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         kwargs: as in ``SupervisedTrainer`` (optimizer, loss_function, inferer, train_handlers, ...).
 
     Raises:
-        InputError: if the data set has no store, or a number is out of range.
+        InputError: if the data set has no store, a number is out of range, or there are many processes.
     """
 
     def __init__(
@@ -52,6 +53,11 @@ class PseudoLabelTrainer(SupervisedTrainer):
         inferer: Inferer | None = None,
         **kwargs: Any,
     ) -> None:
+        if distributed.world_size() > 1:
+            raise InputError(
+                f"this baseline was started in {distributed.world_size()} processes; expected one: start it without "
+                "torchrun"
+            )
         if dataset.store is None:
             raise InputError("dataset has no label store; build it with SliceDataset(volumes, store=LabelStore(...))")
         for name, value in (("start", start), ("interval", interval), ("batch_size", batch_size)):

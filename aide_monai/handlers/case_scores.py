@@ -11,6 +11,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
+from aide_monai import distributed
 from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores
 from aide_monai.reports.tables import write_csv
@@ -86,5 +87,5 @@ class CaseScores:
 
     def _finish(self, engine: Any) -> None:
         engine.state.metrics["dsc"] = float(np.mean([row["dsc"] for row in self.rows]))
-        if self.path is not None:
+        if self.path is not None and distributed.is_main():
             write_csv(self.path, self.rows)
