@@ -90,9 +90,17 @@ class LabelServer:
         fields, content = multipart({"params": "{}"})
         return self.call("POST", f"/infer/{model}?image={quote(image)}&output=image", fields, content)
 
+    def infer_file(self, model: str, image: Path) -> bytes:
+        """The mask of an image that is not in the datastore."""
+        fields, content = multipart({"params": "{}"}, file=image)
+        return self.call("POST", f"/infer/{model}?output=image", fields, content)
+
     def put_label(self, image: str, file: Path, *, tag: str = "final") -> Any:
         fields, content = multipart({"params": "{}"}, label=file)
         return json.loads(self.call("PUT", f"/datastore/label?image={quote(image)}&tag={tag}", fields, content))
+
+    def remove_label(self, image: str, *, tag: str = "final") -> None:
+        self.call("DELETE", f"/datastore/label?id={quote(image)}&tag={tag}")
 
     def checksum(self, model: str) -> str:
         """Checksum of the served weights."""

@@ -1,0 +1,127 @@
+"""From MONAI Label's datastore to the cases of a training, and back to what is known of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from aide_monai.data.checks import Problem, check_datalist
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError
+
+INFO = "aide"
+"""Key in an image's info under which all findings of this app lie."""
+
+
+class Datastore(Protocol):
+    """What this app needs of ``monailabel.interfaces.datastore.Datastore``."""
+
+    def list_images(self) -> Sequence[str]: ...
+
+    def get_labeled_images(self) -> Sequence[str]: ...
+
+    def get_unlabeled_images(self) -> Sequence[str]: ...
+
+    def get_image_uri(self, image_id: str) -> str: ...
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str: ...
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]: ...
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
+FINAL = "final"
+"""Tag of a label that an annotator has submitted."""
+
+
+def datastore_cases(
+    datastore: Datastore,
+    *,
+    labels: Mapping[Any, str],
+    classes: Mapping[Any, int] | None = None,
+    channels: int = 1,
+    validation: float = 0.0,
+) -> tuple[Datalist, list[Problem]]:
+    """The images of a datastore as training cases: those with a final label are high quality, the others unlabelled.
+
+    Broken images and labels are left out, so that one bad upload does not stop the training of all others.
+
+    Args:
+        datastore: the images.
+        labels: class index to name.
+        classes: stored label value to class index.
+        channels: number of channels M of an image.
+        validation: share of the labelled images, 0 up to but not including 1, that is used to select the best weights
+            instead of to train; rounded down.
+
+    Returns:
+        The cases, and the errors of those that were left out.
+
+    Raises:
+        InputError: if no labelled image is left to train on, or ``validation`` is out of range.
+    """
+    if not 0 <= validation < 1:
+        raise InputError(f"val_split is {validation}; expected a share from 0 up to but not including 1")
+    labelled = sorted(datastore.get_labeled_images())
+    records: list[dict[str, Any]] = [
+        {
+            "case": image,
+            "image": datastore.get_image_uri(image),
+            "label": datastore.get_label_uri(image, FINAL),
+            "quality": "high",
+        }
+        for image in labelled
+    ]
+    records += [
+        {"case": image, "image": datastore.get_image_uri(image)} for image in sorted(datastore.get_unlabeled_images())
+    ]
+    names = {int(index): name for index, name in labels.items()}
+    datalist = Datalist(
+        name="MONAI Label datastore",
+        labels=names,
+        modality={channel: f"channel {channel}" for channel in range(channels)},
+        records=records,
+        classes={0: 0, **{int(stored): index for stored, index in classes.items()}} if classes else {},
+    )
+    problems = [p for p in check_datalist(datalist) if p.severity == "error" and p.case] if records else []
+    broken = {problem.case for problem in problems}
+    sound = [record for record in records if record["case"] not in broken]
+    trainable = [record for record in sound if "label" in record]
+    if not trainable:
+        left_out = "".join(f"\n  - {problem}" for problem in problems)
+        raise InputError(
+            f"found {len(records)} images, {len(labelled)} of them labelled, and none to learn from; expected at least "
+            f"one image with a sound label: label one, then train{left_out}"
+        )
+    for record in trainable[len(trainable) - int(validation * len(trainable)) :]:
+        record["split"] = "validation"
+    datalist.records = sound
+    return datalist, problems
+
+
+def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add findings to the info of images, under ``aide``; what else is known of them stays.
+
+    Args:
+        datastore: the images.
+        findings: image to what was found, numbers and texts; None removes an entry.
+    """
+    datastore.refresh()  # what other processes have written meanwhile
+    known = set(datastore.list_images())
+    for image, found in findings.items():
+        if image in known:
+            merged = {**datastore.get_image_info(image).get(INFO, {}), **found}
+            datastore.update_image_info(image, {INFO: {k: v for k, v in merged.items() if v is not None}})
+
+
+def broken_images(datastore: Datastore, problems: Sequence[Problem]) -> dict[str, dict[str, Any]]:
+    """Findings that tell what is wrong with an image, and take back what was wrong before."""
+    findings: dict[str, dict[str, Any]] = {image: {"problem": None} for image in datastore.list_images()}
+    for problem in problems:
+        findings.setdefault(problem.case, {})["problem"] = str(problem)
+    return findings

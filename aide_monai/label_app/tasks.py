@@ -1,0 +1,133 @@
+"""MONAI Label's tasks, done by AIDE: training, scoring and the choice of the next image."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.utils.others.generic import file_checksum, name_to_device
+
+from aide_monai.errors import InputError
+from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, remember
+from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
+from aide_monai.workflows.bundle import history_folder, run_bundle
+
+logger = logging.getLogger(__name__)
+
+
+class AIDETrainTask(BundleTrainTask):
+    """Trains the bundle with the labelled and the unlabelled images of the datastore.
+
+    The whole of ``aide train``: a network learns from the labelled images and labels the others, then two networks
+    learn from all and correct those labels. What the request may say: ``max_epochs``, ``val_split`` (0 by default,
+    because few labels are better trained on) and ``device``.
+    """
+
+    def config(self) -> dict[str, Any]:
+        """Options that a client can show."""
+        stock = super().config()
+        epochs = self.bundle_config.get("epochs")
+        return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0}
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train on the datastore as it is now, and write the bundle's ``models/model.pt``."""
+        bundle = Path(self.bundle_path)
+        try:
+            datalist, problems = datastore_cases(
+                datastore,
+                labels=self.bundle_config["labels"],
+                classes=self.bundle_config.get_parsed_content("classes"),
+                channels=self.bundle_config["network_args"]["in_channels"],
+                validation=float(request.get("val_split", 0.0)),
+            )
+            remember(datastore, broken_images(datastore, problems))
+            for problem in problems:
+                logger.warning("left out: %s", problem)
+            history = Path(history_folder(bundle, bundle))
+            datalist.save(history / "datastore.json")
+            epochs = int(request.get("max_epochs", self.bundle_config["epochs"]))
+            run_bundle(
+                bundle,
+                ["train"],
+                {
+                    "dataset_dir": str(history / "datastore.json"),
+                    "roots": sorted({str(Path(record["image"]).parent) for record in datalist.records}),
+                    "labeled": None,
+                    "unlabeled": None,
+                    "epochs": epochs,
+                    "device": name_to_device(request.get("device")),
+                },
+            )
+        except InputError as error:
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+        labelled = sum("label" in record for record in datalist.records)
+        return {"labelled": labelled, "unlabelled": len(datalist.records) - labelled, "left_out": len(problems)}
+
+
+class SuspicionScoring(ScoringMethod):
+    """Scores how much each image's label is to be doubted, and stores it in the datastore's info of the image.
+
+    Under ``aide`` of ``GET /datastore/image/info``: "suspicion", "disagreement" of the two networks, "label_quality"
+    (Dice of the label and the prediction, where there is a label), all in 0..1, and "problem" where a file is broken.
+    Images whose model and label have not changed since are not scored again.
+
+    Args:
+        bundle: folder of the bundle.
+    """
+
+    def __init__(self, bundle: str | Path) -> None:
+        super().__init__("Disagreement of the two networks; Dice of label and prediction")
+        self.bundle = Path(bundle)
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score all images that need it; image to suspicion."""
+        model = file_checksum(str(self.bundle / "models" / "model.pt"))
+        labelled = set(datastore.get_labeled_images())
+        images = list(datastore.list_images())
+        infos = {image: datastore.get_image_info(image) for image in images}
+        state = {
+            image: f"{model} {datastore.get_label_info(image, FINAL).get('ts') if image in labelled else None}"
+            for image in images
+        }
+        scorer, findings = None, {}
+        for image in changed(images, infos, state):
+            scorer = scorer or BundleScorer(self.bundle, device=name_to_device(request.get("device")))
+            found: dict[str, Any] = {"scored": state[image], "suspicion": None, "disagreement": None}
+            found |= {"label_quality": None, "problem": None}
+            label = datastore.get_label_uri(image, FINAL) if image in labelled else None
+            try:
+                score = scorer(datastore.get_image_uri(image), label)
+                found |= {"suspicion": score.suspicion, "disagreement": score.disagreement}
+                found["label_quality"] = score.label_quality
+            except InputError as error:
+                found |= {"problem": str(error), "suspicion": 0.0}  # nobody can label it
+            findings[image] = found
+        remember(datastore, findings)
+        return {image: found["suspicion"] for image, found in findings.items()}
+
+
+class Suspicious(Strategy):
+    """Serves the image whose annotation would help most: the most suspicious one.
+
+    With ``{"review": true}`` in the request it serves the labelled image whose label is doubted most, instead of one
+    without a label.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("The image whose annotation would help most")
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The next image, with its suspicion if it was scored."""
+        datastore.refresh()  # scores were written by another process
+        review = bool(request.get("review"))
+        images = datastore.get_labeled_images() if review else datastore.get_unlabeled_images()
+        infos = {image: datastore.get_image_info(image) for image in images}
+        image = most_suspicious(infos, strategy=request.get("strategy", "suspicious"))
+        if image is None:
+            return None
+        return {"id": image, "suspicion": infos[image].get("aide", {}).get("suspicion")}
