@@ -7,27 +7,23 @@ borders become one mean.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from aide_monai.errors import InputError
+from aide_monai.metrics.border_kernels import Voxels, border_voxels, nearest_distances
 from aide_monai.metrics.masks import ArrayLike, Mask, as_mask, as_mask_pair, check_spacing, joint_crop
 
 Edge: TypeAlias = Literal["chaos", "monai"]
 Average: TypeAlias = Literal["pooled", "directed_means"]
 Distances: TypeAlias = "npt.NDArray[np.float64]"
-Indices: TypeAlias = "npt.NDArray[np.int64]"
 
-# These and the k-d tree's options: measured in benchmarks/surface_distance.py.
-_LOOK_UPS = 100
-_QUERIES_PER_THREAD = 5000  # below, starting a thread costs more than it saves
+_VOXELS_PER_THREAD = 5000  # of a border: below, starting a thread costs more than it saves
 
 
 def check_edge(edge: str) -> None:
@@ -88,9 +84,11 @@ def mask_border(mask: ArrayLike, *, edge: Edge = "chaos") -> Mask:
     """
     check_edge(edge)
     checked = as_mask(mask, "mask")
-    border = np.empty_like(checked)
-    _write_border(checked, edge, border)
-    return border
+    starts, rows, columns = border_voxels(_in_a_rim(checked, edge), 0)
+    slices = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    border = np.zeros(_three(checked.shape), dtype=np.bool_)
+    border[slices, rows, columns] = True
+    return border.reshape(checked.shape)
 
 
 def surface_distances(
@@ -113,75 +111,36 @@ def surface_distances(
 
 
 def cropped_distances(prediction: Mask, reference: Mask, spacing: Sequence[float], edge: Edge) -> SurfaceDistances:
-    """`surface_distances` of checked masks after `joint_crop`.
+    """`surface_distances` of checked masks after `joint_crop`."""
+    shape = _three(prediction.shape)
+    # Planes across the longest axis are the smallest.
+    sweep = int(np.argmax(shape))
+    borders = [border_voxels(_in_a_rim(mask, edge), sweep) for mask in (prediction, reference)]
+    steps = (1.0,) * (3 - len(spacing)) + tuple(spacing)
+    others = [axis for axis in range(3) if axis != sweep]
+    plane, steps = tuple(shape[axis] for axis in others), tuple(steps[axis] for axis in (sweep, *others))
 
-    Most border voxels of a fair segmentation lie on or near the other border, so the nearest voxels are looked up
-    first, in order of distance. Only what they leave open asks a k-d tree. Both are exact.
-    """
-    steps, lengths = _nearest_steps(spacing, prediction.shape)
-    # A rim as wide as the longest step keeps every look-up inside the grid, the only array of the masks' size.
-    rim = np.abs(steps).max(axis=0)
-    grid = np.zeros(prediction.shape + 2 * rim, dtype=np.bool_)
-    inside = grid[tuple(slice(width, width + size) for width, size in zip(rim, prediction.shape, strict=True))]
-    borders = []
-    for mask in (prediction, reference):
-        _write_border(mask, edge, inside)
-        borders.append(np.flatnonzero(grid))
-        inside[...] = False
-    shape, offsets = grid.shape, steps @ np.array(grid.strides)
+    def directed(source: Voxels, target: Voxels) -> Distances:
+        found: Distances = nearest_distances(source, target, plane, steps)
+        return found
+
     directions = borders, borders[::-1]
-    found = [_look_up(source, target, grid.reshape(-1), offsets, lengths) for source, target in directions]
-    del grid, inside
-    for distances, (source, target) in zip(found, directions, strict=True):
-        far = np.isinf(distances)
-        if len(target) and far.any():
-            tree = cKDTree(_points(target, shape, spacing), balanced_tree=False, compact_nodes=False, leafsize=64)
-            queries = _points(source[far], shape, spacing)
-            threads = min(os.cpu_count() or 1, 1 + len(queries) // _QUERIES_PER_THREAD)
-            distances[far] = tree.query(queries, workers=threads)[0]
-    return SurfaceDistances(*found)
+    if min(len(border[1]) for border in borders) < _VOXELS_PER_THREAD:
+        return SurfaceDistances(*(directed(*direction) for direction in directions))
+    with ThreadPoolExecutor(2) as pool:
+        return SurfaceDistances(*pool.map(directed, *zip(*directions, strict=True)))
 
 
-def _nearest_steps(spacing: Sequence[float], shape: Sequence[int]) -> tuple[Indices, Distances]:
-    """The nearest voxels as steps from a voxel, nearest first and none left out, and their distances in mm."""
-    volume = {2: math.pi, 3: 4 * math.pi / 3}[len(spacing)]
-    radius = (_LOOK_UPS * math.prod(spacing) / volume) ** (1 / len(spacing))
-    reach = [min(int(radius / step), size - 1) for step, size in zip(spacing, shape, strict=True)]
-    steps = np.indices([2 * n + 1 for n in reach]).reshape(len(reach), -1).T - reach
-    lengths = np.linalg.norm(steps * spacing, axis=1)
-    order = np.argsort(lengths, kind="stable")[: int(np.count_nonzero(lengths <= radius))][:_LOOK_UPS]
-    return steps[order], lengths[order]
+def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a 2D mask as a volume of one slice."""
+    return (1,) * (3 - len(shape)) + shape
 
 
-def _look_up(source: Indices, target: Indices, grid: Mask, offsets: Indices, lengths: Distances) -> Distances:
-    """Distance of each source voxel to the first of its nearest voxels that is a target; inf where none is.
-
-    `grid` is all False before and after; `source`, `target` and `offsets` are flat indices into it.
-    """
-    distances = np.full(len(source), np.inf)
-    grid[target] = True
-    left = np.arange(len(source))
-    for offset, length in zip(offsets, lengths, strict=True):
-        hit = grid[source[left] + offset]
-        distances[left[hit]] = length
-        left = left[~hit]
-        if not len(left):
-            break
-    grid[target] = False
-    return distances
-
-
-def _points(indices: Indices, shape: tuple[int, ...], spacing: Sequence[float]) -> Distances:
-    """(n, axes) positions in mm of flat indices."""
-    return np.column_stack(np.unravel_index(indices, shape)) * np.asarray(spacing)
-
-
-def _write_border(mask: Mask, edge: Edge, out: Mask) -> None:
-    out[...] = mask
-    for axis in range(mask.ndim):
-        interior, neighbour = np.moveaxis(out, axis, 0), np.moveaxis(mask, axis, 0)
-        interior[1:] &= neighbour[:-1]
-        interior[:-1] &= neighbour[1:]
-        if edge == "monai":
-            interior[:1] = interior[-1:] = False
-    np.logical_xor(mask, out, out=out)
+def _in_a_rim(mask: Mask, edge: Edge) -> npt.NDArray[np.uint8]:
+    """The mask as a volume in a rim of one voxel, as `border_voxels` takes it."""
+    grid = np.ones([size + 2 for size in _three(mask.shape)], dtype=np.uint8)
+    # A 2D mask has no neighbours above and below, so nothing there makes a border.
+    outer = grid if mask.ndim == 3 else grid[1]
+    outer[...] = edge == "chaos"
+    outer[(slice(1, -1),) * mask.ndim] = mask
+    return grid
