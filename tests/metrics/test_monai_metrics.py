@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from aide_monai.metrics import (
     MaximumSymmetricSurfaceDistanceMetric,
     RelativeVolumeDifferenceMetric,
     SegmentationMetrics,
+    class_scores,
     mask_border,
     segmentation_scores,
 )
@@ -171,6 +174,36 @@ def test_empty_masks_are_no_nan_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert SegmentationMetrics(spacing=1)(empty, empty).tolist() == [[[1.0, 0.0, 0.0, 0.0, 0.0]]]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_items_of_a_batch_are_scored_at_the_same_time(monkeypatch: pytest.MonkeyPatch, as_list: bool) -> None:
+    """Each of two items waits until the other is being scored too."""
+    both = threading.Barrier(2, timeout=20)
+
+    class Meeting(RelativeVolumeDifferenceMetric):
+        def _score(self, *pair: Any) -> float:
+            both.wait()
+            return super()._score(*pair)
+
+    monkeypatch.setattr("aide_monai.metrics.monai_metrics.os.cpu_count", lambda: 2)
+    prediction, reference = (masks[:, :2] for masks in pair(batch=2))
+    found = Meeting()(*(list(masks) if as_list else masks for masks in (prediction, reference)))
+    torch.testing.assert_close(found, RelativeVolumeDifferenceMetric()(prediction, reference))
+
+
+def test_four_foreground_classes_in_items_of_different_spacing() -> None:
+    prediction, reference = (
+        torch.cat([blobs(seed, (9, 10, 11), classes=5) for seed in seeds]) for seeds in ((0, 1), (2, 3))
+    )
+    rows = [SPACING, (5.5, 1.0, 0.4)]
+    found = SegmentationMetrics(spacing=rows)(prediction, reference)
+    assert found.shape == (2, 4, 5)
+    for item, spacing in enumerate(rows):
+        labels = [masks[item].argmax(dim=0) for masks in (prediction, reference)]
+        for label, scores in class_scores(*labels, num_classes=5, spacing_mm=spacing).items():
+            expected = [getattr(scores, name) for name in SegmentationMetrics.names]
+            np.testing.assert_allclose(found[item, label - 1], expected, rtol=1e-12)
 
 
 def test_works_in_an_ignite_engine() -> None:
