@@ -77,6 +77,46 @@ def demo(
     console.print(str(result.folder), soft_wrap=True)
 
 
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="Config of the experiment (JSON or YAML).")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the config's paths start at. Default: its own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; continues what is there.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Jobs side by side. Default: one for each core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Score validation cases, to choose settings; no test case is read.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Train nothing: report the jobs that are finished.")] = False,
+) -> None:
+    """Train methods x settings x seeds under one budget, and show what AIDE gains; resumes where it was stopped."""
+    from aide_monai.workflows.comparison import run_comparison
+    from aide_monai.workflows.comparison_report import write_report
+    from aide_monai.workflows.experiment import Experiment
+
+    experiment = Experiment.load(config)
+    folder = out or Path("runs") / config.stem
+    with _progress_bar() as on_progress:
+        result = run_comparison(
+            experiment,
+            folder,
+            data_dir=data or config.parent,
+            workers=jobs,
+            device=device,
+            split="validation" if validation else "test",
+            train=not report,
+            on_progress=on_progress,
+        )
+    if not result.rows:
+        raise InputError(f"{folder}: no job is finished yet; run the command without --report")
+    console.print(write_report(result))
+    state = f"{len(result.jobs) - result.unfinished} of {len(result.jobs)} jobs"
+    console.print(f"{state}, {result.seconds / 3600:.2f} hours of training. Report, tables, figures:", style="dim")
+    console.print(str(result.folder / "report.html"), soft_wrap=True)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,

@@ -1,5 +1,6 @@
 """Segmentation metrics as the CHAOS challenge defines them: DSC, RAVD, ASSD and MSSD, in physical units."""
 
+from aide_monai.metrics.gap_closure import GapClosure, gap_closure
 from aide_monai.metrics.monai_metrics import (
     AverageSymmetricSurfaceDistanceMetric,
     MaximumSymmetricSurfaceDistanceMetric,
@@ -14,6 +15,7 @@ from aide_monai.metrics.surface_distance import SurfaceDistances, mask_border, s
 
 __all__ = [
     "AverageSymmetricSurfaceDistanceMetric",
+    "GapClosure",
     "MaximumSymmetricSurfaceDistanceMetric",
     "PairedTTest",
     "QUBIQScoreMetric",
@@ -25,6 +27,7 @@ __all__ = [
     "WilcoxonTest",
     "aggregate",
     "class_scores",
+    "gap_closure",
     "mask_border",
     "paired_t_test",
     "qubiq_dice",

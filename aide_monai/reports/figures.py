@@ -60,7 +60,7 @@ def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, Any]]], path: str
     _finish(losses, "Training loss", "epoch", "loss")
     _finish(details, "Inside AIDE", "epoch", "value")
     details.set_ylim(-0.03, 1.03)
-    _save(figure, path)
+    save(figure, path)
 
 
 def label_quality(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -92,7 +92,7 @@ def label_quality(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes.patch.set_visible(False)
     bars.set_ylabel("labels replaced (bars)")
     _finish(axes, "Quality of the low-quality labels", "epoch", "mean Dice with the clean labels")
-    _save(figure, path)
+    save(figure, path)
 
 
 def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, metric: str = "dsc") -> None:
@@ -109,10 +109,10 @@ def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, met
             values.setdefault(row["method"], []).append(row[metric])
     figure = Figure(figsize=(1.6 * len(values) + 2, 4), layout="constrained")
     axes = figure.subplots()
-    _boxes(axes, values)
+    boxes(axes, values)
     axes.set_ylabel(_AXIS_TITLES[metric])
     axes.set_title("Held-out cases")
-    _save(figure, path)
+    save(figure, path)
 
 
 def metric_boxplots(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -126,11 +126,11 @@ def metric_boxplots(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
     figure = Figure(figsize=(4 * (1.2 * len(names) + 1.6), 4), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, 4), _AXIS_TITLES.items(), strict=True):
         columns = [[row[metric] for row in rows if row["label_name"] == name] for name in names]
-        _boxes(axes, dict(zip(names, columns, strict=True)))
+        boxes(axes, dict(zip(names, columns, strict=True)))
         axes.set_ylabel(title)
         infinite = sum(not np.isfinite(value) for column in columns for value in column)
         axes.set_title(f"{infinite} infinite, not shown" if infinite else "", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def overlays(panels: Sequence[Sequence[Overlay]], path: str | Path, *, title: str, legend: tuple[str, str]) -> None:
@@ -148,7 +148,7 @@ def overlays(panels: Sequence[Sequence[Overlay]], path: str | Path, *, title: st
         for panel, axes in zip(line, axes_of_line, strict=True):
             _draw(panel, axes)
     figure.suptitle(f"{title}\n{legend[0]}: green, {legend[1]}: red", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def contact_sheet(panels: Sequence[Overlay], path: str | Path, *, title: str, columns: int = 8) -> None:
@@ -168,7 +168,7 @@ def contact_sheet(panels: Sequence[Overlay], path: str | Path, *, title: str, co
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def histograms(
@@ -204,10 +204,10 @@ def histograms(
         axes.set_ylabel("cases", fontsize=8)
     for axes in grid[len(values) :]:
         axes.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
 
 
-def _boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
+def boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
     """One box per name over its finite values, with every value as a dot."""
     finite = {name: [value for value in column if np.isfinite(value)] for name, column in values.items()}
     axes.boxplot(list(finite.values()), tick_labels=list(finite), showfliers=False, medianprops={"color": "black"})
@@ -248,7 +248,8 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.legend(fontsize=8)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

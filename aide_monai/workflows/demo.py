@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.utils import set_determinism
-from torch import nn
-
 import aide_monai
-from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.phantom import write_phantoms
-from aide_monai.data.volumes import load_volumes, slice_geometry, volume_transforms
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
+from aide_monai.workflows.comparison import run_in_turn
 from aide_monai.workflows.draw import draw_figures
-from aide_monai.workflows.evaluate import evaluate
+from aide_monai.workflows.experiment import STANDARD_METHODS, Method
+from aide_monai.workflows.methods import STEP_COST, Job
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.standardize import write_pseudo_labels
-from aide_monai.workflows.train import TrainingSettings, clean_labels, train_aide, train_supervised
+from aide_monai.workflows.tasks import Task
+from aide_monai.workflows.train import TrainingSettings
 
 METHODS = (LABELLED, NOISY, AIDE, CLEAN) = ("labelled only", "noisy labels", "AIDE", "clean labels")
-# One optimiser step of AIDE costs about as much as this many steps of plain training: two networks, each with four
-# views of half the batch. Only the progress bar needs to know.
-AIDE_STEP_COST = 3.5
 
 OnProgress = Callable[[str, float, float], None]
 
@@ -162,8 +156,8 @@ def run_demo(
     if run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir} is not empty; choose a new run folder with --run-dir")
     training = settings.training
-    set_determinism(training.seed)
-    progress = _Progress(on_progress, total=training.epochs * training.steps_per_epoch * (3 + AIDE_STEP_COST))
+    cost = sum(STEP_COST[STANDARD_METHODS[name]] for name in METHODS)
+    progress = _Progress(on_progress, total=training.epochs * training.steps_per_epoch * cost)
     progress.stage = "reading the data"
 
     datalist = prepare_datalist(
@@ -174,88 +168,16 @@ def run_demo(
         seed=training.seed,
     )
     datalist.save(run_dir / "datalist.json")
-    classes = {
-        value: index if settings.keep_classes else min(index, 1) for value, index in datalist.stored_classes.items()
-    }
-    labels = datalist.labels if settings.keep_classes else {0: "background", 1: " + ".join(_names(datalist))}
-    axis, slice_size = slice_geometry(datalist.records)
-    labelling: dict[str, Any] = {"classes": classes, "resample_labels": datalist.resample_labels}
-    on_grid = volume_transforms(keys=["image", "label"], axis=axis, **labelling)
-    padded = volume_transforms(keys=["image", "label", "clean_label"], axis=axis, slice_size=slice_size, **labelling)
-    test = load_volumes(datalist.split("test"), on_grid)
-    rows: list[dict[str, Any]] = []
-    logs: dict[str, list[dict[str, Any]]] = {}
-    models: dict[str, nn.Module] = {}
-
-    def score(method: str) -> None:
-        rows.extend(
-            evaluate(
-                models[method],
-                test,
-                labels=labels,
-                method=method,
-                axis=axis,
-                slice_size=slice_size,
-                device=training.device,
-            )
-        )
-
-    def supervised(method: str, volumes: Sequence[dict[str, Any]], recipe: TrainingSettings) -> None:
-        progress.stage = f"training: {method}"
-        models[method], logs[method] = train_supervised(
-            volumes,
-            recipe,
-            num_classes=len(labels),
-            axis=axis,
-            run_dir=run_dir / method.replace(" ", "_"),
-            on_step=progress.step,
-        )
-        score(method)
-
-    labelled = [record for record in datalist.split("training") if "label" in record]
-    supervised(LABELLED, load_volumes(labelled, padded), replace(training, seed=training.seed + 100))
-    progress.stage = "writing pseudo-labels"
-    noisy = write_pseudo_labels(
-        models[LABELLED],
-        datalist,
-        run_dir / "standardized",
-        axis=axis,
-        slice_size=slice_size,
-        classes=classes,
-        device=training.device,
-    )
-    volumes = load_volumes(noisy.split("training"), padded)
-    supervised(NOISY, volumes, training)
-    supervised(CLEAN, [{**v, "label": v.get("clean_label", v["label"])} for v in volumes], training)
-
-    progress.stage = f"training: {AIDE}"
-    models[AIDE], store, logs[AIDE] = train_aide(
-        volumes,
-        training,
-        options=settings.options,
-        num_classes=len(labels),
-        axis=axis,
-        run_dir=run_dir / AIDE,
-        clean=clean_labels(volumes),
-        on_step=lambda: progress.step(AIDE_STEP_COST),
-    )
-    score(AIDE)
+    task = Task.of(datalist, merge=not settings.keep_classes)
+    options = {AIDE: asdict(settings.options)}
+    methods = [Method(name=name, engine=STANDARD_METHODS[name], options=options.get(name, {})) for name in METHODS]
+    jobs = [Job(method=method, task=task, run_dir=run_dir, budget=training) for method in methods]
+    run_in_turn(jobs, progress.step)
 
     progress.stage = "drawing"
-    rows.sort(key=lambda row: METHODS.index(row["method"]))
+    rows = [row for job in jobs for row in job.rows() if not row["pp"]]
     summary = tables.summarize(rows, noisy=NOISY, clean=CLEAN)
-    draw_figures(
-        run_dir / "figures",
-        rows=rows,
-        logs={method: logs[method] for method in METHODS},
-        models={method: models[method] for method in METHODS},
-        volumes=volumes,
-        test=test,
-        store=store,
-        num_classes=len(labels),
-        axis=axis,
-        slice_size=slice_size,
-    )
+    draw_figures(run_dir / "figures", jobs)
     seconds = time.monotonic() - start
     _write_tables(run_dir, settings, rows, summary, data=data, seconds=seconds)
     progress.finish()
@@ -271,17 +193,17 @@ class _Progress:
         self.done = 0.0
         self.stage = ""
 
-    def step(self, cost: float = 1.0) -> None:
+    def step(self, job: Job) -> None:
+        self.stage = f"training: {job.method.name}"
+        self._tell(STEP_COST[job.method.engine])
+
+    def finish(self) -> None:
+        self._tell(self.total - self.done)
+
+    def _tell(self, cost: float) -> None:
         self.done += cost
         if self.listener is not None:
             self.listener(self.stage, self.done, self.total)
-
-    def finish(self) -> None:
-        self.step(self.total - self.done)
-
-
-def _names(datalist: Datalist) -> list[str]:
-    return [name for value, name in sorted(datalist.labels.items()) if value]
 
 
 def _write_tables(

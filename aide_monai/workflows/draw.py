@@ -1,4 +1,4 @@
-"""The figures of a run: chooses what is worth seeing and lets ``reports.figures`` draw it."""
+"""The pictures of one run: what its methods learned, predicted and corrected."""
 
 from __future__ import annotations
 
@@ -15,56 +15,51 @@ from aide_monai.algorithm import unit_dice
 from aide_monai.data import LabelStore
 from aide_monai.handlers import LabelQuality
 from aide_monai.reports import figures
+from aide_monai.reports.epochs import read_epochs
 from aide_monai.reports.figures import Overlay
 from aide_monai.workflows.evaluate import predict
+from aide_monai.workflows.methods import Job
 from aide_monai.workflows.train import clean_labels
 
 
-def draw_figures(
-    folder: Path,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    logs: Mapping[str, Sequence[Mapping[str, Any]]],
-    models: Mapping[str, nn.Module],
-    volumes: Sequence[dict[str, Any]],
-    test: Sequence[dict[str, Any]],
-    store: LabelStore,
-    num_classes: int,
-    axis: int,
-    slice_size: Sequence[int],
-) -> None:
-    """Draw learning curves, scores per case, predictions, and, with clean labels, what the correction did.
+def draw_figures(folder: Path, jobs: Sequence[Job]) -> list[Path]:
+    """Draw learning curves, scores per case, predictions, and, with clean labels, what AIDE's correction did.
 
     Args:
         folder: where the PNG files go.
-        rows: per-case scores.
-        logs: method to rows per epoch; those of "AIDE" with the label quality.
-        models: method to trained model.
-        volumes: preprocessed training volumes.
-        test: normalised, unpadded test volumes.
-        store: label store of the AIDE run.
-        num_classes: C, background included.
-        axis: slice axis.
-        slice_size: window (H, W) in pixels.
+        jobs: finished jobs of one setting and seed, in the order of the figures.
+
+    Returns:
+        The files. Without a job of AIDE there are no pictures of predictions and corrections.
     """
-    figures.learning_curves(logs, folder / "learning_curves.png")
-    figures.per_case_boxplot(rows, folder / "per_case_dsc.png", metric="dsc")
+    rows = [row for job in jobs for row in job.rows() if not row["pp"]]
+    logs = {job.method.name: read_epochs(job.folder / "epochs.csv") for job in jobs}
+    drawn = [folder / "learning_curves.png", folder / "per_case_dsc.png"]
+    figures.learning_curves(logs, drawn[0])
+    figures.per_case_boxplot(rows, drawn[1], metric="dsc")
+    aide = next((job for job in jobs if job.method.engine == "aide"), None)
+    if aide is None:
+        return drawn
+    drawn.append(folder / "predictions.png")
     figures.overlays(
-        _prediction_panels(rows, models, test, axis=axis, slice_size=slice_size),
-        folder / "predictions.png",
-        title="Held-out cases: the worst, the median and the best of AIDE",
+        _prediction_panels(aide, jobs),
+        drawn[-1],
+        title=f"Held-out cases: the worst, the median and the best of {aide.method.name}",
         legend=("reference", "prediction"),
     )
-    clean = clean_labels(volumes)
+    volumes = aide.task.training_volumes(aide.training_records())
+    clean, store = clean_labels(volumes), LabelStore.from_volumes(volumes, folder=aide.folder / "labels", resume=True)
     if clean:
-        quality = LabelQuality(store, clean, num_classes=num_classes)
-        figures.label_quality(_quality_rows(logs["AIDE"], store, quality), folder / "label_quality.png")
+        quality = LabelQuality(store, clean, num_classes=len(aide.task.labels))
+        drawn += [folder / "label_quality.png", folder / "label_correction.png"]
+        figures.label_quality(_quality_rows(logs[aide.method.name], store, quality), drawn[-2])
         figures.overlays(
-            _correction_panels(volumes, store, clean, axis=axis),
-            folder / "label_correction.png",
+            _correction_panels(volumes, store, clean, axis=aide.task.axis),
+            drawn[-1],
             title="Training labels that changed most",
             legend=("clean label", "label that is trained on"),
         )
+    return drawn
 
 
 def _quality_rows(log: Sequence[Mapping[str, Any]], store: LabelStore, quality: LabelQuality) -> list[dict[str, Any]]:
@@ -110,23 +105,19 @@ def _correction_panels(
     return panels
 
 
-def _prediction_panels(
-    rows: Sequence[Mapping[str, Any]],
-    models: Mapping[str, nn.Module],
-    test: Sequence[dict[str, Any]],
-    *,
-    axis: int,
-    slice_size: Sequence[int],
-) -> list[list[Overlay]]:
+def _prediction_panels(aide: Job, jobs: Sequence[Job]) -> list[list[Overlay]]:
     """The prediction of every method for the worst, the median and the best case of AIDE."""
     scores: dict[str, list[float]] = {}
-    for row in rows:
-        if (row["method"], row["network"]) == ("AIDE", "mean"):
+    for row in aide.rows():
+        if row["network"] == "mean" and not row["pp"]:
             scores.setdefault(row["case"], []).append(row["dsc"])
     order = sorted(scores, key=lambda case: float(np.mean(scores[case])))
     chosen = list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]]))
+    test = {volume["case"]: volume for volume in aide.task.test_volumes(aide.split)}
+    axis, slice_size = aide.task.axis, aide.task.slice_size
+    models: dict[str, nn.Module] = {job.method.name: job.load_network() for job in jobs}
     panels = []
-    for volume in (next(v for v in test if v["case"] == case) for case in chosen):
+    for volume in (test[case] for case in chosen):
         label = volume["label"].as_tensor()[0]
         number = _fullest_slice(label, axis)
         panels.append(

@@ -9,7 +9,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SliceInferer
-from monai.transforms import AsDiscreted, Compose
+from monai.transforms import AsDiscreted, Compose, KeepLargestConnectedComponentd
 from torch import Tensor, nn
 
 from aide_monai.handlers.case_scores import CaseScores
@@ -37,6 +37,7 @@ def evaluate(
     axis: int,
     slice_size: Sequence[int],
     device: str | torch.device = "cpu",
+    keep_largest: bool = False,
 ) -> list[dict[str, Any]]:
     """Per-case scores of a model and, for two networks, of each single one.
 
@@ -48,10 +49,15 @@ def evaluate(
         axis: slice axis.
         slice_size: window (H, W) in pixels; smaller slices are padded, larger ones are covered by several windows.
         device: where the network runs.
+        keep_largest: keep the largest component of each class, 6-connected ("PP").
 
     Returns:
         Rows as ``CaseScores`` makes them.
     """
+    steps: list[Any] = [AsDiscreted("pred", argmax=True)]
+    if keep_largest:
+        foreground = [index for index in labels if index]
+        steps.append(KeepLargestConnectedComponentd("pred", applied_labels=foreground, is_onehot=False, connectivity=1))
     rows: list[dict[str, Any]] = []
     for name, variant in network_variants(network).items():
         scores = CaseScores(labels, method=method, network=name)
@@ -60,18 +66,25 @@ def evaluate(
             val_data_loader=DataLoader(Dataset(volumes), batch_size=1),
             network=variant,
             inferer=slice_inferer(axis=axis, slice_size=slice_size),
-            postprocessing=Compose([AsDiscreted("pred", argmax=True)]),
+            postprocessing=Compose(steps),
             val_handlers=[scores],
         ).run()
         rows += scores.rows
     return rows
 
 
-@torch.no_grad()
 def predict(
     network: nn.Module, image: Tensor, *, axis: int, slice_size: Sequence[int], device: str | torch.device = "cpu"
 ) -> Tensor:
     """Class indices (X, Y, Z) uint8 of one normalised image (M, X, Y, Z), on its own grid."""
+    return probabilities(network, image, axis=axis, slice_size=slice_size, device=device).argmax(dim=0).to(torch.uint8)
+
+
+@torch.no_grad()
+def probabilities(
+    network: nn.Module, image: Tensor, *, axis: int, slice_size: Sequence[int], device: str | torch.device = "cpu"
+) -> Tensor:
+    """Class probabilities (C, X, Y, Z) of one normalised image (M, X, Y, Z), on its own grid, on the CPU."""
     network.to(device).eval()
     logits = slice_inferer(axis=axis, slice_size=slice_size)(image[None].to(device), network)
-    return torch.as_tensor(logits)[0].argmax(dim=0).to("cpu", torch.uint8).as_subclass(Tensor)
+    return torch.as_tensor(logits)[0].softmax(dim=0).to("cpu").as_subclass(Tensor)

@@ -14,14 +14,21 @@ from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
 from aide_monai.reports.tables import METRICS, read_csv
 
 _Key = tuple[str, str]
+_ALL_METRICS = tuple(metric[0] for metric in METRICS)
 
 
-def paired_tests(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def paired_tests(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    *,
+    metrics: Sequence[str] = _ALL_METRICS,
+) -> list[dict[str, Any]]:
     """Paired two-sided tests of every metric and label, over the cases that both methods have.
 
     Args:
         first: per-case rows of method A.
         second: per-case rows of method B, of the same cases and labels.
+        metrics: keys of the rows that are tested.
 
     Returns:
         A dictionary per label and metric: "label_name", "metric", "n" (pairs), "n_infinite" (pairs left out because one
@@ -43,7 +50,7 @@ def paired_tests(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[st
     comparison = []
     for label in dict.fromkeys(row["label_name"] for row in first):
         keys = [key for key in by_key[0] if key[1] == label]
-        for metric, *_ in METRICS:
+        for metric in metrics:
             values = np.array([[rows[key][metric] for key in keys] for rows in by_key])
             comparison.append({"label_name": label, "metric": metric, **_tests(values)})
     return comparison

@@ -92,6 +92,7 @@ def write_pseudo_labels(
     classes: Mapping[Any, int] | None = None,
     device: str | torch.device = "cpu",
     on_case: Callable[[], None] | None = None,
+    **preprocessing: Any,
 ) -> Datalist:
     """Label every unlabelled training case with a model's prediction, as a case of low quality.
 
@@ -108,13 +109,14 @@ def write_pseudo_labels(
         classes: stored label value to class index, as in ``volume_transforms``.
         device: where the network runs.
         on_case: called after every case.
+        preprocessing: further arguments of ``volume_transforms``.
 
     Returns:
         The new datalist.
     """
     folder = Path(os.path.abspath(folder))
     values = stored_values(classes)
-    transform = volume_transforms(keys=["image"], axis=axis)
+    transform = volume_transforms(keys=["image"], axis=axis, **preprocessing)
     records = [dict(record) for record in datalist.records]
     unlabelled = [r for r in records if r.get("split", "training") == "training" and "label" not in r]
     paths = [folder / "pseudo_labels" / f"{record['case']}.nii.gz" for record in unlabelled]

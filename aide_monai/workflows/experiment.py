@@ -1,0 +1,325 @@
+"""A comparison as a config file: data, task, settings, methods, seeds and the one budget they share."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources import find_datalist
+from aide_monai.data.volumes import volume_transforms
+from aide_monai.errors import InputError
+from aide_monai.inferers import hardware_amp
+from aide_monai.options import AIDEOptions
+from aide_monai.transforms.label_noise import NOISES
+from aide_monai.workflows.tasks import (
+    HoldOut,
+    Task,
+    domain_adaptation,
+    domain_pairs,
+    qubiq_truth,
+    rated_by,
+    semi_supervised,
+    with_label_noise,
+)
+from aide_monai.workflows.train import TrainingSettings
+
+TASKS = ("ssl", "uda", "nll")
+ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", "aide", "clean")
+# name of a method to its engine, in the order of the tables
+STANDARD_METHODS = {
+    "labelled only": "labelled",
+    "source only": "labelled",
+    "noisy labels": "noisy",
+    "pseudo-label": "pseudo_label",
+    "co-teaching": "co_teaching",
+    "AIDE": "aide",
+    "clean labels": "clean",
+    "target-supervised": "clean",
+}
+_KEYS = ("name", "task", "data", "split", "settings", "methods", "seeds", "budget")
+_SETTING_KEYS = {
+    "ssl": ("labeled", "unlabeled"),
+    "uda": ("source", "target"),
+    "nll": ("rater", "rate", "kinds", "magnitude_mm"),
+}
+_DATA_KEYS = ("root", "domains", "qubiq_task", "qubiq_subtask", "classes", "merge", "axis", "slice_size")
+_PREPROCESSING = tuple(
+    key
+    for key in inspect.signature(volume_transforms).parameters
+    if key not in (*_DATA_KEYS, "keys", "resample_labels")
+)
+_ENGINE_OPTIONS = {"pseudo_label": ("start", "interval"), "co_teaching": ("max_forget_rate", "warmup_epochs")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way of training.
+
+    Attributes:
+        name: what tables call it.
+        engine: one of ``ENGINES``.
+        options: of the engine, all of them.
+    """
+
+    name: str
+    engine: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One task among several of an experiment.
+
+    Attributes:
+        name: what tables call it.
+        values: the entries of the config.
+    """
+
+    name: str
+    values: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder name."""
+        return "".join(c if c.isalnum() or c in "-." else "_" for c in self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is compared. See ``docs/compare.md`` for the config file.
+
+    Attributes:
+        name: title of the report.
+        task: "ssl", "uda" or "nll".
+        data: "root" (or "domains": name to root), "classes", "merge", "axis", "slice_size", "qubiq_task", and further
+            arguments of ``volume_transforms``, by name.
+        split: which cases are held out.
+        settings: tasks, in the order of the tables.
+        methods: methods, likewise.
+        seeds: of weights, shuffling, augmentation, views, and of the choice of labelled cases or label noise.
+        budget: what all methods share, without seed and device.
+    """
+
+    name: str
+    task: str
+    data: dict[str, Any]
+    split: HoldOut
+    settings: tuple[Setting, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    budget: TrainingSettings
+
+    @classmethod
+    def load(cls, path: str | Path) -> Experiment:
+        """Read a JSON or YAML config.
+
+        Raises:
+            InputError: the file is missing, no JSON or YAML, or an entry is unknown, missing or out of range.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected the config of an experiment (JSON or YAML)")
+        try:
+            content = yaml.safe_load(path.read_text()) if path.suffix != ".json" else json.loads(path.read_text())
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(
+                f"{path}: not readable as {path.suffix[1:].upper()} ({error}); correct the file"
+            ) from error
+        try:
+            return cls.of(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    @classmethod
+    def of(cls, content: Any) -> Experiment:
+        """From the content of a config.
+
+        Raises:
+            InputError: as ``load``.
+        """
+        _require_keys("the config", content, _KEYS, required=("name", "task", "data", "budget"))
+        task = content["task"]
+        if task not in TASKS:
+            raise InputError(f'"task" is {task!r}; expected one of {", ".join(TASKS)}')
+        data = content["data"]
+        if not isinstance(data, dict) or ("domains" if task == "uda" else "root") not in data:
+            raise InputError(f'"data" needs "{"domains" if task == "uda" else "root"}" for the task {task}')
+        _require_keys('"data"', data, (*_DATA_KEYS, *_PREPROCESSING))
+        split = _built(HoldOut, content.get("split", {}), "split")
+        budget = _budget(content["budget"])
+        seeds = content.get("seeds", [0])
+        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+            raise InputError(f'"seeds" is {seeds!r}; expected a list of whole numbers')
+        return cls(
+            name=str(content["name"]),
+            task=task,
+            data=data,
+            split=split,
+            settings=_settings(task, content.get("settings"), data),
+            methods=_methods(task, content.get("methods"), budget),
+            seeds=tuple(dict.fromkeys(seeds)),
+            budget=budget,
+        )
+
+    @property
+    def folds(self) -> tuple[int | None, ...]:
+        """The parts of a cross-validation, or None alone."""
+        return (None,) if self.split.folds is None else tuple(range(1, self.split.folds + 1))
+
+    def make_task(self, setting: Setting, *, seed: int, fold: int | None, data_dir: Path, folder: Path) -> Task:
+        """The cases of one run with their roles.
+
+        Args:
+            setting: one of ``settings``.
+            seed: one of ``seeds``.
+            fold: one of ``folds``.
+            data_dir: folder that the paths of the config start at.
+            folder: gets files that have to be written: fused or corrupted labels.
+
+        Raises:
+            InputError: the data cannot be used as the config says.
+        """
+        known = {key: value for key, value in self.data.items() if key in _DATA_KEYS}
+        further = {key: value for key, value in self.data.items() if key not in _DATA_KEYS}
+        values, raters = setting.values, None
+        if self.task == "uda":
+            names = (values["source"], values["target"])
+            found = {name: self._held_out(data_dir, known["domains"][name], fold) for name in names}
+            datalist = domain_adaptation(found, **values)
+        elif self.task == "ssl":
+            whole = self._held_out(data_dir, known["root"], fold)
+            datalist = semi_supervised(whole, labeled=values["labeled"], unlabeled=values.get("unlabeled"), seed=seed)
+        elif "rater" in values:
+            options = {"task": known.get("qubiq_task"), "subtask": known.get("qubiq_subtask", 1)}
+            truth, masks = qubiq_truth(data_dir / known["root"], folder / "fused", **options)
+            datalist = rated_by(self.split.apply(truth, fold=fold), masks, rater=values["rater"])
+            raters = {case: list(files.values()) for case, files in masks.items()}
+        else:
+            whole = self._held_out(data_dir, known["root"], fold)
+            axis = known.get("axis")
+            datalist = with_label_noise(whole, folder / "noisy_labels", seed=seed, axis=axis, **_noise(values))
+        shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
+        return Task.of(datalist, raters=raters, **shape, **further)
+
+    def _held_out(self, data_dir: Path, root: str, fold: int | None) -> Datalist:
+        return self.split.apply(find_datalist(data_dir / root), fold=fold)
+
+
+def default_methods(task: str) -> list[str]:
+    """The standard methods of a task, in the order of the tables."""
+    absent = {
+        "ssl": ("source only", "target-supervised"),
+        "uda": ("labelled only", "clean labels"),
+        "nll": ("labelled only", "source only", "target-supervised"),
+    }
+    return [name for name in STANDARD_METHODS if name not in absent[task]]
+
+
+def _budget(content: Any) -> TrainingSettings:
+    if not isinstance(content, dict) or content.keys() & {"seed", "device"}:
+        raise InputError('"budget" holds epochs, steps_per_epoch, ...; the seeds stand under "seeds"')
+    values = {"amp": hardware_amp(), **content}
+    if isinstance(values.get("features"), list):
+        values["features"] = tuple(values["features"])
+    return _built(TrainingSettings, values, "budget")
+
+
+def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method, ...]:
+    content = default_methods(task) if content is None else content
+    named = dict.fromkeys(content, None) if isinstance(content, list) else content
+    if not isinstance(named, dict) or not named:
+        raise InputError('"methods" is empty; expected a list of names, or names with options')
+    return tuple(_method(name, options or {}, budget) for name, options in named.items())
+
+
+def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> Method:
+    options = dict(content)
+    engine = options.pop("engine", STANDARD_METHODS.get(name))
+    if engine not in ENGINES:
+        raise InputError(
+            f'method "{name}": found the engine {engine!r}; expected one of {", ".join(ENGINES)}, or a method of the '
+            f"names {', '.join(STANDARD_METHODS)}"
+        )
+    warmup = max(1, round(0.4 * budget.epochs))
+    every = max(1, budget.epochs // 5)
+    if engine == "aide":
+        schedule = {"warmup_epochs": warmup, "update_interval": every, "correction_start": every}
+        profile = options.pop("profile", "improved")
+        return Method(name=name, engine=engine, options=asdict(AIDEOptions.from_profile(profile, **schedule | options)))
+    unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
+    if unknown:
+        known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
+        raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
+    defaults: dict[str, dict[str, Any]] = {
+        "pseudo_label": {"start": every, "interval": every},
+        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": warmup},
+    }
+    return Method(name=name, engine=engine, options=defaults.get(engine, {}) | options)
+
+
+def _settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Setting, ...]:
+    if task == "uda" and content is None:
+        content = [{"source": source, "target": target} for source, target in domain_pairs(data["domains"])]
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        raise InputError(f'"settings" is {content!r}; expected a list of objects with {", ".join(_SETTING_KEYS[task])}')
+    settings = []
+    for entry in content:
+        values = {key: value for key, value in entry.items() if key != "name"}
+        _require_keys('"settings"', values, _SETTING_KEYS[task])
+        settings.append(Setting(name=str(entry.get("name", _setting_name(task, values, data))), values=values))
+    folders = [setting.folder for setting in settings]
+    doubled = [setting.name for setting in settings if folders.count(setting.folder) > 1]
+    if doubled:
+        raise InputError(f'two settings are called "{doubled[0]}"; give each a "name" of its own')
+    return tuple(settings)
+
+
+def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    try:
+        if task == "ssl":
+            return f"{values['labeled']} labelled"
+        if task == "uda":
+            for name in (values["source"], values["target"]):
+                if name not in data["domains"]:
+                    raise InputError(f'domain "{name}": expected one of {", ".join(data["domains"])}')
+            return f"{values['source']} to {values['target']}"
+    except KeyError as error:
+        raise InputError(f'"settings": a setting of the task {task} lacks the key {error}') from error
+    if ("rater" in values) == ("rate" in values):
+        raise InputError(
+            '"settings": expected "rater" (QUBIQ) or "rate" (synthetic noise) in a setting of the task nll'
+        )
+    if "rater" in values:
+        return "all raters" if values["rater"] == "all" else f"rater {values['rater']}"
+    return f"{100 * values['rate']:g} % corrupted"
+
+
+def _noise(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kinds": tuple(NOISES), "magnitude_mm": 3.0, **values}
+
+
+def _built(kind: Any, content: Any, name: str) -> Any:
+    known = [field.name for field in fields(kind)]
+    _require_keys(f'"{name}"', content, known)
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f'"{name}": {error}') from error
+
+
+def _require_keys(where: str, content: Any, known: Sequence[str], required: Sequence[str] = ()) -> None:
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is {content!r}; expected an object")
+    unknown = [key for key in content if key not in known]
+    if unknown:
+        raise InputError(f'{where}: unknown key "{unknown[0]}"; the keys are {", ".join(known)}')
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise InputError(f'{where}: key "{missing[0]}" is missing')

@@ -1,0 +1,106 @@
+"""Configs of experiments: what they say by default, and what is wrong with them in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aide_monai.errors import InputError
+from aide_monai.workflows.experiment import Experiment
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+MINIMAL: dict[str, Any] = {
+    "name": "x",
+    "task": "ssl",
+    "data": {"root": "."},
+    "settings": [{"labeled": 2}],
+    "budget": {"epochs": 10, "steps_per_epoch": 4},
+}
+
+
+def test_defaults() -> None:
+    experiment = Experiment.of(MINIMAL)
+    assert [method.name for method in experiment.methods] == [
+        "labelled only",
+        "noisy labels",
+        "pseudo-label",
+        "co-teaching",
+        "AIDE",
+        "clean labels",
+    ]
+    options = {method.engine: method.options for method in experiment.methods}
+    assert options["pseudo_label"] == {"start": 2, "interval": 2}
+    assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4}
+    assert (options["aide"]["warmup_epochs"], options["aide"]["filter_strata"]) == (4, "foreground")
+    assert experiment.seeds == (0,)
+    assert experiment.settings[0].name == "2 labelled"
+
+
+def test_adaptation_takes_all_ordered_pairs() -> None:
+    content = {**MINIMAL, "task": "uda", "data": {"domains": {"A": "a", "B": "b", "C": "c"}}}
+    del content["settings"]
+    names = [setting.name for setting in Experiment.of(content).settings]
+    assert names == ["A to B", "A to C", "B to A", "B to C", "C to A", "C to B"]
+
+
+def test_noise_and_raters_have_names() -> None:
+    settings = [{"rate": 0.3}, {"rater": 4}, {"rater": "all"}, {"rate": 0.3, "kinds": ["resize"], "name": "resized"}]
+    experiment = Experiment.of({**MINIMAL, "task": "nll", "settings": settings})
+    assert [s.name for s in experiment.settings] == ["30 % corrupted", "rater 4", "all raters", "resized"]
+    assert experiment.settings[0].folder == "30___corrupted"
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_both_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"experiment.{suffix}"
+    file.write_text(json.dumps(MINIMAL))  # JSON is YAML
+    assert Experiment.load(file) == Experiment.of(MINIMAL)
+
+
+@pytest.mark.parametrize("file", sorted(BUNDLES.glob("*/experiments/*.json")), ids=lambda path: path.stem)
+def test_the_bundles_experiments_can_be_read(file: Path) -> None:
+    experiment = Experiment.load(file)
+    assert len(experiment.settings) >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "xyz"}, "\"task\" is 'xyz'; expected one of ssl, uda, nll"),
+        ({"data": {}}, '"data" needs "root"'),
+        ({"colour": 1}, 'unknown key "colour"; the keys are name, task'),
+        ({"seeds": [-1]}, '"seeds" is'),
+        ({"seeds": []}, '"seeds" is'),
+        ({"settings": []}, '"settings" is'),
+        ({"settings": [{"labelled": 1}]}, 'unknown key "labelled"; the keys are labeled, unlabeled'),
+        ({"settings": [{"unlabeled": 1}]}, "lacks the key 'labeled'"),
+        ({"settings": [{"labeled": 1}, {"labeled": 1, "unlabeled": 3}]}, 'two settings are called "1 labelled"'),
+        ({"task": "nll", "settings": [{"rate": 0.1, "rater": 1}]}, 'expected "rater" .QUBIQ. or "rate"'),
+        ({"methods": ["magic"]}, 'method "magic": found the engine None; expected one of labelled, noisy'),
+        ({"methods": {"AIDE": {"profile": "best"}}}, "profile is 'best'; expected one of paper"),
+        ({"methods": {"AIDE": {"view": 3}}}, "unknown option 'view'"),
+        ({"methods": {"co-teaching": {"start": 3}}}, 'unknown option "start"; the options are max_forget_rate'),
+        ({"methods": {}}, '"methods" is empty'),
+        ({"budget": {"epochs": 3}}, '"budget": .*steps_per_epoch'),
+        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "seed": 1}}, 'the seeds stand under "seeds"'),
+        ({"split": {"tests": 3}}, '"split": unknown key "tests"; the keys are test, folds'),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Experiment.of({**MINIMAL, **change})
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    with pytest.raises(InputError, match="no such file"):
+        Experiment.load(file)
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"x.json: not readable as JSON"):
+        Experiment.load(file)
+    file.write_text("[]")
+    with pytest.raises(InputError, match=r"x.json: the config is \[\]; expected an object"):
+        Experiment.load(file)
