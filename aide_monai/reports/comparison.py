@@ -172,7 +172,7 @@ def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[
     return Table(header, lines, 5, notes)
 
 
-def tests_table(tests: Sequence[Mapping[str, Any]], *, aide: str) -> Table:
+def paired_table(tests: Sequence[Mapping[str, Any]], *, aide: str) -> Table:
     """All paired tests against AIDE.
 
     Args:

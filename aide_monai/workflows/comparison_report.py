@@ -16,12 +16,12 @@ from aide_monai.reports import comparison_figures as pictures
 from aide_monai.reports.comparison import (
     Table,
     case_values,
+    paired_table,
     reported,
     shared_seeds,
     stars,
     summarize_comparison,
     summary_table,
-    tests_table,
 )
 from aide_monai.reports.epochs import read_epochs
 from aide_monai.reports.html import Section, write_page
@@ -44,14 +44,14 @@ def write_report(result: Comparison) -> RichTable:
     """
     folder, rows = result.folder, result.rows
     noisy, aide, clean = (_method(result, engine) for engine in ("noisy", "aide", "clean"))
-    tests = tests_against(rows, aide) if aide else []
+    tests = against_aide(rows, aide) if aide else []
     summary = summarize_comparison(rows, noisy=noisy, clean=clean)
     table = summary_table(summary, tests)
     _write_text(folder / "summary.md", table.markdown())
     sections = [Section("Summary", _state(result), table)]
     sections.append(Section("Figures", pictures=_figures(result, summary, tests, aide)))
     if tests:
-        detail = tests_table(tests, aide=str(aide))
+        detail = paired_table(tests, aide=str(aide))
         _write_text(folder / "tests.md", detail.markdown())
         sections.append(Section(f"Paired tests against {aide}", table=detail))
     sections += _runs(result)
@@ -61,7 +61,7 @@ def write_report(result: Comparison) -> RichTable:
     return _rich(summary_table(plain, tests), title=result.experiment.name)
 
 
-def tests_against(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
+def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
     """Paired tests of AIDE (A) against every other method (B), per setting, post-processing and metric.
 
     A case is the mean over its classes and over the seeds that both methods have.
