@@ -24,7 +24,8 @@ DETAIL_KEYS = ("spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
 REPORT_LIMIT = 20
 
-_TOP_KEYS = ("name", "labels", "modality", "classes", "resample_labels", "numTraining", "numTest", *SPLITS)
+_FLAGS = ("resample_labels", "soft_labels")
+_TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
 _REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
@@ -51,6 +52,7 @@ class Datalist:
               when the datalist was made, see `aide_monai.data.details`.
         classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
         resample_labels: labels may lie on other grids than their images and are to be resampled onto them (nearest).
+        soft_labels: labels may be shares of raters, 0..1, of the one class there is: to score against, not to train on.
 
     Raises:
         InputError: names all malformed maps and records at once. What needs the files (missing, unreadable, leaking)
@@ -63,18 +65,20 @@ class Datalist:
     records: list[dict[str, Any]]
     classes: dict[int, int] = field(default_factory=dict)
     resample_labels: bool = False
+    soft_labels: bool = False
 
     def __post_init__(self) -> None:
         self._require_well_formed()
 
     @classmethod
-    def load(cls, path: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
+    def load(cls, path: str | Path, *, roots: Iterable[str | Path] = (), left_out: list[str] | None = None) -> Datalist:
         """Read a datalist and make its paths absolute.
 
         Args:
             path: JSON file; relative paths in it start at its folder.
             roots: further folders that files may lie in. A path that leaves the datalist's folder and all of these,
                 by ``..``, by a symbolic link or by being absolute, is refused.
+            left_out: takes what is wrong with single cases, which are then left out; without it, they are refused.
 
         Raises:
             InputError: one report of all malformed, unknown, doubled or escaping entries.
@@ -96,10 +100,14 @@ class Datalist:
 
         classes, found = _stored_classes(content.get("classes", {}))
         problems += found
-        resample = content.get("resample_labels", False)
-        if not isinstance(resample, bool):
-            problems.append(f'key "resample_labels": found {resample!r}, expected true or false')
+        flags = {key: content.get(key, False) for key in _FLAGS}
+        problems += [
+            f'key "{key}": found {flag!r}, expected true or false'
+            for key, flag in flags.items()
+            if not isinstance(flag, bool)
+        ]
 
+        of_cases = problems if left_out is None else left_out
         records: dict[str, dict[str, Any]] = {}
         for section in SPLITS:
             entries = content.get(section, [])
@@ -111,25 +119,29 @@ class Datalist:
                 malformed = _record_problems(entry, where)
                 if not malformed and entry.get("split", section) != section:
                     malformed = [f'{where}: "split" is "{entry["split"]}" but the case stands under "{section}"']
-                problems += malformed
+                of_cases += malformed
                 if not malformed:
                     records[where] = {**entry, "split": section}
         for key, section in (("numTraining", "training"), ("numTest", "test")):
             listed = content.get(section, [])
             if key in content and isinstance(listed, list) and content[key] != len(listed):
-                problems.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
+                of_cases.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
 
+        sound = dict(records)
         for where, record in records.items():
             for key in PATH_KEYS:
                 if key in record:
                     try:
                         record[key] = absolute_paths(record[key], folder, roots=roots)
                     except InputError as error:
-                        problems.append(f"{where}: {error}")
-        problems += _doubled_cases(records)
+                        of_cases.append(f"{where}: {error}")
+                        sound.pop(where, None)
+        doubled = _doubled_cases(sound)
+        of_cases += doubled.values()
         if problems:
             raise InputError(report(f"{path}: the datalist cannot be used", problems))
-        return cls(name, maps["labels"], maps["modality"], list(records.values()), classes, resample)
+        kept = [record for where, record in sound.items() if where not in doubled]
+        return cls(name, maps["labels"], maps["modality"], kept, classes, **flags)
 
     def save(self, path: str | Path) -> None:
         """Write the datalist atomically (temporary file, fsync, rename).
@@ -161,7 +173,7 @@ class Datalist:
             "labels": {str(value): name for value, name in sorted(self.labels.items())},
             "modality": {str(channel): name for channel, name in sorted(self.modality.items())},
             **({"classes": {str(value): index for value, index in self.classes.items()}} if self.classes else {}),
-            **({"resample_labels": True} if self.resample_labels else {}),
+            **{key: True for key in _FLAGS if getattr(self, key)},
             "numTraining": len(sections["training"]),
             "numTest": len(sections["test"]),
             **{split: records for split, records in sections.items() if records or split != "test"},
@@ -211,7 +223,7 @@ class Datalist:
                     if not os.path.isabs(path)
                 ]
             problems += malformed
-        problems += _doubled_cases(sound)
+        problems += _doubled_cases(sound).values()
         if problems:
             raise InputError(report(f'datalist "{self.name}" is malformed', problems))
 
@@ -338,15 +350,16 @@ def _record_problems(record: Any, where: str) -> list[str]:
     return problems
 
 
-def _doubled_cases(records: dict[str, dict[str, Any]]) -> list[str]:
-    places: dict[str, list[str]] = {}
+def _doubled_cases(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Place of the second record of a case, or a later one, to what is wrong with it."""
+    first: dict[str, str] = {}
+    problems = {}
     for where, record in records.items():
-        places.setdefault(record["case"], []).append(where)
-    return [
-        f'case "{case}" stands in {" and ".join(found)}; every case needs an id of its own'
-        for case, found in places.items()
-        if len(found) > 1
-    ]
+        if (place := first.setdefault(record["case"], where)) != where:
+            problems[where] = (
+                f'case "{record["case"]}" stands in {place} and {where}; every case needs an id of its own'
+            )
+    return problems
 
 
 def _portable(record: dict[str, Any], folder: Path) -> dict[str, Any]:

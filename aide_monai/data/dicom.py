@@ -95,7 +95,7 @@ def require_sound(series: Sequence[DicomSeries], name: str) -> None:
     """Raise the problems of all volumes in one report."""
     problems = [problem for one in series for problem in one.problems]
     if problems:
-        raise InputError(report(f"{name}: the slices do not make a volume", problems))
+        raise InputError(report(f"{name}: the slices do not make a volume", problems), problems=problems)
 
 
 def list_files(folder: str, *, roots: Iterable[str | Path] = ()) -> list[str]:
@@ -117,7 +117,7 @@ def list_files(folder: str, *, roots: Iterable[str | Path] = ()) -> list[str]:
         if os.path.islink(file) and not any(Path(os.path.realpath(file)).is_relative_to(root) for root in allowed)
     ]
     if outside:
-        raise InputError(report(f"{folder}: files that lead out of the folder", outside))
+        raise InputError(report(f"{folder}: files that lead out of the folder", outside), problems=outside)
     return files
 
 
@@ -153,7 +153,7 @@ def _read(name: str, files: Sequence[str], *, all_must_be_dicom: bool) -> tuple[
         except InputError as error:
             problems.append(str(error))
     if problems:
-        raise InputError(report(f"{name}: files that cannot be used", problems))
+        raise InputError(report(f"{name}: files that cannot be used", problems), problems=problems)
     return slices, skipped
 
 

@@ -217,18 +217,25 @@ def _uneven(slices: tuple[DicomSlice, ...], positions: np.ndarray, normal: np.nd
         between = f"{_file(one)} and {_file(other)}"
         missing = round(gap / spacing) - 1 if spacing else 0
         if gap <= SAME_PLACE_MM:
-            problems.append(f"{between}: doubled, two slices at one place; remove one of them")
+            problems.append(f"{between}: doubled, two slices at one place; expected one; remove one of them")
         elif missing > 0 and abs(gap - (missing + 1) * spacing) <= tolerance:
             number = "1 slice is" if missing == 1 else f"{missing} slices are"
-            problems.append(f"{between}: {gap:.5g} mm apart, others {spacing:.5g}: {number} missing between them")
+            problems.append(
+                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}: {number} missing between them; expected even "
+                "spacing; add the missing files"
+            )
         elif abs(gap - spacing) > tolerance:
-            problems.append(f"{between}: {gap:.5g} mm apart, others {spacing:.5g}; expected even spacing")
+            problems.append(
+                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}; expected even spacing; export the series "
+                "again, or resample it to even slices"
+            )
     if problems or len(slices) < 3:
         return problems
     even = positions[0] + np.arange(len(slices))[:, None] * (positions[-1] - positions[0]) / (len(slices) - 1)
     distances = np.linalg.norm(positions - even, axis=1)
     return [
-        f"{_file(one)}: lies {distance:.3g} mm beside its place in the stack; expected the slices on one line"
+        f"{_file(one)}: lies {distance:.3g} mm beside its place in the stack; expected the slices on one line; "
+        "export the series again"
         for one, distance in zip(slices, distances.tolist(), strict=True)
         if distance > tolerance
     ]

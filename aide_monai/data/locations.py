@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def open_location(path: str) -> Volume:
     if os.path.isfile(source) and not is_dicom(source):
         raise InputError(f"a file of an unknown kind; expected {', '.join(SUFFIXES)} or DICOM")
     series = one_series(source, select=select)
-    return _volume(series.shape, series.affine, series.doubts, lambda: decode([series])[0])
+    volume = _volume(series.shape, series.affine, series.doubts, lambda: decode([series])[0])
+    return replace(volume, modality=series.modality, echo_ms=series.echo_ms, acquired=series.acquired)
 
 
 def is_volume_file(path: str) -> bool:

@@ -76,7 +76,8 @@ def read_png_stack(files: Sequence[str]) -> np.ndarray:
                 f"{file}: found {rows} x {columns} pixels (rows x columns), expected {expected} as in others"
             )
     if problems:
-        raise InputError(report(f"{os.path.dirname(files[0])}: the slices do not make a volume", problems))
+        title = f"{os.path.dirname(files[0])}: the slices do not make a volume"
+        raise InputError(report(title, problems), problems=problems)
     return np.stack(slices).transpose(2, 1, 0)
 
 

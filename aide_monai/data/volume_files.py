@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,17 @@ import nibabel
 import numpy as np
 import SimpleITK
 
+from aide_monai.data.detached import data_file, data_file_problems
 from aide_monai.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 AFFINE_TOLERANCE_MM = 0.05
 COSINE_TOLERANCE = 1e-3
 LABEL_TOLERANCE = 1e-3
+MAX_VOXELS = 2**31
+MAX_HEADER_BYTES = 16 * 2**20
+
+_DEFLATE_RATIO = 1100  # no more can be packed into a byte, so that a smaller file has lost its end
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Volume:
         affine: (4, 4) float64, voxel index to millimetres, RAS.
         doubts: what is strange about the geometry.
         decode: reads the voxels, (x, y, z, channels), in the dtype of the file (float64 where NIfTI scales).
+        modality, echo_ms, acquired: of DICOM, see ``DicomSeries``; "" or None for other files.
     """
 
     shape: tuple[int, ...]
@@ -38,13 +46,17 @@ class Volume:
     affine: np.ndarray
     doubts: tuple[str, ...]
     decode: Callable[[], np.ndarray]
+    modality: str = ""
+    echo_ms: float | None = None
+    acquired: str = ""
 
 
 def open_volume(file: str) -> Volume:
     """Read the header of a NIfTI, MetaImage or NRRD file.
 
     Raises:
-        InputError: missing, another format, or unreadable. ``decode`` of the result raises it too.
+        InputError: missing, another format, unreadable, of more than 2^31 voxels or fewer bytes than they take, or a
+            header whose voxels lie outside its folder. ``decode`` of the result raises it too.
     """
     path = Path(file)
     if path.is_dir():
@@ -54,7 +66,7 @@ def open_volume(file: str) -> Volume:
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"a file with an unknown suffix instead of one of {', '.join(SUFFIXES)}")
     opener = _open_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else _open_itk
-    file_shape, affine, doubts, decode = _or_unreadable(lambda: opener(file), "header")
+    file_shape, affine, doubts, decode = _or_unreadable(lambda: opener(file), "a header")
     shape = (*file_shape[:3], 1, 1)[:3]
     further = [size for size in file_shape[3:] if size != 1]
     channels = None if len(further) > 1 else (further or [1])[0]
@@ -108,13 +120,34 @@ def listed(values: Any, limit: int = 8) -> str:
 def _or_unreadable(read: Callable[[], Any], part: str) -> Any:
     try:
         return read()
+    except InputError:
+        raise
     except Exception as error:  # whatever a decoder makes of a broken file is the same finding
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise InputError(f"a {part} that cannot be read, truncated or damaged ({reason.strip()})") from error
+        raise InputError(f"{part} that cannot be read, truncated or damaged ({reason.strip()})") from error
+
+
+def _require_plausible(file: str, shape: tuple[int, ...], voxel_bytes: int, *, packed: bool) -> None:
+    """Refuse a size that cannot be true before anything makes room for it."""
+    voxels = math.prod(shape)
+    if voxels > MAX_VOXELS:
+        raise InputError(f"a volume of {shape_text(shape)} voxels, more than {MAX_VOXELS}")
+    there = os.path.getsize(file)
+    if there * (_DEFLATE_RATIO if packed else 1) < voxels * voxel_bytes:
+        reason = f"{there} bytes, too few for {shape_text(shape)} voxels of {voxel_bytes} bytes"
+        raise InputError(f"voxels that cannot be read, truncated or damaged ({reason})")
 
 
 def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
+    packed = file.lower().endswith(".gz")
+    with nibabel.openers.ImageOpener(file) as stream:
+        start = stream.read(540)
+    two = int.from_bytes(start[:4], "little") == 540 or int.from_bytes(start[:4], "big") == 540
+    header = (nibabel.Nifti2Header if two else nibabel.Nifti1Header)(start[: 540 if two else 348], check=False)
+    if not 0 <= float(header["vox_offset"]) <= MAX_HEADER_BYTES:
+        raise ValueError(f"voxels that start at byte {float(header['vox_offset']):g}")
     image: Any = nibabel.load(file)  # typed as any format, of which the suffix leaves NIfTI
+    _require_plausible(file, image.shape, image.get_data_dtype().itemsize, packed=packed)
     affine = np.asarray(image.affine, dtype=np.float64)
     doubts = _cosine_doubts(affine)
     qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
@@ -126,6 +159,8 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
 
 
 def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
+    if problems := data_file_problems(Path(file), Path(os.path.abspath(file)).parent):
+        raise InputError(problems[0])
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(file)
     reader.ReadImageInformation()
@@ -137,12 +172,19 @@ def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], 
     affine[:used, 3] = reader.GetOrigin()[:used]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK counts towards left and posterior
     shape = (*reader.GetSize(), *(1,) * (3 - dimension), *((components,) if components > 1 else ()))
+    _require_plausible(str(data_file(Path(file))), shape, _voxel_bytes(reader.GetPixelID()), packed=True)
 
     def decode() -> np.ndarray:
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())  # (z, y, x) or (z, y, x, components)
         return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
 
     return shape, affine, _cosine_doubts(affine), decode
+
+
+def _voxel_bytes(pixel_id: int) -> int:
+    """Bytes of one component; 1, the least there is, for kinds that are refused later."""
+    name = SimpleITK.GetPixelIDValueAsString(pixel_id)
+    return next((bits // 8 for bits in (64, 32, 16) if f"{bits}-bit" in name), 1)
 
 
 def _cosine_doubts(affine: np.ndarray) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 
 from aide_monai.data.checks import Problem, check_datalist
 from aide_monai.data.datalist import Datalist, as_paths
-from aide_monai.data.locations import open_location
+from aide_monai.data.problems import problems_of
 from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.data.volume_files import Volume
 from aide_monai.errors import InputError
@@ -58,25 +57,39 @@ def check_data(
     Raises:
         InputError: if the datalist itself cannot be read, or ``out`` is no folder.
     """
-    data = Datalist.load(datalist, roots=roots)
+    left_out: list[str] = []
+    data = Datalist.load(datalist, roots=roots, left_out=left_out)
+    if left_out and not data.records:
+        Datalist.load(datalist, roots=roots)  # raises: there is nothing to look at
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: found a file; expected a folder for the report")
-    problems = check_datalist(data, progress=progress)
-    broken = {problem.case for problem in problems if problem.severity == "error"}
-    sound = [record for record in data.records if record["case"] not in broken]
-    panels: list[list[figures.Overlay]] = []
+    panels: dict[str, list[figures.Overlay]] = {}
     values: dict[str, dict[str, float]] = {}
-    for record in track(sound, description="Drawing", disable=not progress):
-        image, labels = open_location(as_paths(record["image"])[0]), _labels(record, data.stored_classes)
-        voxels = image.decode()[..., 0]
-        panels.append(list(_panels(record["case"], image, voxels, labels)))
-        for name, value in _measures(image, voxels, labels, data.labels).items():
+    measured: set[str] = set()
+
+    def look(record: dict[str, Any], image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
+        panels[record["case"]] = list(_panels(record["case"], image, voxels, label))
+        measures = _label_measures(image, label, data.labels)
+        if (path := as_paths(record["image"])[0]) not in measured:  # raters share an image
+            measures |= _image_measures(image, voxels)
+            measured.add(path)
+        for name, value in measures.items():
             values.setdefault(name, {})[record["case"]] = value
+
+    problems = [
+        found
+        for text in left_out
+        for found in problems_of(InputError(text), "", str(datalist), expected="a well-formed case")
+    ]
+    problems += check_datalist(data, progress=progress, visit=look)
+    broken = {found.case for found in problems if found.severity == "error"}
+    panels = {case: drawn for case, drawn in panels.items() if case not in broken}
+    values = {name: {c: v for c, v in column.items() if c not in broken} for name, column in values.items()}
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
     out.mkdir(parents=True, exist_ok=True)
-    drawn = _draw(out, panels, values, outliers)
+    drawn = _draw(out, list(panels.values()), {name: column for name, column in values.items() if column}, outliers)
     (out / "report.md").write_text(_markdown(data, problems))
     return CheckReport(problems, drawn)
 
@@ -96,23 +109,15 @@ def outlier_cases(values: Mapping[str, float]) -> list[str]:
     return [case for case, distance in zip(values, deviation, strict=True) if distance > OUTLIER * spread]
 
 
-def _labels(record: Mapping[str, Any], classes: Mapping[int, int]) -> npt.NDArray[Any] | None:
-    """Class indices (x, y, z), or None."""
-    if "label" not in record:
-        return None
-    stored = np.rint(open_location(record["label"]).decode()[..., 0]).astype(np.int64)
-    index = np.zeros(max(classes) + 1, dtype=np.uint8)
-    index[list(classes)] = list(classes.values())
-    return index[stored]
-
-
 def _panels(
     case: str, image: Volume, voxels: npt.NDArray[Any], labels: npt.NDArray[Any] | None
 ) -> Iterator[figures.Overlay]:
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     axis = through_plane_axis(image.affine)
-    across = next(i for i in (1, 0, 2) if i != axis)
-    for name, along in (("slice", axis), ("cut across", across)):
+    if 1 in voxels.shape:
+        axis = voxels.shape.index(1)
+    cuts = [("slice", axis), ("cut across", next(i for i in (1, 0, 2) if i != axis))]
+    for name, along in cuts if voxels.shape[axis] > 1 else cuts[:1]:
         middle = voxels.shape[along] // 2
         if labels is not None and labels.any():
             others = tuple(i for i in range(3) if i != along)
@@ -127,17 +132,19 @@ def _panels(
         )
 
 
-def _measures(
-    image: Volume, voxels: npt.NDArray[Any], labels: npt.NDArray[Any] | None, names: Mapping[int, str]
-) -> dict[str, float]:
+def _image_measures(image: Volume, voxels: npt.NDArray[Any]) -> dict[str, float]:
     low, median, high = np.percentile(voxels, (1, 50, 99))
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     measures = {"intensity, 1 %": low, "intensity, median": median, "intensity, 99 %": high}
-    if labels is not None:
-        millilitres = abs(np.linalg.det(image.affine[:3, :3])) / 1000
-        for value, name in names.items():
-            if value:
-                measures[f"{name} (ml)"] = np.count_nonzero(labels == value) * millilitres
+    measures |= {f"spacing {axis} (mm)": step for axis, step in zip("xyz", spacing, strict=True)}
     return {name: float(value) for name, value in measures.items()}
+
+
+def _label_measures(image: Volume, label: npt.NDArray[Any] | None, names: Mapping[int, str]) -> dict[str, float]:
+    if label is None:
+        return {}
+    millilitres = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    return {f"{name} (ml)": np.count_nonzero(label == value) * millilitres for value, name in names.items() if value}
 
 
 def _outlier_problems(

@@ -386,4 +386,5 @@ def test_real_data_sets_have_no_problems(aide_data: Path, name: str, cases: int,
     datalist = find_datalist(aide_data / name)
     assert len(datalist.records) == cases
     assert sum("label" in record for record in datalist.records) == labelled
-    assert require_valid(datalist) == []
+    orientations = ["orientation LSP (and 14 more cases)"] if name == "mscmr_lge" else []  # true: they are stored so
+    assert [problem.found for problem in require_valid(datalist)] == orientations

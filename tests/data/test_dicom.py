@@ -123,7 +123,7 @@ def test_a_doubled_slice_is_named(tmp_path: Path) -> None:
         find_series(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: the slices do not make a volume: 1 problem\n"
-        f"  - {copy} and {written.files[2]}: doubled, two slices at one place; remove one of them"
+        f"  - {copy} and {written.files[2]}: doubled, two slices at one place; expected one; remove one of them"
     )
 
 

@@ -130,7 +130,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, name: str) -> None:
 def test_a_damaged_file_is_named_through_loadimaged(tmp_path: Path) -> None:
     file = Path(nifti(tmp_path / "a.nii", numbered(20, 30, 40)))
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError, match=rf"{file}: found a voxels that cannot be read, truncated or damaged"):
+    with pytest.raises(InputError, match=rf"{file}: found voxels that cannot be read, truncated or damaged"):
         LoadImaged("image", reader=VolumeReader)({"image": str(file)})
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.detached import data_file_problems
 from aide_monai.data.raters import as_mask
 from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.data.sources.decathlon import case_name
 from aide_monai.data.sources.duplicates import find_twins, leaks, record_signature
-from aide_monai.data.sources.files import data_file_problems, files_below, source_folder
+from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.data.sources.hold_out import hold_out_per_domain
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.places import TOLERANCE_VOXELS, require_inside, to_index

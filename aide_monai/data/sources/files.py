@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from aide_monai.data.dicom_stack import DicomSeries
 from aide_monai.errors import InputError
-
-_HEADER_BYTES = 65536
-_DATA_FILE = {
-    ".mhd": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
-    ".mha": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
-    ".nrrd": re.compile(rb"(?im)^data ?file:[ \t]*([^\r\n]*)"),
-}
 
 
 def source_folder(root: str | Path, *, expected: str) -> Path:
@@ -78,34 +70,3 @@ def series_path(folder: Path, one: DicomSeries, series: Sequence[DicomSeries]) -
     if any(Path(file).is_relative_to(place) for file in others):
         return f"{folder}#{one.selector}"
     return place
-
-
-def data_file_problems(header: Path, root: Path) -> list[str]:
-    """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
-
-    Args:
-        header: .mhd, .mha or .nrrd file; other files, and headers with their voxels in the same file, pass.
-        root: absolute path of the folder that nothing may lead out of.
-    """
-    pattern = _DATA_FILE.get(header.suffix.lower())
-    if pattern is None:
-        return []
-    with header.open("rb") as file:
-        start = file.read(_HEADER_BYTES)
-    if header.suffix.lower() == ".nrrd":
-        start = re.split(rb"\r?\n\r?\n", start)[0]
-    match = pattern.search(start)
-    if match is None:
-        return [] if header.suffix.lower() == ".nrrd" else [f"{header}: no line ElementDataFile; replace the file"]
-    name = match[1].strip().decode("latin-1")
-    if name.upper() == "LOCAL":
-        return []
-    if name.upper().startswith("LIST") or "%" in name:
-        return [f'{header}: its voxels are in several files ("{name}"); expected one: convert the volume']
-    path = header.parent / name
-    real = Path(os.path.realpath(path))
-    if not real.is_relative_to(os.path.realpath(root)):
-        return [f'{header}: its voxels are in "{name}", outside {root}; expected a file beside it']
-    if not path.is_file():
-        return [f'{header}: its voxels are in "{name}", which does not exist; put that file beside it']
-    return []

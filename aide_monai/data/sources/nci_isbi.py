@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.detached import data_file_problems
 from aide_monai.data.dicom import find_series, listing
 from aide_monai.data.dicom_stack import DicomSeries
-from aide_monai.data.sources.files import data_file_problems, files_below, series_path, source_folder
+from aide_monai.data.sources.files import files_below, series_path, source_folder
 from aide_monai.data.sources.hold_out import hold_out_per_domain
 from aide_monai.data.sources.places import require_inside, shared_part
 from aide_monai.data.volume_files import Volume, label_values, listed, open_volume

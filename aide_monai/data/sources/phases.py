@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.datalist import read_json
+from aide_monai.data.detached import data_file_problems
 from aide_monai.data.dicom import find_series, listing
 from aide_monai.data.dicom_stack import DicomSeries
-from aide_monai.data.sources.files import data_file_problems, series_path
+from aide_monai.data.sources.files import series_path
 from aide_monai.data.volume_files import (
     AFFINE_TOLERANCE_MM,
     SUFFIXES,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import Datalist, report
-from aide_monai.data.sources.files import data_file_problems, files_below, source_folder
+from aide_monai.data.detached import data_file_problems
+from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.data.sources.hold_out import hold_out
 from aide_monai.errors import InputError
 
