@@ -15,7 +15,7 @@ _CHOICES = {
     "view_samples": ("suspicious", "all"),
     "view_statistics": ("running", "batch"),
     "view_inverse": ("probabilities", "logits"),
-    "unit": ("case", "slice"),
+    "unit": ("case", "slice", "patch"),
     "ranking_reference": ("own", "released"),
 }
 PROFILES: dict[str, dict[str, Any]] = {
@@ -79,7 +79,8 @@ class AIDEOptions:
             untouched, or with those of the "batch", which then move the running ones.
         view_inverse: what is rotated back: "probabilities" (masked mean over the views) or "logits" (zero-filled).
         warmup_epochs: q_w, epochs over which lambda rises to 1 and labels are corrected after every epoch.
-        unit: what is ranked and corrected: whole "case" or single "slice".
+        unit: what is ranked and corrected: a whole "case", a single "slice" (``SliceDataset``), or a "patch" of the
+            grid that 3D patches lie on (``PatchDataset``).
         update_ratio: R, share of the ranked units whose labels are replaced.
         update_interval: after the warm-up, labels are corrected every so many epochs.
         correction_start: first epoch after which labels are corrected.

@@ -31,9 +31,10 @@ class LabelChange:
         epoch: epoch after which the label was replaced (1-based).
         network: the network that trains on this label, 1 or 2.
         case: case identifier.
-        slice: index of the slice, or None for the whole case.
+        slice: index of the slice, or None for the whole case or a patch.
         dice_before: Dice between the prediction that ranked the unit and its label at that time, 0..1.
         voxels_changed: number of voxels whose class changed.
+        patch: voxels of the patch, such as "0:32,32:64,0:20", or None for the whole case or a slice.
     """
 
     epoch: int
@@ -42,6 +43,7 @@ class LabelChange:
     slice: int | None
     dice_before: float
     voxels_changed: int
+    patch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,14 @@ class Generation:
         """Content for the manifest."""
         content: dict[str, Any] = {
             "epoch": self.epoch,
-            "records": [asdict(record) for record in self.records],
+            "records": [_without_none(asdict(record), "patch") for record in self.records],
             "files": dict(self.files),
         }
         return content if self.rollback_to is None else content | {"rollback_to": self.rollback_to}
+
+
+def _without_none(content: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != key or value is not None}
 
 
 class LabelHistory:

@@ -134,17 +134,17 @@ class LabelStore:
         *,
         epoch: int,
         dice_before: float,
-        index: tuple[int, int] | None = None,
+        index: tuple[int, int] | tuple[slice, ...] | None = None,
     ) -> LabelChange:
-        """Replace a label, or one slice of it, in memory; ``commit`` makes it permanent.
+        """Replace a label, or a slice or patch of it, in memory; ``commit`` makes it permanent.
 
         Args:
             network: the network that trains on this label, 1 or 2.
             case: case identifier.
-            label: new label of the case, or of one slice, integers in 0..255.
+            label: new label of the case, or of the slice or patch, integers in 0..255.
             epoch: current epoch (1-based).
             dice_before: Dice that ranked the unit, for the record.
-            index: (axis, slice) when one slice is replaced.
+            index: (axis, slice) when one slice is replaced, or a range of voxels along each axis for a patch.
 
         Raises:
             PermissionError: for a high-quality case; its label never changes.
@@ -155,7 +155,8 @@ class LabelStore:
         if case in self.high_quality:
             raise PermissionError(f"case {case!r} is high quality; its label cannot be replaced")
         current = self.label(network, case)
-        target = current if index is None else current.select(*index)
+        where = _region(index)
+        target = current[where]
         if target.shape != label.shape:
             raise ValueError(f"new label of {case!r} has shape {tuple(label.shape)}; expected {tuple(target.shape)}")
         new = as_label(case, label.cpu())
@@ -163,9 +164,10 @@ class LabelStore:
             epoch=epoch,
             network=network,
             case=case,
-            slice=None if index is None else index[1],
+            slice=index[1] if index is not None and isinstance(index[1], int) else None,
             dice_before=float(dice_before),
             voxels_changed=int((target != new).sum()),
+            patch=None if index is None or isinstance(index[1], int) else _as_text(where),
         )
         target.copy_(new)
         self._staged.append(change)
@@ -269,6 +271,17 @@ class LabelStore:
 
         self._change_history(load)
         self._load()
+
+
+def _region(index: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """What an index of ``replace`` selects from a volume."""
+    if index is None:
+        return ()
+    return (*[slice(None)] * index[0], index[1]) if isinstance(index[0], int) else index
+
+
+def _as_text(window: Sequence[slice]) -> str:
+    return ",".join(f"{part.start}:{part.stop}" for part in window)
 
 
 def _is_used(folder: Path, resume: bool) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from aide_monai.algorithm import confusion
 from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
 from aide_monai.data.sharing import ShareBatchSampler, collate_share
 from aide_monai.errors import InputError
@@ -50,6 +51,8 @@ class SliceDataset(Dataset):
     Raises:
         InputError: if there are no volumes, a label is missing, an image is not 3D, or slices differ in size.
     """
+
+    unit = "slice"  # what ``GlobalLabelCorrection`` can replace but whole cases
 
     def __init__(
         self,
@@ -124,6 +127,30 @@ class SliceDataset(Dataset):
     def labels(self, number: int) -> dict[str, Tensor]:
         """Current labels of case ``number`` by key, as views (S, H, W) uint8."""
         return {key: label.movedim(self.axes[number], 0) for key, label in self._current_labels(number).items()}
+
+    def predict(self, number: int, network: Callable[[Tensor], Tensor], batch_size: int) -> tuple[Tensor, int]:
+        """Class indices (S, H, W) uint8 of case ``number``, slices first, and the number of classes.
+
+        Args:
+            number: of the case.
+            network: (B, M, H, W) to logits (B, C, H, W).
+            batch_size: slices per call.
+        """
+        logits = [network(chunk) for chunk in self.slices(number).split(batch_size)]
+        return torch.cat([chunk.argmax(dim=1) for chunk in logits]).to("cpu", torch.uint8), logits[0].shape[1]
+
+    def arranged(self, number: int, volume: Tensor) -> Tensor:
+        """A volume (X, Y, Z) of case ``number`` as ``predict`` arranges it: (S, H, W)."""
+        return volume.movedim(self.axes[number], 0)
+
+    def confusion(self, number: int, prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+        """Confusion counts of each slice (S, C, C), from class indices as ``predict`` arranges them."""
+        return confusion(prediction, label, num_classes=num_classes)
+
+    def correction(self, number: int, prediction: Tensor, position: int | None) -> tuple[Tensor, Any]:
+        """What ``LabelStore.replace`` takes as label and index, of a slice, or of the case (``position`` None)."""
+        axis = self.axes[number]
+        return (prediction.movedim(0, axis), None) if position is None else (prediction[position], (axis, position))
 
     def _current_labels(self, number: int) -> dict[str, Tensor]:
         if self.store is None:

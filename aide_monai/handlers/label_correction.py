@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from aide_monai import distributed
-from aide_monai.algorithm import correction_due, unit_dice, worst_units
+from aide_monai.algorithm import correction_due, mean_dice, worst_units
 from aide_monai.data.label_store import LabelStore
+from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.slice_dataset import SliceDataset
+from aide_monai.errors import InputError
 from aide_monai.options import AIDEOptions
 
 Predictions = dict[tuple[int, int], Tensor]
@@ -34,19 +37,25 @@ class GlobalLabelCorrection:
     (predicted over labelled foreground voxels) and ``engine.state.metrics["corrected"]`` (units replaced).
 
     Args:
-        dataset: the training stream; its ``store`` holds the labels.
+        dataset: the training stream, of slices or of patches; its ``store`` holds the labels.
         options: options of the algorithm; give the trainer the same ones.
-        batch_size: slices per forward pass.
+        batch_size: slices or patches per forward pass.
     """
 
-    def __init__(self, dataset: SliceDataset, *, options: AIDEOptions | None = None, batch_size: int = 32) -> None:
+    def __init__(
+        self, dataset: SliceDataset | PatchDataset, *, options: AIDEOptions | None = None, batch_size: int = 32
+    ) -> None:
         if dataset.store is None:
             raise ValueError(
                 "the data set has no label store; build it with SliceDataset(volumes, store=LabelStore(...))"
             )
+        self.options = options or AIDEOptions()
+        if self.options.unit not in ("case", dataset.unit):
+            raise InputError(
+                f'unit is "{self.options.unit}"; expected "case" or "{dataset.unit}", which is what this data set has'
+            )
         self.dataset = dataset
         self.store: LabelStore = dataset.store
-        self.options = options or AIDEOptions()
         self.batch_size = batch_size
         self._num_classes = 2
 
@@ -64,7 +73,8 @@ class GlobalLabelCorrection:
         keys = [[(i, number) for number in range(len(self.dataset.cases))] for i in (0, 1)]
         epoch, metrics = engine.state.epoch, engine.state.metrics
         metrics["dsc_train"] = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in keys]))
-        labelled = sum(int((self.dataset.labels(n)[f"label_{i + 1}"] > 0).sum()) for both in keys for i, n in both)
+        labels = [self.store.label(i + 1, self.dataset.cases[number]) for both in keys for i, number in both]
+        labelled = sum(int((label > 0).sum()) for label in labels)
         metrics["foreground_ratio"] = sum(found[key][2] for both in keys for key in both) / max(labelled, 1)
         metrics["corrected"] = 0
         options = self.options
@@ -80,17 +90,15 @@ class GlobalLabelCorrection:
 
     @torch.no_grad()
     def _predict(self, engine: Any, numbers: Iterable[int]) -> Predictions:
-        """Predictions (S, H, W) uint8 of both networks for some cases."""
+        """Class indices, as the data set arranges them, of both networks for some cases."""
         predictions: Predictions = {}
         modes = [network.training for network in engine.networks]
         for network in engine.networks:
             network.eval()
         for number in numbers:
-            chunks = self.dataset.slices(number).split(self.batch_size)
             for i in (0, 1):
-                logits = [engine.forward(i + 1, chunk.to(engine.state.device)) for chunk in chunks]
-                self._num_classes = logits[0].shape[1]
-                prediction = torch.cat([chunk.argmax(dim=1) for chunk in logits]).to("cpu", torch.uint8)
+                call = partial(self._call, engine, i + 1)
+                prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
                 predictions[i, number] = self._postprocess(prediction)
         for network, mode in zip(engine.networks, modes, strict=True):
             network.train(mode)
@@ -99,15 +107,20 @@ class GlobalLabelCorrection:
     def _score(self, key: tuple[int, int], prediction: Tensor) -> tuple[Tensor, Tensor, int]:
         """Dice of each unit with the label that the network trains on, that which ranks it, and foreground voxels."""
         i, number = key
-        dice = ranking = self._dice(prediction, self.dataset.labels(number)[f"label_{i + 1}"])
+        case = self.dataset.cases[number]
+        dice = ranking = self._dice(number, prediction, self.store.label(i + 1, case))
         if self.options.ranking_reference == "released":
-            case, axis = self.dataset.cases[number], self.dataset.axes[number]
             reference = self.store.initial(case) if i == 0 else self.store.label(1, case)
-            ranking = self._dice(prediction, reference.movedim(axis, 0))
+            ranking = self._dice(number, prediction, reference)
         return dice, ranking, int((prediction > 0).sum())
 
-    def _dice(self, prediction: Tensor, label: Tensor) -> Tensor:
-        return unit_dice(prediction, label, num_classes=self._num_classes, unit=self.options.unit)
+    def _dice(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
+        arranged = self.dataset.arranged(number, label)
+        counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
+        return mean_dice(counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts)
+
+    def _call(self, engine: Any, index: int, image: Tensor) -> Tensor:
+        return engine.forward(index, image.to(engine.state.device))
 
     def _postprocess(self, prediction: Tensor) -> Tensor:
         if not self.options.largest_component:
@@ -138,27 +151,18 @@ class GlobalLabelCorrection:
                 if not self.dataset.high_quality[number]:
                     chosen.append((i, number, position, float(values[unit])))
         new: dict[tuple[int, int, int], Tensor] = {}
-        for part in distributed.gather(
-            {
-                (i, number, position): self._unit(predictions[i, number], position)
-                for i, number, position, _ in chosen
-                if (i, number) in predictions
-            }
-        ):
+        mine = {
+            (i, number, position): self._correction(number, predictions[i, number], position)[0].clone()
+            for i, number, position, _ in chosen
+            if (i, number) in predictions
+        }
+        for part in distributed.gather(mine):
             new |= part
         for i, number, position, value in chosen:
-            self._replace(epoch, 2 - i, number, position, new[i, number, position], value)
+            case = self.dataset.cases[number]
+            _, index = self._correction(number, self.dataset.arranged(number, self.store.initial(case)), position)
+            self.store.replace(2 - i, case, new[i, number, position], epoch=epoch, dice_before=value, index=index)
         return len(chosen)
 
-    def _unit(self, prediction: Tensor, position: int) -> Tensor:
-        return prediction if self.options.unit == "case" else prediction[position].clone()
-
-    def _replace(self, epoch: int, network: int, number: int, position: int, label: Tensor, dice_before: float) -> None:
-        axis = self.dataset.axes[number]
-        case = self.dataset.cases[number]
-        index = None
-        if self.options.unit == "case":
-            label = label.movedim(0, axis)
-        else:
-            index = (axis, position)
-        self.store.replace(network, case, label, epoch=epoch, dice_before=dice_before, index=index)
+    def _correction(self, number: int, prediction: Tensor, position: int) -> tuple[Tensor, Any]:
+        return self.dataset.correction(number, prediction, None if self.options.unit == "case" else position)

@@ -133,6 +133,7 @@ class Recorder:
         epoch.dsc_train = engine.state.metrics["dsc_train"]
         epoch.weights = [copied(network.state_dict()) for network in engine.networks]
         records = [asdict(record) for record in self.store.records if record.epoch == engine.state.epoch]
+        assert all(record.pop("patch") is None for record in records)
         epoch.changes = [Change(**(r | {"slice": -1 if r["slice"] is None else r["slice"]})) for r in records]
         epoch.labels = [{case: self.store.label(n, case).numpy().copy() for case in self.store.cases} for n in (1, 2)]
         assert engine.state.metrics["corrected"] == len(epoch.changes)

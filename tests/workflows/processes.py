@@ -1,11 +1,13 @@
 """What the processes of a torchrun launch do for ``test_many_processes.py``; the tests do the same in one process.
 
 ``torchrun --nproc_per_node N processes.py FOLDER`` runs every setting of ``RUNS`` in turn, and each process leaves what
-it saw as ``FOLDER/<name>_<rank>.pt``.
+it saw as ``FOLDER/<name>_<rank>.pt``. ``processes.py FOLDER die`` runs one in which process 1 kills itself.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -14,12 +16,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.networks.nets import BasicUNet
+from monai.networks.nets import UNet
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from aide_monai import distributed
-from aide_monai.data import LabelStore, ShareBatchSampler, SliceDataset, collate_share
+from aide_monai.data import LabelStore, PatchDataset, ShareBatchSampler, SliceDataset, collate_share
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import (
     BestCheckpoint,
@@ -29,7 +31,7 @@ from aide_monai.handlers import (
     GlobalLabelCorrection,
     RunCheckpoint,
 )
-from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.networks import MeanNetwork, seeded, synchronise_batch_norm
 from aide_monai.transforms import RandomRotateFlip
 
 EPOCHS = 3
@@ -47,6 +49,8 @@ class Run:
     classes: int = 2
     batch_size: int = 4
     seed: int = 3
+    global_batch_norm: bool = False
+    patches: bool = False
 
 
 RUNS = {
@@ -55,6 +59,9 @@ RUNS = {
     "foreground strata": Run(profile="improved", batch_size=5),
     "single slices": Run(options=(("unit", "slice"),), classes=3, batch_size=5),
     "the released code": Run(profile="original", batch_size=5),
+    "patches of volumes": Run(patches=True, options=(("unit", "patch"),)),
+    "global batch norm": Run(norm="batch", global_batch_norm=True),
+    "global batch norm, released code": Run(profile="original", norm="batch", batch_size=5, global_batch_norm=True),
     "batch norm": Run(norm="batch"),
     "dropout": Run(dropout=0.2),
 }
@@ -65,20 +72,23 @@ def volumes(run: Run) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(run.seed)
     made = []
     for number, depth in enumerate(DEPTHS):
-        truth = torch.zeros(32, 32, depth, dtype=torch.uint8)
+        truth = torch.zeros(16, 16, depth, dtype=torch.uint8)
         for c in range(1, run.classes):
-            x, y = torch.randint(2, 14, (2,), generator=generator).tolist()
-            truth[x : x + 12, y : y + 10 + c] = c
+            x, y = torch.randint(1, 7, (2,), generator=generator).tolist()
+            truth[x : x + 6, y : y + 5 + c] = c
         truth[..., 0] = 0
         image = truth[None] + 0.5 * torch.randn(1, *truth.shape, generator=generator)
-        label = truth if number == 0 else truth.roll(2 + number, dims=0)
+        label = truth if number == 0 else truth.roll(1 + number // 2, dims=0)
         quality = "low" if number else "high"
         made.append({"case": f"case {number}", "image": image, "label": label[None], "quality": quality})
     return made
 
 
 def network(run: Run) -> nn.Module:
-    return BasicUNet(2, 1, run.classes, features=(4, 4, 8, 8, 8, 4), norm=run.norm, dropout=run.dropout)
+    made = UNet(
+        3 if run.patches else 2, 1, run.classes, channels=(4, 8), strides=(2,), norm=run.norm, dropout=run.dropout
+    )
+    return synchronise_batch_norm(made, "cpu") if run.global_batch_norm else made
 
 
 class Recorder:
@@ -109,7 +119,10 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
     torch.manual_seed(run.seed + distributed.rank() + 100 * resume)
     data = volumes(run)
     store = LabelStore.from_volumes(data, folder=folder / "labels", resume=resume)
-    dataset = SliceDataset(data, store=store, axis=2)
+    if run.patches:
+        dataset: SliceDataset | PatchDataset = PatchDataset(data, (8, 8, 2), store=store)
+    else:
+        dataset = SliceDataset(data, store=store, axis=2)
     generator = torch.Generator().manual_seed(run.seed)
     sampler = RandomSampler(dataset, generator=generator)
     loader = DataLoader(
@@ -156,6 +169,21 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
     }
 
 
+def die(folder: Path) -> None:
+    """Process 1 is killed in the middle of the second epoch; the others share its folder."""
+    run = RUNS["even shares"]
+    if distributed.rank() == 1:
+        step = Recorder.step
+
+        def last(recorder: Recorder, engine: AIDETrainer) -> None:
+            step(recorder, engine)
+            if engine.state.iteration == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Recorder.step = last  # type: ignore[method-assign]
+    train(run, folder)
+
+
 def run_all(folder: Path, train: Callable[..., dict[str, Any]] = train, names: Iterable[str] = tuple(RUNS)) -> None:
     """Each process has a folder of its own, as on machines that share none."""
     for name in names:
@@ -167,5 +195,8 @@ def run_all(folder: Path, train: Callable[..., dict[str, Any]] = train, names: I
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.initialize(timeout_minutes=1)
-    run_all(Path(sys.argv[1]))
+    if sys.argv[2:] == ["die"]:
+        die(Path(sys.argv[1]))
+    else:
+        run_all(Path(sys.argv[1]))
     distributed.finalize()

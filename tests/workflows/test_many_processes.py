@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +12,29 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from aide_monai import cli
+from aide_monai.data.label_history import LabelHistory
+from aide_monai.errors import InputError, MainProcessError
+from aide_monai.workflows.bundle import run_bundle
+from aide_monai.workflows.launch import launch
 
 from . import processes
 
 WORKER = Path(processes.__file__)
 ROOT = WORKER.parents[2]
-RUNS = ("even shares", "uneven shares", "foreground strata", "single slices", "the released code")
+BUNDLE = ROOT / "bundles" / "hippocampus_ssl"
+RUNS = (
+    "even shares",
+    "uneven shares",
+    "foreground strata",
+    "single slices",
+    "the released code",
+    "patches of volumes",
+    "global batch norm",
+    "global batch norm, released code",
+)
 # what a process has for itself, so that the result depends on their number: statistics of a batch, and masks of dropout
 OTHER_RUNS = ("batch norm", "dropout")
 
@@ -106,3 +125,103 @@ def test_only_the_main_process_writes(folder: Path) -> None:
         names = {path.name for path in (folder / name / "0").iterdir()}
         assert names == {"labels", "epochs.csv", "model.pt", "checkpoint.pt"}
         assert not list((folder / name / "1").iterdir())
+
+
+def test_a_process_that_dies_ends_the_run_and_leaves_the_last_commit(tmp_path: Path) -> None:
+    result = torchrun(WORKER, tmp_path, "die", timeout=120)
+    assert result.returncode != 0
+    assert "exitcode  : -9" in result.stderr  # torchrun says which one it was
+    resumed = processes.train(processes.RUNS["even shares"], tmp_path, resume=True)
+    assert [len(resumed["ramp"]), resumed["rows"][-1]["epoch"]] == [2, 3]  # after the first epoch, which was complete
+    assert {record["epoch"] for record in resumed["records"]} == {1, 2, 3}
+
+
+# The bundle
+
+
+def arguments(phantoms: Path, run_dir: Path) -> dict[str, Any]:
+    """A short training whose numbers do not blow up rounding errors; see the page on the engine."""
+    return {
+        "dataset_dir": str(phantoms),
+        "run_dir": str(run_dir),
+        "labeled": 1,
+        "unlabeled": 3,
+        "slice_size": [32, 32],
+        "network_args#features": [4, 4, 4, 8, 8, 4],
+        "device": "cpu",
+        "amp": "off",
+        "epochs": 2,
+        "steps_per_epoch": 2,
+        "batch_size": 4,
+        "options#warmup_epochs": 2,
+        "options#correction_start": 1,
+        "options#update_ratio": 0.5,
+        "pretrain#optimizer#eps": 0.001,
+        "train#optimizer_1#eps": 0.001,
+        "train#optimizer_2#eps": 0.001,
+    }
+
+
+def as_options(values: dict[str, Any]) -> list[str]:
+    pairs = [(f"--{key}", value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
+    return [part for pair in pairs for part in pair]
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def records(run_dir: Path) -> list[Any]:
+    return LabelHistory.load(run_dir / "labels").records
+
+
+def test_the_bundle_through_all_its_doors(phantoms: Path, tmp_path: Path) -> None:
+    alone, command, monai = tmp_path / "alone", tmp_path / "command", tmp_path / "monai"
+    run_bundle(BUNDLE, ["train"], arguments(phantoms, alone))
+    options = [str(BUNDLE), "--processes", "2", *as_options(arguments(phantoms, command))]
+    aide = [sys.executable, "-m", "aide_monai.cli", "train"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run([*aide, *options], capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    configs = [str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "multi_gpu_train")]
+    result = torchrun(
+        "-m", "monai.bundle", "run", "--config_file", str(configs), *as_options(arguments(phantoms, monai))
+    )
+    assert result.returncode == 0, result.stderr
+
+    weights = [torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (command, monai)]
+    assert_same(weights[0], weights[1])
+    for name in ("epochs.csv", "pretrained/epochs.csv"):
+        assert (command / name).read_text() == (monai / name).read_text()
+        assert_same(rows(command / name), rows(alone / name), within=1e-3)
+    assert records(command) == records(monai) == records(alone)
+    assert any(record.voxels_changed for record in records(alone))
+
+
+def test_what_the_main_process_says_the_others_do_not_repeat(capsys: pytest.CaptureFixture) -> None:
+    def refuse(kind: type[InputError]) -> Any:
+        raise kind("no space")
+
+    assert [cli.run(lambda kind=kind: refuse(kind)) for kind in (MainProcessError, InputError)] == [2, 2]
+    assert capsys.readouterr().err == "Error: no space\n"
+
+
+def test_a_process_that_a_signal_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = ProcessFailure(local_rank=1, pid=7, exitcode=-9, error_file="")
+
+    def fail(arguments: list[str]) -> None:
+        assert arguments[:2] == ["--standalone", "--nproc_per_node=4"]
+        assert arguments[-2:] == ["train", "bundle"]
+        raise ChildFailedError("aide", {3: failure})
+
+    monkeypatch.setattr("torch.distributed.run.main", fail)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(
+        InputError, match=r"process 3 of 4 was ended by SIGKILL, and the others were stopped; .*--resume"
+    ):
+        launch(["train", "bundle"], processes=4)
+    failure.exitcode = 2
+    assert launch(["train", "bundle"], processes=4) == 2
+    with pytest.raises(InputError, match="--processes is 0; expected at least 1"):
+        launch([], processes=0)
