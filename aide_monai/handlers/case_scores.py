@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
+from monai.transforms import KeepLargestConnectedComponent
 from monai.utils.enums import CommonKeys as Keys
 
 from aide_monai import distributed
@@ -28,6 +29,7 @@ class CaseScores:
         method: name of the method, for tables that compare several.
         network: "mean", "network_1", "network_2" or "single".
         path: CSV file, or None.
+        keep_largest: keep the largest component of each class of a prediction, 6-connected ("PP").
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class CaseScores:
         method: str = "model",
         network: str = "single",
         path: str | Path | None = None,
+        keep_largest: bool = False,
     ) -> None:
         self.labels = {int(index): name for index, name in labels.items()}
         if sorted(self.labels) != list(range(len(self.labels))) or len(self.labels) < 2:
@@ -46,6 +49,10 @@ class CaseScores:
         self.method = method
         self.network = network
         self.path = path
+        self.keep_largest = keep_largest
+        self._largest = KeepLargestConnectedComponent(
+            applied_labels=[index for index in self.labels if index], is_onehot=False, connectivity=1
+        )
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -67,6 +74,8 @@ class CaseScores:
                     "expected one grid"
                 )
             spacing = np.linalg.norm(np.asarray(output[Keys.LABEL].affine)[:3, :3], axis=0)
+            if self.keep_largest:
+                prediction = self._largest(output[Keys.PRED].clone())[0]  # it works in place
             scores = class_scores(
                 prediction.numpy().astype(np.uint8),
                 label.numpy().astype(np.uint8),
@@ -77,6 +86,7 @@ class CaseScores:
                 {
                     "method": self.method,
                     "network": self.network,
+                    "pp": self.keep_largest,
                     "case": case,
                     "label": index,
                     "label_name": self.labels[index],

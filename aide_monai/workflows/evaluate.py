@@ -9,7 +9,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SliceInferer
-from monai.transforms import AsDiscreted, Compose, KeepLargestConnectedComponentd
+from monai.transforms import AsDiscreted, Compose
 from torch import Tensor, nn
 
 from aide_monai.handlers.case_scores import CaseScores
@@ -49,27 +49,26 @@ def evaluate(
         axis: slice axis.
         slice_size: window (H, W) in pixels; smaller slices are padded, larger ones are covered by several windows.
         device: where the network runs.
-        keep_largest: keep the largest component of each class, 6-connected ("PP").
+        keep_largest: score what a model is reported by, the mean of its networks, once more with the largest component
+            of each class alone.
 
     Returns:
-        Rows as ``CaseScores`` makes them.
+        Rows as ``CaseScores`` makes them; "pp" tells which of them kept the largest component.
     """
-    steps: list[Any] = [AsDiscreted("pred", argmax=True)]
-    if keep_largest:
-        foreground = [index for index in labels if index]
-        steps.append(KeepLargestConnectedComponentd("pred", applied_labels=foreground, is_onehot=False, connectivity=1))
     rows: list[dict[str, Any]] = []
     for name, variant in network_variants(network).items():
-        scores = CaseScores(labels, method=method, network=name)
+        scores = [CaseScores(labels, method=method, network=name)]
+        if keep_largest and variant is network:
+            scores.append(CaseScores(labels, method=method, network=name, keep_largest=True))
         SupervisedEvaluator(
             device=torch.device(device),
             val_data_loader=DataLoader(Dataset(volumes), batch_size=1),
             network=variant,
             inferer=slice_inferer(axis=axis, slice_size=slice_size),
-            postprocessing=Compose(steps),
-            val_handlers=[scores],
+            postprocessing=Compose([AsDiscreted("pred", argmax=True)]),
+            val_handlers=scores,
         ).run()
-        rows += scores.rows
+        rows += [row for handler in scores for row in handler.rows]
     return rows
 
 

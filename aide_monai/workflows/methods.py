@@ -220,13 +220,8 @@ class Job:
             "device": self.budget.device,
         }
         scores = self._qubiq_scores(network, volumes) if self.task.raters else {}
-        rows = []
-        for largest in (False, True):
-            found = evaluate(network, volumes, labels=self.task.labels, keep_largest=largest, **shared)
-            for row in found:
-                qubiq = scores.get((row["network"], row["case"])) if not largest else None
-                rows.append({"pp": largest, "qubiq": qubiq, **row})
-        return rows
+        found = evaluate(network, volumes, labels=self.task.labels, keep_largest=True, **shared)
+        return [{"qubiq": None if row["pp"] else scores.get((row["network"], row["case"])), **row} for row in found]
 
     def _qubiq_scores(self, network: nn.Module, volumes: Iterable[dict[str, Any]]) -> dict[tuple[str, str], float]:
         """QUBIQ score by network and case, from the probability of the one structure."""

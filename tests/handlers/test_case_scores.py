@@ -91,3 +91,14 @@ def test_rows_are_written_when_the_evaluator_is_done(tmp_path: Path) -> None:
 def test_another_grid_is_named() -> None:
     with pytest.raises(InputError, match=r"case 'a': prediction has shape \(3, 1, 1\), label \(2, 1, 1\); expected"):
         run([({"case": "a"}, volume([1, 1]), volume([1, 0, 0]))], CaseScores({0: "background", 1: "liver"}))
+
+
+def test_post_processing_keeps_the_largest_component_of_each_class() -> None:
+    label, prediction = volume([1, 1, 1, 0, 0, 2, 2]), volume([1, 1, 1, 0, 1, 2, 2])
+    found = []
+    for keep_largest in (False, True):
+        handler = CaseScores(NAMES, keep_largest=keep_largest)
+        run([({"case": "a"}, label, prediction)], handler)
+        found.append([(row["label"], row["tp"], row["fp"], row["pp"]) for row in handler.rows])
+    assert found == [[(1, 3, 1, False), (2, 2, 0, False)], [(1, 3, 0, True), (2, 2, 0, True)]]
+    assert prediction.flatten().tolist() == [1, 1, 1, 0, 1, 2, 2]  # what others see stays
