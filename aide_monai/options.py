@@ -50,6 +50,7 @@ _RANGES = {
     "update_ratio": (0.0, 1.0),
     "update_interval": (1, float("inf")),
     "correction_start": (1, float("inf")),
+    "correction_dice": (0.0, 1.0),
 }
 
 
@@ -84,6 +85,8 @@ class AIDEOptions:
         update_ratio: R, share of the ranked units whose labels are replaced.
         update_interval: after the warm-up, labels are corrected every so many epochs.
         correction_start: first epoch after which labels are corrected.
+        correction_dice: labels are corrected only after epochs in which the mean Dice of both networks with the trusted
+            labels, or with all where none are trusted, reaches this; 0 always corrects.
         ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
             given label and network 2 against network 1's label ("released": an index slip of the released code).
         rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
@@ -113,6 +116,7 @@ class AIDEOptions:
     update_ratio: float = 0.25
     update_interval: int = 10
     correction_start: int = 1
+    correction_dice: float = 0.0
     ranking_reference: str = "own"
     rank_high_quality: bool = False
     largest_component: bool = False

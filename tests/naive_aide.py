@@ -221,6 +221,9 @@ class NaiveAide:
             return
         if epoch > options.warmup_epochs and epoch % options.update_interval != 0:
             return
+        trusted = [n for n, (number, _) in enumerate(units) if self.cases[number].trusted] or range(len(units))
+        if sum(sum(dice[n] for n in trusted) / len(trusted) for dice in agreement) / 2 < options.correction_dice:
+            return
         ranked = agreement
         if options.ranking_reference == "released":
             against = [self.initial, self.labels[0]]

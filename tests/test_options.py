@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError, asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
 from aide_monai.errors import InputError
-from aide_monai.options import AIDEOptions
+from aide_monai.options import _CHOICES, PROFILES, AIDEOptions
 
 DEFAULTS = {
     "keep": 0.5,
@@ -30,6 +34,7 @@ DEFAULTS = {
     "update_ratio": 0.25,
     "update_interval": 10,
     "correction_start": 1,
+    "correction_dice": 0.0,
     "ranking_reference": "own",
     "rank_high_quality": False,
     "largest_component": False,
@@ -102,6 +107,7 @@ def test_refuses_unknown_choices_and_lists_the_good_ones(option: str) -> None:
         ("update_ratio", 2, "0..1"),
         ("update_interval", 0, "1..inf"),
         ("correction_start", 0, "1..inf"),
+        ("correction_dice", 1.5, "0..1"),
         ("temperature", 0, "above 0"),
         ("temperature", -1, "above 0"),
         ("flip_axis", 2, "0 or 1"),
@@ -126,3 +132,37 @@ def test_options_are_keywords_and_cannot_change() -> None:
         AIDEOptions(0.5)
     with pytest.raises(FrozenInstanceError):
         AIDEOptions().keep = 0.9
+
+
+BUNDLE = Path(__file__).parents[1] / "bundles" / "hippocampus_ssl" / "configs" / "train.json"
+OTHER_VALUES = {
+    name: {
+        str: next((choice for choice in _CHOICES.get(name, ()) if choice != value), ""),
+        bool: not value,
+        int: 1 - value if name == "flip_axis" else 7,
+        float: 0.125,
+    }[type(value)]
+    for name, value in DEFAULTS.items()
+}
+
+
+def options_of_the_bundle(**overrides: Any) -> AIDEOptions:
+    """What ``aide train --KEY VALUE`` trains with."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE))
+    parser.update(overrides)
+    return parser.get_parsed_content("options")
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_a_bundle_takes_a_profile_and_changes_what_its_recipe_says(profile: str) -> None:
+    recipe = json.loads(BUNDLE.read_text())["options"]
+    changes = {name: value for name, value in recipe.items() if name not in ("_target_", "profile")}
+    assert options_of_the_bundle(profile=profile) == AIDEOptions.from_profile(profile, **changes)
+
+
+@pytest.mark.parametrize("option", list(DEFAULTS))
+def test_every_option_can_be_given_to_a_bundle(option: str) -> None:
+    value = OTHER_VALUES[option]
+    assert value != DEFAULTS[option]
+    assert getattr(options_of_the_bundle(**{f"options#{option}": value}), option) == value

@@ -33,8 +33,9 @@ class GlobalLabelCorrection:
     committed to the store. High-quality cases never change. Of many processes each predicts a share of the cases; all
     decide alike and replace the same labels.
 
-    The handler also records, for those who watch for a collapse, ``engine.state.metrics["foreground_ratio"]``
-    (predicted over labelled foreground voxels) and ``engine.state.metrics["corrected"]`` (units replaced).
+    The handler also records ``engine.state.metrics["dsc_trusted"]`` (the mean Dice of high-quality cases alone, where
+    there are any), "corrected" (units replaced) and, for those who watch for a collapse, "foreground_ratio" (predicted
+    over labelled foreground voxels).
 
     Args:
         dataset: the training stream, of slices or of patches; its ``store`` holds the labels.
@@ -76,6 +77,11 @@ class GlobalLabelCorrection:
         labels = [self.store.label(i + 1, self.dataset.cases[number]) for both in keys for i, number in both]
         labelled = sum(int((label > 0).sum()) for label in labels)
         metrics["foreground_ratio"] = sum(found[key][2] for both in keys for key in both) / max(labelled, 1)
+        trusted = [[key for key in both if self.dataset.high_quality[key[1]]] for both in keys]
+        quality = metrics["dsc_train"]
+        if trusted[0]:
+            quality = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in trusted]))
+            metrics["dsc_trusted"] = quality
         metrics["corrected"] = 0
         options = self.options
         due = correction_due(
@@ -84,7 +90,7 @@ class GlobalLabelCorrection:
             interval=options.update_interval,
             start=options.correction_start,
         )
-        if due:
+        if due and quality >= options.correction_dice:
             metrics["corrected"] = self._correct(epoch, predictions, {key: found[key][1] for key in found})
             self.store.commit(epoch)
 

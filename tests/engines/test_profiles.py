@@ -279,6 +279,7 @@ def assert_rich(epochs: list[Epoch]) -> None:
         ("update_ratio", 1.0),
         ("update_interval", 2),
         ("correction_start", 2),
+        ("correction_dice", 1.0),
         ("ranking_reference", "released"),
         ("rank_high_quality", True),
         ("largest_component", True),

@@ -343,6 +343,19 @@ def test_an_empty_prediction_has_no_component() -> None:
 # Schedule
 
 
+@pytest.mark.parametrize(("needed", "replaced"), [(0.0, 2), (0.82, 2), (0.83, 0)])
+@pytest.mark.parametrize("quality", ["high", "low"])
+def test_labels_are_corrected_when_the_networks_are_good_enough(needed: float, replaced: int, quality: str) -> None:
+    """Both networks find 7 of 10 trusted pixels, Dice 14 / 17, and less of the others; or that is the mean of all."""
+    others = [2, 3, 2, 4] if quality == "high" else [7, 7, 7, 7]
+    volumes = [simple("t", 7, 7, label=10, quality=quality), *(simple(f"l{n}", k, k) for n, k in enumerate(others))]
+    handler, store = correction(volumes, correction_dice=needed)
+    engine = Engine()
+    handler(engine)
+    assert engine.state.metrics["corrected"] == replaced == len(store.records)
+    assert engine.state.metrics.get("dsc_trusted") == (pytest.approx(14 / 17) if quality == "high" else None)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
