@@ -20,6 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from aide_monai.data.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.errors import InputError
+from aide_monai.workflows.evaluate_folders import evaluate_folders
 
 AFFINE = np.array([[-1.5, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 4, -20], [0, 0, 0, 1.0]])
 
@@ -270,3 +271,21 @@ class TestOneGrid:
         away[:3, 3] = (AFFINE @ [0, 0, 3, 1])[:3]
         with pytest.raises(InputError, match="expected one grid"):
             on_one_grid(made(example(), away, sparse=True), made(example()))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".dcm"])
+def test_the_scores_of_a_prediction_are_the_same_in_every_format(tmp_path: Path, suffix: str) -> None:
+    reference, predicted = example(), example()
+    predicted[1, 2:4, 1:3] = 0
+    nifti(tmp_path / "ref" / "a.nii.gz", reference)
+    file = tmp_path / "pred" / f"a{suffix}"
+    if suffix == ".dcm":
+        dicom_seg(file, predicted)
+    else:
+        image = sitk.ReadImage(str(nifti(tmp_path / "as_nifti.nii.gz", predicted)))
+        file.parent.mkdir()
+        sitk.WriteImage(image, str(file))
+    liver, other = evaluate_folders(tmp_path / "pred", tmp_path / "ref").rows
+    assert (liver["tp"], liver["fp"], liver["fn"], liver["dsc"], liver["mssd"]) == (8, 0, 4, 16 / 20, 1.5)
+    assert liver["assd"] == pytest.approx(4 * 1.5 / 20)
+    assert (other["dsc"], other["assd"]) == (1.0, 0.0)
