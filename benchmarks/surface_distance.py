@@ -7,24 +7,34 @@ busy machine slows all of them alike. `--data` names the folder with the real sc
 real pairs are left out. Cores get the cropped masks and return the distances of both directions, border extraction
 included; libraries get the whole masks and return all they have of DSC, ASSD and MSSD.
 
-Cores, measured on a busy machine with two cores, medians of 5:
+MedPy (GPL), surface-distance, edt and pykdtree (LGPL) are never needed by the package. Columns of those that are not
+installed are left out; for all of them, best in an environment of its own:
 
-    core, ms                  chosen    tree  tree, pruned  tree, tuned  tree, all CPUs  scipy edt    edt  edt, all CPUs
-    512x512x78 shifted 2 mm    132.4   431.6         388.8        332.3           222.2     1559.9  528.7          456.4
-    512x512x78 other surface   194.4   456.2         455.4        368.0           347.6     1847.2  646.9          742.5
-    512x512x78 5 mm larger     547.9   596.8         553.3        455.3           451.1     2073.4  665.6          574.0
-    512x512x78 far off         767.5  1819.0        1923.2        616.1           687.9     1361.1  360.1          402.2
-    256x256x33 liver            15.8    56.6          42.5         37.2            40.0       68.0   62.2           65.0
-    640x640 slice                2.2     1.9           1.8          2.1             3.2        6.2    3.7            3.6
-    256x256x64 many parts       38.6   129.9         100.7         84.5           112.2     1809.7  470.6          537.6
-    256x256x100 nearly full   1139.9  1988.9        1922.8       1088.3          1169.9     3751.5  681.6          681.1
-    real liver 50x256x256       11.6    26.8          23.3         18.3            20.3       34.9   34.9           29.6
-    real hippocampus             0.9     2.7           1.9          1.6             2.3        3.3    7.0            5.2
+    pip install MedPy surface-distance edt pykdtree
 
-"chosen" looks up the 100 nearest voxels before it asks the tuned tree: 1.6 to 2.5 times faster where masks agree, up
-to a quarter slower where they do not. `edt` wins (about twice) only for far-off and nearly full masks and loses
-elsewhere by 1.2 to 12 times; it is float32 and needs 4 bytes per voxel of the box: not worth a dependency. The tuned
-options make the tree three times faster for far-off masks. More workers hardly help on two cores.
+Cores, medians of 3 on two cores that other work kept very busy, so that only ratios within a line mean something:
+
+    core, ms                  chosen  look-ups     tree  tree, tuned  tree, all  scipy edt  pykdtree     edt  edt, all
+    512x512x78 shifted 2 mm    264.3    1057.1   2512.8       1789.3     1322.9    13909.1    1763.7  4209.7    3026.1
+    512x512x78 other surface    84.6     426.9    774.9        590.0      603.6     4388.0     485.7  1267.9    1150.7
+    512x512x78 5 mm larger     147.2    1412.7   1555.7       1004.1     1026.6     5917.9     905.8  1495.7    1317.3
+    512x512x78 far off         627.9    8676.3  17995.6       3751.9     2732.0     8045.1    1571.0  1341.8    1018.0
+    256x256x33 liver             3.6      19.3    200.5        134.2       85.4      257.0     100.9   197.2     110.0
+    640x640 slice                0.6       2.6      9.7          1.8       37.2       14.3       1.7    25.7      20.0
+    256x256x64 many parts       69.7     271.2    462.2        255.6      195.0    10787.3     381.6  2226.6    1664.3
+    256x256x100 nearly full    290.7    4667.6   9681.2       5540.9     4799.4    29411.4     895.5  3775.5    2815.0
+    real liver 50x256x256       62.0     110.4    251.0        165.7      148.8      363.5     115.6   203.3     224.3
+    real hippocampus             0.3       1.2      1.9          1.4        2.0        3.4       1.3     3.6       3.9
+
+"chosen" (`border_kernels.py`) is the only one that was never behind. "look-ups" asks for the 100 nearest voxels in
+order of distance and a tuned k-d tree for what they leave open; it was the package's core before: 2 to 5 times slower
+where masks agree, 10 to 16 times where they do not. scipy's tree suffers most from flat borders far away (nearly full),
+pykdtree does not. edt is float32 and needs 4 bytes per voxel of the box. "chosen" costs a dependency (numba) and a
+compilation of 3 to 6 s at the very first call of an installation.
+
+Within `chosen`, CPU time of both directions: with the envelope alone 84 ms for "shifted 2 mm", 62 for "5 mm larger" and
+46 for "far off"; when every plane tries the search first and pays up to four times the envelope's price for it, 17, 27
+and 77. So each plane decides by the mean squared distance of the plane before.
 """
 
 from __future__ import annotations
