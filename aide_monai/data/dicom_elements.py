@@ -210,7 +210,7 @@ class _Header(io.RawIOBase):
 
 
 def _guarded(stream: BinaryIO) -> BinaryIO:
-    return io.BufferedReader(_Header(stream), 2**16)
+    return io.BufferedReader(_Header(stream), 2**13)
 
 
 def _file_meta(stream: BinaryIO) -> dict[int, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +109,16 @@ def read_slices(file: str) -> list[DicomSlice]:
         NotAnImageError: no DICOM, or an object without a scan in it, such as a report or a segmentation.
         InputError: a scan that is damaged, truncated, absurdly large, in colour, or without a place in space.
     """
+    try:
+        found = os.stat(file)
+    except OSError:
+        raise NotAnImageError("not DICOM") from None
+    return list(_read_slices(file, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_slices(file: str, *_version: int) -> list[DicomSlice]:
+    """``read_slices``, once for each version of a file: image, label and checks each ask for the same headers."""
     if not is_dicom(file):
         raise NotAnImageError("not DICOM")
     try:

@@ -12,6 +12,8 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import (
     UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGLossless,
     JPEGLosslessSV1,
@@ -119,6 +121,10 @@ def _frames(slices: Sequence[DicomSlice]) -> Iterator[np.ndarray]:
     syntax = UID(pixels.transfer_syntax)
     with open_body(slices[0].file, syntax) as stream:
         stream.seek(pixels.offset)
+        if syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+            for one in slices:
+                yield _as_stored(stream, pixels, one.frame)
+            return
         if syntax in NATIVE:
             for one in slices:
                 yield _by_pydicom(get_decoder(syntax), stream, pixels, index=one.frame)
@@ -134,6 +140,16 @@ def _frames(slices: Sequence[DicomSlice]) -> Iterator[np.ndarray]:
                     yield _by_pydicom(decoder, encapsulate([encoded], has_bot=False), pixels, frames=1)
             if number == max(wanted):
                 return
+
+
+def _as_stored(stream: BinaryIO, pixels: PixelFormat, frame: int) -> np.ndarray:
+    """One frame of plain numbers in little-endian order, which need no decoder."""
+    kind = _stored_dtype(pixels)
+    count = pixels.rows * pixels.columns
+    stream.seek(pixels.offset + frame * count * kind.itemsize)
+    values = np.frombuffer(stream.read(count * kind.itemsize), kind.newbyteorder("<"), count)
+    unused = pixels.bits_allocated - pixels.bits_stored
+    return (values << unused >> unused if unused else values).reshape(pixels.rows, pixels.columns)
 
 
 def _decoder(syntax: UID) -> Decoder | None:

@@ -74,7 +74,10 @@ class LabelGrid:
         return bool((beyond < _TOLERANCE_VOXELS).all())
 
     def to_original(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A stored label on the grid of the file: voxel by voxel where ``voxel_exact``, else the nearest one.
+        """A stored label on the grid of the file: voxel by voxel where ``voxel_exact``, else by votes.
+
+        Where the label was resampled, each class is interpolated linearly and the largest share wins, as
+        ``aide_monai.transforms.ByVotesd`` does on the way there.
 
         Args:
             label: (spatial...) uint8 as stored.
@@ -83,13 +86,35 @@ class LabelGrid:
             ``original_shape`` uint8; background where the stored label does not reach.
         """
         matrix, offset = self._to_stored()
+        shape = self.original_shape
         if self.voxel_exact():
-            matrix, offset = np.rint(matrix), np.rint(offset)
-        return np.asarray(
-            ndimage.affine_transform(
-                label, matrix, offset, self.original_shape, output=np.uint8, order=0, mode="grid-constant", cval=0
-            )
-        )
+            whole = np.rint(matrix), np.rint(offset)
+            moved = ndimage.affine_transform(label, *whole, shape, output=np.uint8, order=0, mode="grid-constant")
+            return np.asarray(moved)
+
+        def share_of(index: int) -> npt.NDArray[np.float32]:
+            here = (label == index).astype(np.float32)
+            share = ndimage.affine_transform(here, matrix, offset, shape, output=np.float32, order=1, mode="nearest")
+            return np.asarray(share)
+
+        winner = np.zeros(shape, dtype=np.uint8)
+        most = share_of(0)
+        for index in np.unique(label).tolist():
+            share = share_of(index)
+            winner[share > most] = index
+            np.maximum(most, share, out=most)
+        winner[~self._reached(label.shape)] = 0
+        return winner
+
+    def _reached(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Which voxels of the file lie in a stored label of this ``shape``, counted to the edges of its voxels."""
+        matrix, offset = self._to_stored()
+        inside = np.ones(self.original_shape, dtype=bool)
+        indices = np.ogrid[tuple(slice(size) for size in self.original_shape)]
+        for row, shift, size in zip(matrix, offset, shape, strict=True):
+            place = sum((factor * index for factor, index in zip(row, indices, strict=True)), start=np.asarray(shift))
+            inside &= (place >= -0.5 - _TOLERANCE_VOXELS) & (place <= size - 0.5 + _TOLERANCE_VOXELS)
+        return inside
 
     def _to_stored(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Matrix (D, D) and offset (D,) from voxel indices of the file to those of the stored label."""

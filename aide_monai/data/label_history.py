@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aide_monai.data.atomic import disk_errors, remove_unfinished, sync_folder, write_atomically
 from aide_monai.data.label_grid import LabelGrid
+from aide_monai.data.mapped import MappedTensor, current
 from aide_monai.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -162,7 +163,11 @@ class LabelHistory:
         return [record for entry in self.generations for record in entry.records]
 
     def append(
-        self, labels: Mapping[tuple[int, str], Tensor], *, epoch: int, records: Iterable[LabelChange] = ()
+        self,
+        labels: Mapping[tuple[int, str], Tensor | MappedTensor],
+        *,
+        epoch: int,
+        records: Iterable[LabelChange] = (),
     ) -> None:
         """Commit a new generation.
 
@@ -273,12 +278,12 @@ class LabelHistory:
             raise InputError(f"{self.folder}: there is no generation {generation}; expected 0..{self.generation}")
         return self.folder
 
-    def _write_labels(self, generation: Path, labels: Mapping[str, Tensor]) -> None:
+    def _write_labels(self, generation: Path, labels: Mapping[str, Tensor | MappedTensor]) -> None:
         assert self.folder is not None
         with disk_errors(generation):
             generation.mkdir(parents=True, exist_ok=True)
         for file, label in sorted(labels.items()):
-            _write_label(self.folder / file, label.numpy())
+            _write_label(self.folder / file, current(label).numpy())
         with disk_errors(generation):
             sync_folder(generation)
 
@@ -317,7 +322,7 @@ class LabelHistory:
 
 
 def as_label(case: str, label: Any) -> Tensor:
-    """A label as uint8 class indices.
+    """A label as uint8 class indices; a copy with its axes in memory as they were.
 
     Raises:
         InputError: if it is empty or not integers in 0..255, naming the case.
@@ -327,7 +332,7 @@ def as_label(case: str, label: Any) -> Tensor:
         raise InputError(f"label of case {case!r} is {array.dtype}; expected integer class indices")
     if array.size == 0 or array.min() < 0 or array.max() > 255:
         raise InputError(f"label of case {case!r} is empty or leaves 0..255; expected class indices from 0")
-    return torch.from_numpy(array.astype(np.uint8, order="C"))
+    return torch.from_numpy(array.astype(np.uint8, order="K"))
 
 
 def _write_label(path: Path, label: np.ndarray) -> None:

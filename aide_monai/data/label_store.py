@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from aide_monai import distributed
 from aide_monai.data.label_grid import LabelGrid
 from aide_monai.data.label_history import MANIFEST, NETWORKS, Generation, LabelChange, LabelHistory, as_label
+from aide_monai.data.mapped import MappedTensor, ScratchFolder, current
 from aide_monai.errors import InputError
 
 __all__ = ["LabelChange", "LabelStore", "case_name", "is_high_quality"]
@@ -32,6 +33,8 @@ class LabelStore:
         folder: where generations are committed; None keeps the store in memory only.
         resume: continue from the last generation of a used ``folder`` instead of refusing it.
         grids: case to the grid that its label came from; with it, labels can be exported to where they were drawn.
+        scratch: folder in which the current labels are memory-mapped files instead of shared memory, so that the memory
+            of the process does not grow with the number of cases. They are made anew by every run and removed after it.
 
     Raises:
         InputError: if the folder is used and ``resume`` is off, belongs to other cases, is damaged, or cannot be
@@ -47,6 +50,7 @@ class LabelStore:
         folder: str | Path | None = None,
         resume: bool = False,
         grids: Mapping[str, LabelGrid] | None = None,
+        scratch: str | Path | None = None,
     ) -> None:
         if not labels:
             raise InputError("the label store got no labels; expected at least one case")
@@ -55,8 +59,14 @@ class LabelStore:
         unknown = sorted(self.high_quality - set(self.cases))
         if unknown:
             raise InputError(f"high_quality names {unknown[0]!r}, which has no label; expected one of the cases")
-        self._initial = {case: as_label(case, label) for case, label in labels.items()}
-        self._labels = [{case: y.clone().share_memory_() for case, y in self._initial.items()} for _ in NETWORKS]
+        self._scratch = None if scratch is None else ScratchFolder(scratch)
+        self._initial: dict[str, Tensor | MappedTensor] = {}
+        self._labels: list[dict[str, Tensor | MappedTensor]] = [{} for _ in NETWORKS]
+        for number, (case, label) in enumerate(labels.items()):
+            given = as_label(case, label)
+            self._initial[case] = given if self._scratch is None else self._kept(given, f"{number:05d}_initial")
+            for network, labels_of in zip(NETWORKS, self._labels, strict=True):
+                labels_of[case] = self._kept(given, f"{number:05d}_network_{network}")
         self._staged: list[LabelChange] = []
         shared = None if folder is None else Path(folder)
         self.folder = shared if distributed.is_main() else None
@@ -70,12 +80,17 @@ class LabelStore:
         if shared is not None and distributed.on_main(lambda: _is_used(shared, resume)):
             self._resume(shared)
         else:
-            given = {(1, case): label for case, label in self._initial.items()}
-            self._change_history(lambda: self._history.append(given, epoch=0))
+            first = {(1, case): label for case, label in self._initial.items()}
+            self._change_history(lambda: self._history.append(first, epoch=0))
 
     @classmethod
     def from_volumes(
-        cls, volumes: Sequence[dict[str, Any]], *, folder: str | Path | None = None, resume: bool = False
+        cls,
+        volumes: Sequence[dict[str, Any]],
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        scratch: str | Path | None = None,
     ) -> LabelStore:
         """Store that starts from the labels of preprocessed volumes.
 
@@ -84,24 +99,29 @@ class LabelStore:
                 Labels that MONAI has loaded bring their grid along.
             folder: as in the class.
             resume: as in the class.
+            scratch: as in the class.
 
         Raises:
             InputError: as the class, or if a volume has no label.
         """
-        labels, grids = {}, {}
+        labels: dict[str, Any] = {}
+        grids, trusted = {}, []
+        stored = getattr(volumes, "stored", volumes.__getitem__)  # a VolumeCache need not make images of its slices
         for number in range(len(volumes)):
-            case = case_name(volumes[number], number)
+            volume = stored(number)
+            case = case_name(volume, number)
             if case in labels:
                 raise InputError(f"two volumes have the case name {case!r}; give every case a name of its own")
-            if "label" not in volumes[number]:
+            if "label" not in volume:
                 raise InputError(f"case {case!r} has no label; standardise the data set first, or leave the case out")
-            label = volumes[number]["label"]
-            labels[case] = label[0]
-            grid = LabelGrid.of(label)
+            labels[case] = volume["label"]
+            grid = LabelGrid.of(getattr(volume["label"], "like", volume["label"]))
             if grid is not None:
                 grids[case] = grid
-        trusted = [case for number, case in enumerate(labels) if is_high_quality(volumes[number])]
-        return cls(labels, high_quality=trusted, folder=folder, resume=resume, grids=grids)
+            if is_high_quality(volume):
+                trusted.append(case)
+        only = _OnlyChannel(labels)
+        return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, scratch=scratch)
 
     @property
     def generation(self) -> int:
@@ -120,11 +140,11 @@ class LabelStore:
 
     def label(self, network: int, case: str) -> Tensor:
         """The current label (uint8, shared memory) that ``network`` (1 or 2) trains on; read only, use ``replace``."""
-        return self._labels[network - 1][case]
+        return current(self._labels[network - 1][case])
 
     def initial(self, case: str) -> Tensor:
         """The label (uint8) as it was given, before any correction."""
-        return self._initial[case]
+        return current(self._initial[case])
 
     def replace(
         self,
@@ -154,9 +174,8 @@ class LabelStore:
             raise ValueError(f"network is {network}; expected 1 or 2")
         if case in self.high_quality:
             raise PermissionError(f"case {case!r} is high quality; its label cannot be replaced")
-        current = self.label(network, case)
         where = _region(index)
-        target = current[where]
+        target = self.label(network, case)[where]
         if target.shape != label.shape:
             raise ValueError(f"new label of {case!r} has shape {tuple(label.shape)}; expected {tuple(target.shape)}")
         new = as_label(case, label.cpu())
@@ -183,7 +202,7 @@ class LabelStore:
         """
         if self._staged:
             changed = {(change.network, change.case) for change in self._staged}
-            labels = {(network, case): self.label(network, case) for network, case in changed}
+            labels = {(network, case): self._labels[network - 1][case] for network, case in changed}
             self._change_history(lambda: self._history.append(labels, epoch=epoch, records=self._staged))
             self._staged.clear()
         return self.generation
@@ -250,6 +269,12 @@ class LabelStore:
         if not distributed.is_main():
             self._history.generations = [Generation.from_json(entry) for entry in generations]
 
+    def _kept(self, label: Tensor, name: str) -> Tensor | MappedTensor:
+        """A copy of a label, which all processes share."""
+        if self._scratch is None:
+            return label.clone().share_memory_()
+        return MappedTensor(self._scratch.path / name, label)
+
     def _load(self) -> None:
         self._staged.clear()
         for network in NETWORKS:
@@ -292,6 +317,22 @@ def _is_used(folder: Path, resume: bool) -> bool:
             "continue that run"
         )
     return used
+
+
+class _OnlyChannel(Mapping[str, Tensor]):
+    """Labels (1, X, Y, Z) as (X, Y, Z), taken from their files one at a time."""
+
+    def __init__(self, labels: Mapping[str, Any]) -> None:
+        self.labels = labels
+
+    def __getitem__(self, case: str) -> Tensor:
+        return current(self.labels[case])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def case_name(volume: Mapping[str, Any], number: int) -> str:

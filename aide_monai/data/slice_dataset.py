@@ -5,33 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from aide_monai.algorithm import confusion
 from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
+from aide_monai.data.mapped import MappedTensor, current
 from aide_monai.data.sharing import ShareBatchSampler, collate_share
+from aide_monai.data.slices import Slices, StoredSlices, ViewedSlices, plain, slice_axis, through_plane_axis
 from aide_monai.errors import InputError
 
-
-def through_plane_axis(affine: Any, *, tolerance: float = 0.01) -> int:
-    """The axis along which slices were acquired: the one with the largest spacing.
-
-    Args:
-        affine: (4, 4) voxel-to-world matrix in mm.
-        tolerance: relative difference below which two spacings count as equal.
-
-    Returns:
-        0, 1 or 2; the last of the candidates when spacings are equal, so 2 for isotropic volumes.
-    """
-    spacing = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-    return int(np.flatnonzero(spacing >= spacing.max() * (1 - tolerance))[-1])
+__all__ = ["SliceDataset", "slice_loader", "through_plane_axis"]
 
 
 class SliceDataset(Dataset):
     """2D slices of 3D volumes as a map-style data set; slices are views, no volume is copied.
+
+    From a ``VolumeCache`` that keeps integers, or files, image slices become float32 one by one as they are taken.
 
     Each item is a dictionary:
 
@@ -41,8 +32,9 @@ class SliceDataset(Dataset):
     - "case": int, index of the volume; "slice": int, index along the slice axis; "high_quality": bool.
 
     Args:
-        volumes: deterministic volumes, usually a MONAI ``CacheDataset``; each is a dictionary with "image"
-            (M, X, Y, Z) and, without a ``store``, "label" (1, X, Y, Z). "case" names it; "quality" is "high" or "low".
+        volumes: deterministic volumes, usually a ``VolumeCache`` or a MONAI ``CacheDataset``; each is a dictionary
+            with "image" (M, X, Y, Z) and, without a ``store``, "label" (1, X, Y, Z). "case" names it; "quality" is
+            "high" or "low".
         store: current labels, by case.
         axis: spatial axis along which slices are taken, or "auto": the through-plane axis from the affine of a
             MetaTensor, else the last.
@@ -69,60 +61,70 @@ class SliceDataset(Dataset):
         self.cases: list[str] = []
         self.high_quality: list[bool] = []
         self.axes: list[int] = []
-        self._images: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._images: list[Slices] = []
+        self._labels: list[Tensor | MappedTensor] = []
+        stored = getattr(volumes, "stored", volumes.__getitem__)  # a VolumeCache need not make whole volumes of slices
         for number in range(len(volumes)):
-            self._add(volumes[number], number, axis)
+            self._add(stored(number), number, axis)
         lengths = [image.shape[a + 1] for image, a in zip(self._images, self.axes, strict=True)]
-        self._first = np.concatenate([[0], np.cumsum(lengths)])
+        self._places = [(number, position) for number, length in enumerate(lengths) for position in range(length)]
 
     def _add(self, volume: dict[str, Any], number: int, axis: int | str) -> None:
         case = case_name(volume, number)
-        image = volume["image"]
-        if image.ndim != 4:
-            raise InputError(f"image of case {case!r} has shape {tuple(image.shape)}; expected (channels, X, Y, Z)")
-        if axis == "auto":
-            axis = through_plane_axis(image.affine) if hasattr(image, "affine") else 2
-        elif axis not in (0, 1, 2):
-            raise InputError(f'axis is {axis!r}; expected 0, 1, 2 or "auto"')
+        image = self._sliced(volume["image"], case, axis)
         if self.store is None:
             if "label" not in volume:
                 raise InputError(f"case {case!r} has no label; give every training case a label or a label store")
-            self._labels.append(_plain(volume["label"])[0])
+            label = volume["label"]
+            self._labels.append(label if isinstance(label, MappedTensor) else plain(label))
         elif case not in self.store.cases:
             raise InputError(f"case {case!r} has no label in the label store; expected one for every volume")
-        label = self._labels[-1] if self.store is None else self.store.label(1, case)
-        if label.shape != image.shape[1:]:
+        shape = self._labels[-1].shape[1:] if self.store is None else self.store.label(1, case).shape
+        if tuple(shape) != image.shape[1:]:
             raise InputError(
-                f"label of case {case!r} has shape {tuple(label.shape)}, its image {tuple(image.shape[1:])}; expected "
+                f"label of case {case!r} has shape {tuple(shape)}, its image {image.shape[1:]}; expected "
                 "one grid: resample the label onto the image"
             )
         self.cases.append(case)
         self.high_quality.append(is_high_quality(volume))
-        self.axes.append(int(axis))
-        self._images.append(_plain(image))
+        self.axes.append(image.axis)
+        self._images.append(image)
         size, first = self._slice_size(number), self._slice_size(0)
         if size != first:
             raise InputError(
                 f"slices of case {case!r} have size {size}, those of case {self.cases[0]!r} {first}; expected one "
-                "size: set spatial_size to at least the largest slice, or add a resize to the preprocessing"
+                'size: give the preprocessing a slice_size that holds the largest slice, or fit="crop" or "resize"'
             )
 
+    def _sliced(self, image: Any, case: str, axis: int | str) -> Slices:
+        if isinstance(image, StoredSlices):
+            if axis not in ("auto", image.axis):
+                raise InputError(
+                    f"case {case!r} was cut along axis {image.axis} by its preprocessing, the slice data set has "
+                    f'axis={axis!r}; expected the same, or "auto"'
+                )
+            return image
+        if image.ndim != 4:
+            raise InputError(f"image of case {case!r} has shape {tuple(image.shape)}; expected (channels, X, Y, Z)")
+        if axis not in (0, 1, 2, "auto"):
+            raise InputError(f'axis is {axis!r}; expected 0, 1, 2 or "auto"')
+        return ViewedSlices(image, slice_axis(image, axis))
+
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return len(self._places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = int(np.searchsorted(self._first, index, side="right")) - 1
-        position, axis = index - int(self._first[number]), self.axes[number]
-        item: dict[str, Any] = {"image": self._images[number].select(axis + 1, position)}
+        number, position = self._places[index]
+        axis = self.axes[number]
+        item: dict[str, Any] = {"image": self._images[number][position]}
         for key, label in self._current_labels(number).items():
             item[key] = label.select(axis, position)[None]
         item |= {"case": number, "slice": position, "high_quality": self.high_quality[number]}
         return item if self.transform is None else self.transform(item)
 
     def slices(self, number: int) -> Tensor:
-        """All slices of case ``number`` as a view (S, M, H, W) float32."""
-        return self._images[number].movedim(self.axes[number] + 1, 0)
+        """All slices of case ``number``, (S, M, H, W) float32; a view where single slices are."""
+        return self._images[number].stack()
 
     def labels(self, number: int) -> dict[str, Tensor]:
         """Current labels of case ``number`` by key, as views (S, H, W) uint8."""
@@ -154,16 +156,11 @@ class SliceDataset(Dataset):
 
     def _current_labels(self, number: int) -> dict[str, Tensor]:
         if self.store is None:
-            return {"label": self._labels[number]}
+            return {"label": current(self._labels[number])[0]}
         return {f"label_{network}": self.store.label(network, self.cases[number]) for network in (1, 2)}
 
     def _slice_size(self, number: int) -> tuple[int, ...]:
         return tuple(n for i, n in enumerate(self._images[number].shape[1:]) if i != self.axes[number])
-
-
-def _plain(tensor: Any) -> Tensor:
-    """The tensor without MONAI's metadata, sharing its memory."""
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else torch.as_tensor(tensor)
 
 
 def slice_loader(dataset: SliceDataset, *, batch_size: int, steps: int, seed: int) -> DataLoader:

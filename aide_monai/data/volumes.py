@@ -7,14 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import CacheDataset
-from monai.transforms import Compose, LoadImaged, ResampleToMatchd, SpatialPadd
+import torch
+from monai.transforms import (
+    CastToTyped,
+    CenterSpatialCropd,
+    Compose,
+    LoadImaged,
+    Orientationd,
+    ResampleToMatchd,
+    Resize,
+    Resized,
+    Spacing,
+    Spacingd,
+    SpatialPadd,
+)
 
 from aide_monai.data.locations import LocationReader, open_location
-from aide_monai.data.slice_dataset import through_plane_axis
+from aide_monai.data.slices import through_plane_axis
+from aide_monai.data.volume_cache import VolumeCache
 from aide_monai.data.volume_files import Volume
 from aide_monai.errors import InputError
-from aide_monai.transforms import AsClassIndicesd, NormalizeSlicesd
+from aide_monai.transforms.by_votes import ByVotesd
+from aide_monai.transforms.intensity import NormalizeSlicesd
+from aide_monai.transforms.labels import AsClassIndicesd
+
+FITS = ("pad", "crop", "resize")
 
 
 def volume_transforms(
@@ -23,63 +40,125 @@ def volume_transforms(
     classes: Mapping[Any, int] | None = None,
     axis: int | str = "auto",
     slice_size: Sequence[int] | None = None,
+    fit: str = "pad",
+    spacing: Sequence[float] | None = None,
+    orientation: str | None = None,
+    intensity: str = "slice",
+    percentiles: Sequence[float] = (0.5, 99.5),
+    window: Sequence[float] | None = None,
     resample_labels: bool = False,
+    fit_labels: bool = True,
 ) -> Compose:
-    """The deterministic part of the pipeline: load, check, normalise, pad.
+    """The deterministic part of the pipeline: load, check, bring onto the network's grid, normalise.
+
+    Labels follow their image to the network's grid by the share that each class has of a voxel, see ``ByVotesd``.
+    Predictions go the whole way back, see ``aide_monai.workflows.evaluate.to_file_grid``.
 
     Args:
         keys: "image" and any of "label" and "clean_label"; keys that a record lacks are skipped.
         classes: stored label value to class index, see ``AsClassIndicesd``.
-        axis: spatial axis along which slices are taken, or "auto".
+        axis: spatial axis along which slices are taken, after ``orientation``, or "auto". All that follow but
+            ``intensity`` need a fixed one.
+        slice_size: (H, W) in pixels; None leaves the slices as they are.
+        fit: how slices come to ``slice_size``: "pad" with zeros to at least this size; "crop": cut and padded to
+            exactly this size, about their centre; "resize": resampled to this size, whatever their shape.
+        spacing: pixel size (H, W) in mm to which slices are resampled before; None leaves it. With "crop" it brings
+            volumes of several scanners to one grid.
+        orientation: axes to which volumes are turned first, such as "RAS"; None leaves them.
+        intensity: normalisation of the images, see ``NormalizeSlicesd``: "slice", "volume", "slice_percentile",
+            "volume_percentile" or "window".
+        percentiles: for the percentile variants.
+        window: for "window", its two ends.
         resample_labels: bring labels from other grids onto their image's (nearest neighbour, background outside).
-        slice_size: slices are padded with zeros to at least this size (H, W); None leaves them. Needs a fixed axis.
+        fit_labels: False leaves labels on the grid of the image's file, where predictions are scored.
 
     Raises:
-        InputError: if ``slice_size`` is given with ``axis="auto"``.
+        InputError: for an unknown ``fit`` or ``intensity``, a size or spacing that is not two positive numbers, or one
+            that is given with ``axis="auto"``.
 
     Returns:
         Transform from a record to MetaTensors: "image" (M, X, Y, Z) float32, labels (1, X, Y, Z) uint8.
     """
+    _require_options(axis=axis, slice_size=slice_size, fit=fit, spacing=spacing)
     labels = [key for key in keys if key != "image"]
+    moved = labels if fit_labels else []
     steps: list[Any] = [
-        LoadImaged(keys, reader=LocationReader, image_only=True, ensure_channel_first=True, allow_missing_keys=True),
-        NormalizeSlicesd("image", axis=axis),
+        # the file's own type: whole numbers need half the room of float32 and are exact
+        LoadImaged(
+            keys, reader=LocationReader, dtype=None, image_only=True, ensure_channel_first=True, allow_missing_keys=True
+        ),
     ]
     if labels and resample_labels:
-        steps.append(
-            ResampleToMatchd(labels, key_dst="image", mode="nearest", padding_mode="zeros", allow_missing_keys=True)
+        match = ResampleToMatchd(
+            labels, key_dst="image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
         )
+        steps.append(match)
     if labels:
         steps.append(AsClassIndicesd(labels, classes=classes, image_key="image", allow_missing_keys=True))
-    if slice_size is not None:
-        if axis == "auto":
-            raise InputError(
-                'slice_size needs a fixed axis, found axis="auto"; give axis=0, 1 or 2 (see slice_geometry)'
-            )
-        size = [int(n) for n in slice_size]
-        size.insert(int(axis), -1)
-        steps.append(SpatialPadd(keys, spatial_size=size, allow_missing_keys=True))
+    if orientation is not None:
+        steps.append(Orientationd(["image", *moved], axcodes=orientation, labels=None, allow_missing_keys=True))
+    if spacing is not None:
+        pixel = _in_plane(spacing, axis, -1.0)
+        steps += [
+            CastToTyped("image", torch.float32),
+            Spacingd("image", pixdim=pixel, mode="bilinear", dtype=np.float32),
+        ]
+        votes: Any = Spacing(pixdim=pixel, mode="bilinear", padding_mode="border", dtype=np.float32)
+        steps += [ByVotesd(moved, votes, allow_missing_keys=True)] * bool(moved)
+    size = None if slice_size is None else _in_plane([int(n) for n in slice_size], axis, -1)
+    if size is not None and fit == "resize":
+        steps += [
+            CastToTyped("image", torch.float32),
+            Resized("image", spatial_size=size, mode="trilinear", anti_aliasing=True),
+        ]
+        votes = Resize(spatial_size=size, mode="trilinear")
+        steps += [ByVotesd(moved, votes, allow_missing_keys=True)] * bool(moved)
+    if size is not None and fit == "crop":
+        steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
+    steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))
+    if size is not None and fit != "resize":
+        steps.append(SpatialPadd(["image", *moved], spatial_size=size, allow_missing_keys=True))
     return Compose(steps)
 
 
 def load_volumes(
-    records: Sequence[dict[str, Any]], transform: Compose, *, workers: int = 0, progress: bool = False
-) -> list[dict[str, Any]]:
-    """All records as preprocessed volumes in memory (MONAI's ``CacheDataset``).
+    records: Sequence[dict[str, Any]],
+    transform: Compose,
+    *,
+    cache: str = "ram",
+    folder: str | Path | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> VolumeCache:
+    """All records as preprocessed volumes, in memory or in memory-mapped files; the arguments are ``VolumeCache``'s.
 
     Raises:
         InputError: if a file cannot be read or a transform refuses it, naming the file.
     """
-    try:
-        cache = CacheDataset(list(records), transform, num_workers=workers, progress=progress)
-        return [cache[index] for index in range(len(cache))]
-    except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise InputError(str(cause)) from error
-        raise
+    return VolumeCache(list(records), transform, cache=cache, folder=folder, workers=workers, progress=progress)
+
+
+def _require_options(
+    *, axis: int | str, slice_size: Sequence[int] | None, fit: str, spacing: Sequence[float] | None
+) -> None:
+    if fit not in FITS:
+        raise InputError(f"fit is {fit!r}; expected one of {', '.join(FITS)}")
+    if axis not in (0, 1, 2, "auto"):
+        raise InputError(f'axis is {axis!r}; expected 0, 1, 2 or "auto"')
+    for name, value in (("slice_size", slice_size), ("spacing", spacing)):
+        if value is None:
+            continue
+        if len(value) != 2 or not all(0 < n < float("inf") for n in value):
+            raise InputError(f"{name} is {list(value)}; expected two positive numbers, for rows and columns")
+        if axis == "auto":
+            raise InputError(f'{name} needs a fixed axis, found axis="auto"; give axis=0, 1 or 2 (see slice_geometry)')
+
+
+def _in_plane(values: Sequence[Any], axis: int | str, through_plane: Any) -> list[Any]:
+    """Two in-plane values as three for the axes of a volume."""
+    result = list(values)
+    result.insert(int(axis), through_plane)
+    return result
 
 
 def slice_geometry(records: Sequence[dict[str, Any]], *, multiple: int = 16) -> tuple[int, tuple[int, int]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from aide_monai.data.mapped import memory_order
 from aide_monai.errors import InputError
-from aide_monai.transforms.intensity import file_name
+from aide_monai.transforms.intensity import file_name, with_metadata_of
 
 
 class AsClassIndicesd(MapTransform):
@@ -55,8 +55,7 @@ class AsClassIndicesd(MapTransform):
             label = result[key]
             self._check_shape(label, key, result)
             value = torch.as_tensor(label).as_subclass(torch.Tensor)
-            indices = self._indices(value, file_name(label, key))
-            result[key] = MetaTensor(indices, meta=label.meta) if isinstance(label, MetaTensor) else indices
+            result[key] = with_metadata_of(label, self._indices(value, file_name(label, key)))
         return result
 
     def _check_shape(self, label: Any, key: Hashable, data: Mapping[Hashable, Any]) -> None:
@@ -69,19 +68,36 @@ class AsClassIndicesd(MapTransform):
             )
 
     def _indices(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        if value.dtype == torch.uint8:
+            return self._indices_of_bytes(value, name)
         rounded = value.round() if value.is_floating_point() else value
         if value.is_floating_point() and not bool((torch.isfinite(value) & ((value - rounded).abs() <= 1e-3)).all()):
             wrong = value[~((value - rounded).abs() <= 1e-3)][0]
             raise InputError(f"{name}: label value {float(wrong):g} is not an integer; expected class indices")
         found = [int(v) for v in rounded.unique().tolist()]
-        allowed = self.classes if self.classes is not None else {v: v for v in range(256)}
-        unknown = [v for v in found if v not in allowed]
-        if unknown:
-            expected = "0..255" if self.classes is None else ", ".join(map(str, sorted(allowed)))
-            raise InputError(f"{name}: found label value {unknown[0]}; expected {expected}")
+        self._require_known(found, name)
         if self.classes is None:
             return rounded.to(torch.uint8)
-        table = torch.zeros(2 * max(map(abs, allowed)) + 1, dtype=torch.uint8)  # negative values count from its end
-        for stored, index in allowed.items():
+        # negative values count from the end of the table
+        table = torch.zeros(2 * max(map(abs, self.classes)) + 1, dtype=torch.uint8)
+        for stored, index in self.classes.items():
             table[stored] = index
         return table[rounded.long()]
+
+    def _indices_of_bytes(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        """The same for uint8: translating bytes is many times faster than indexing, and most labels are bytes."""
+        if self.classes is None:
+            return value.clone()
+        known = {stored: index for stored, index in self.classes.items() if 0 <= stored <= 255}
+        axes = memory_order(value)
+        stored_bytes = value.permute(axes).numpy().tobytes()
+        self._require_known(sorted(set(stored_bytes.translate(None, delete=bytes(known)))), name)
+        indices = bytearray(stored_bytes.translate(bytes(known.get(stored, 0) for stored in range(256))))
+        in_memory = torch.frombuffer(indices, dtype=torch.uint8).view([value.shape[axis] for axis in axes])
+        return in_memory.permute([axes.index(axis) for axis in range(value.ndim)])
+
+    def _require_known(self, found: list[int], name: str) -> None:
+        unknown = [v for v in found if not (0 <= v <= 255 if self.classes is None else v in self.classes)]
+        if unknown:
+            expected = "0..255" if self.classes is None else ", ".join(map(str, sorted(self.classes)))
+            raise InputError(f"{name}: found label value {unknown[0]}; expected {expected}")

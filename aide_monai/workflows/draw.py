@@ -17,7 +17,7 @@ from aide_monai.handlers import LabelQuality
 from aide_monai.reports import figures
 from aide_monai.reports.epochs import read_epochs
 from aide_monai.reports.figures import Overlay
-from aide_monai.workflows.evaluate import predict
+from aide_monai.workflows.evaluate import on_file_grid, predict
 from aide_monai.workflows.methods import Job
 from aide_monai.workflows.train import clean_labels
 
@@ -113,19 +113,22 @@ def _prediction_panels(aide: Job, jobs: Sequence[Job]) -> list[list[Overlay]]:
             scores.setdefault(row["case"], []).append(row["dsc"])
     order = sorted(scores, key=lambda case: float(np.mean(scores[case])))
     chosen = list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]]))
-    test = {volume["case"]: volume for volume in aide.task.test_volumes(aide.split)}
+    volumes = aide.task.test_volumes(aide.split)
+    test = {volume["case"]: volume for volume in volumes}
     axis, slice_size = aide.task.axis, aide.task.slice_size
     models: dict[str, nn.Module] = {job.method.name: job.load_network() for job in jobs}
     panels = []
     for volume in (test[case] for case in chosen):
         label = volume["label"].as_tensor()[0]
         number = _fullest_slice(label, axis)
+        shown = {**volume, "image": on_file_grid(volume["image"], volumes.transform)}
+        how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "transform": volumes.transform}
         panels.append(
             [
                 _panel(
-                    volume,
+                    shown,
                     method,
-                    predict(model, volume["image"].as_tensor(), axis=axis, slice_size=slice_size),
+                    predict(model, volume["image"], **how),
                     label,
                     axis=axis,
                     number=number,

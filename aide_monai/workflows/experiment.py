@@ -53,7 +53,7 @@ _DATA_KEYS = ("root", "domains", "qubiq_task", "qubiq_subtask", "classes", "merg
 _PREPROCESSING = tuple(
     key
     for key in inspect.signature(volume_transforms).parameters
-    if key not in (*_DATA_KEYS, "keys", "resample_labels")
+    if key not in (*_DATA_KEYS, "keys", "resample_labels", "fit_labels")
 )
 _ENGINE_OPTIONS = {"pseudo_label": ("start", "interval"), "co_teaching": ("max_forget_rate", "warmup_epochs")}
 

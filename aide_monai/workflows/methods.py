@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import aide_monai
 from aide_monai.data.atomic import write_atomically
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.locations import open_location
+from aide_monai.data.volume_cache import VolumeCache
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.metrics import qubiq_score
@@ -179,7 +180,7 @@ class Job:
         folder = self.run_dir / "standardized"
         return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
 
-    def _training_data(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
         records = self.training_records()
         if not records:
             raise InputError(f'method "{self.method.name}": no training case has the label that it needs; leave it out')
@@ -187,7 +188,7 @@ class Job:
         counts = {"train_hqa": high, "train_lqa": len(records) - high}
         return self.task.training_volumes(records, clean=self.method.engine != "clean"), counts
 
-    def _train(self, volumes: list[dict[str, Any]], resume: bool, on_step: Callable[[], None] | None) -> nn.Module:
+    def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None] | None) -> nn.Module:
         method, budget = self.method, self.budget
         shared: dict[str, Any] = {
             "num_classes": len(self.task.labels),
@@ -223,7 +224,7 @@ class Job:
         found = evaluate(network, volumes, labels=self.task.labels, keep_largest=True, **shared)
         return [{"qubiq": None if row["pp"] else scores.get((row["network"], row["case"])), **row} for row in found]
 
-    def _qubiq_scores(self, network: nn.Module, volumes: Iterable[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    def _qubiq_scores(self, network: nn.Module, volumes: VolumeCache) -> dict[tuple[str, str], float]:
         """QUBIQ score by network and case, from the probability of the one structure."""
         scores = {}
         for name, variant in network_variants(network).items():
@@ -231,7 +232,8 @@ class Job:
                 masks = [open_location(file).decode() > 0.5 for file in self.task.raters[volume["case"]]]
                 probability = probabilities(
                     variant,
-                    volume["image"].as_tensor(),
+                    volume["image"],
+                    transform=volumes.transform,
                     axis=self.task.axis,
                     slice_size=self.task.slice_size,
                     device=self.budget.device,

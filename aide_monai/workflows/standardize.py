@@ -34,6 +34,7 @@ def standardize(
     slice_size: Sequence[int],
     classes: Mapping[Any, int] | None = None,
     device: str | torch.device = "cpu",
+    **preprocessing: Any,
 ) -> Datalist:
     """Make a semi-supervised task a noisy-label task: pretrain on the labelled cases, label the others.
 
@@ -50,6 +51,7 @@ def standardize(
         slice_size: window (H, W) in pixels.
         classes: stored label value to class index.
         device: where the network runs.
+        preprocessing: as in ``write_pseudo_labels``.
 
     Returns:
         The data set to train AIDE on.
@@ -77,9 +79,8 @@ def standardize(
         else:
             pretrainer.run()
         distributed.copy_from_main(network)
-    return write_pseudo_labels(
-        network, datalist, folder, axis=axis, slice_size=slice_size, classes=classes, device=device
-    )
+    how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "classes": classes, "device": device}
+    return write_pseudo_labels(network, datalist, folder, **how, **preprocessing)
 
 
 def write_pseudo_labels(
@@ -116,15 +117,16 @@ def write_pseudo_labels(
     """
     folder = Path(os.path.abspath(folder))
     values = stored_values(classes)
-    transform = volume_transforms(keys=["image"], axis=axis, **preprocessing)
+    transform = volume_transforms(keys=["image"], axis=axis, slice_size=slice_size, **preprocessing)
     records = [dict(record) for record in datalist.records]
     unlabelled = [r for r in records if r.get("split", "training") == "training" and "label" not in r]
     paths = [folder / "pseudo_labels" / f"{record['case']}.nii.gz" for record in unlabelled]
 
     def predicted(number: int) -> tuple[Tensor, Tensor]:
         image = load_volumes([unlabelled[number]], transform)[0]["image"]
-        prediction = predict(network, image.as_tensor(), axis=axis, slice_size=slice_size, device=device)
-        return prediction if values is None else values[prediction.long()], torch.as_tensor(image.affine)
+        prediction = predict(network, image, axis=axis, slice_size=slice_size, transform=transform, device=device)
+        affine = torch.as_tensor(image.meta["original_affine"])
+        return prediction if values is None else values[prediction.long()], affine
 
     for first in range(0, len(unlabelled), distributed.world_size()):
         number = first + distributed.rank()

@@ -20,6 +20,7 @@ from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.data.sources.hold_out import hold_out
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
 from aide_monai.data.split import fold_cases, split_cases
+from aide_monai.data.volume_cache import VolumeCache
 from aide_monai.data.volumes import load_volumes, slice_geometry, volume_transforms
 from aide_monai.errors import InputError
 from aide_monai.transforms.label_noise import check_noise, corrupt
@@ -107,23 +108,24 @@ class Task:
         )
         return sorted({os.path.dirname(on_disk(path)) for path in paths})
 
-    def training_volumes(self, records: Iterable[Record], *, clean: bool = True) -> list[dict[str, Any]]:
-        """Records as volumes padded to the window, with "label" and, where known, "clean_label"."""
+    def training_volumes(self, records: Iterable[Record], *, clean: bool = True) -> VolumeCache:
+        """Records as volumes on the network's grid, with "label" and, where known, "clean_label"."""
         keys = ["image", "label", "clean_label"] if clean else ["image", "label"]
-        return load_volumes(list(records), self.transform(keys, padded=True))
+        return load_volumes(list(records), self.transform(keys))
 
-    def test_volumes(self, split: str = "test") -> list[dict[str, Any]]:
-        """The cases to score, on their own grid."""
-        return load_volumes(self.datalist.split(split), self.transform(["image", "label"]))
+    def test_volumes(self, split: str = "test") -> VolumeCache:
+        """The cases to score; their labels stay on the grid of their files."""
+        return load_volumes(self.datalist.split(split), self.transform(["image", "label"], fit_labels=False))
 
-    def transform(self, keys: Sequence[str], *, padded: bool = False) -> Any:
+    def transform(self, keys: Sequence[str], *, fit_labels: bool = True) -> Any:
         """The deterministic preprocessing, see ``volume_transforms``."""
         return volume_transforms(
             keys=keys,
             classes=self.classes,
             axis=self.axis,
-            slice_size=self.slice_size if padded else None,
+            slice_size=self.slice_size,
             resample_labels=self.datalist.resample_labels,
+            fit_labels=fit_labels,
             **self.preprocessing,
         )
 

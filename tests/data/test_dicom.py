@@ -499,10 +499,12 @@ def test_a_deflation_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_huge_headers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = write_series(tmp_path, VOLUME, tags={"ImageComments": "x" * 300_000})
     assert len(find_series(tmp_path)) == 1
+    dicom_header._read_slices.cache_clear()  # headers are remembered as long as a file does not change
     monkeypatch.setattr(dicom_elements, "MAX_HEADER_BYTES", 200_000)
     with pytest.raises(InputError, match=r"IMG-00001\.dcm: found more than 200000 bytes or 200000 sequence"):
         find_series(written.files[0])
     monkeypatch.undo()
+    dicom_header._read_slices.cache_clear()
     monkeypatch.setattr(dicom_elements, "MAX_HEADER_ELEMENTS", 10)
     with pytest.raises(InputError, match="found more than 10 elements before the pixels"):
         find_series(written.files[0])
@@ -514,6 +516,7 @@ def test_endless_items_are_refused(tmp_path: Path, transfer_syntax: str, monkeyp
     items = {"ReferencedImageSequence": [pydicom.Dataset() for _ in range(101)]}
     write_series(tmp_path, VOLUME, tags=items, transfer_syntax=transfer_syntax)
     assert len(find_series(tmp_path)) == 1
+    dicom_header._read_slices.cache_clear()
     monkeypatch.setattr(dicom_elements, "MAX_HEADER_ITEMS", 100)
     with pytest.raises(InputError, match=r"IMG-00001\.dcm: found more than \d+ bytes or 100 sequence items before"):
         find_series(tmp_path)

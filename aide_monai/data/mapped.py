@@ -1,0 +1,117 @@
+"""Tensors in files, mapped into memory while they are looked at."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from aide_monai.data.atomic import disk_errors
+from aide_monai.errors import InputError
+
+
+class ScratchFolder:
+    """A new folder that is removed when this object, or the process that made it, comes to its end.
+
+    Args:
+        parent: folder to make it in, made too; None is the system's temporary folder.
+
+    Raises:
+        InputError: if it cannot be made.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, parent: str | Path | None = None) -> None:
+        if parent is not None:
+            with disk_errors(parent):
+                Path(parent).mkdir(parents=True, exist_ok=True)
+        with disk_errors(parent or tempfile.gettempdir()):
+            self.path = Path(tempfile.mkdtemp(prefix="aide-", dir=parent))
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a worker that was forked off
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class MappedTensor:
+    """A tensor in a file of its own, scratch that is made anew by every run.
+
+    Each ``tensor()`` maps the file anew and lets go of it with the last view of it, so that the memory of the process
+    does not grow with the number of tensors that it has seen. All processes that map it see each other's changes.
+
+    Args:
+        path: the file; its folder is made.
+        values: content; the file keeps the order of its memory.
+
+    Raises:
+        InputError: if the disk is full or read-only.
+
+    Attributes:
+        shape, dtype, ndim: of the tensor.
+        like: a tensor of this shape without memory, which has the metadata of a MetaTensor.
+    """
+
+    def __init__(self, path: str | Path, values: Tensor) -> None:
+        self.path = Path(path)
+        self.shape = tuple(values.shape)
+        self.dtype = values.dtype
+        self.ndim = values.ndim
+        self.like = hollow(values)
+        values = values.as_subclass(Tensor)
+        axes = memory_order(values)
+        self._stored_shape = tuple(self.shape[axis] for axis in axes)
+        self._restored = tuple(axes.index(axis) for axis in range(values.ndim))
+        content = values.permute(axes).contiguous().flatten().view(torch.uint8).numpy()
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("wb") as file:
+                file.write(content.data)
+
+    def tensor(self) -> Tensor:
+        """The values; writing into them changes the file.
+
+        Raises:
+            InputError: if the file is gone.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be opened ({error.strerror}); expected a file of this run's cache: leave its "
+                "folder alone while the run lasts"
+            ) from error
+        try:
+            mapped = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        return torch.frombuffer(mapped, dtype=self.dtype).view(self._stored_shape).permute(self._restored)
+
+
+def memory_order(values: Tensor) -> list[int]:
+    """The axes of a tensor, those with the largest step in memory first."""
+    steps = values.stride()
+    return sorted(range(values.ndim), key=lambda axis: -steps[axis])
+
+
+def hollow(values: Tensor) -> Tensor:
+    """A tensor of one repeated zero, uint8, with the shape and the metadata of another."""
+    empty = torch.zeros(1, dtype=torch.uint8).expand(values.shape)
+    if not isinstance(values, MetaTensor):
+        return empty
+    return MetaTensor(empty, meta=values.meta, applied_operations=values.applied_operations)
+
+
+def current(values: Tensor | MappedTensor) -> Tensor:
+    """The tensor that is in memory or in a file."""
+    return values.tensor() if isinstance(values, MappedTensor) else values
