@@ -221,10 +221,13 @@ def sum_gradients(network: nn.Module) -> Callable[[], None]:
         with _exchange():
             work.wait()
         *sums, used = flat.split([*(p.numel() for p in parameters), len(parameters)])
-        for parameter, gradient, any_process in zip(parameters, sums, used.tolist(), strict=True):
-            if any_process:
-                summed = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = summed.copy_(gradient.view_as(parameter))
+        # A GPU need not be waited for to know that a gradient that is here is somewhere.
+        elsewhere = used.tolist() if any(p.grad is None for p in parameters) else None
+        for number, (parameter, gradient) in enumerate(zip(parameters, sums, strict=True)):
+            if parameter.grad is not None:
+                parameter.grad.copy_(gradient.view_as(parameter))
+            elif elsewhere is not None and elsewhere[number]:
+                parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter))
 
     return finish
 

@@ -18,7 +18,7 @@ MANY_PROCESSES = "multi_gpu_train"
 def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
     """The same as ``python -m monai.bundle run`` with these configs, ``bundle_root`` and overrides.
 
-    Started by torchrun as one of many processes, ``multi_gpu_train`` is added to the configs.
+    Started by torchrun as one of many processes, ``multi_gpu_train`` is added to a training's configs.
 
     Args:
         bundle: folder of the bundle.
@@ -30,7 +30,7 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
             exist does not, or the run itself meets bad input.
     """
     root = Path(bundle)
-    if distributed.launched() and MANY_PROCESSES not in configs:
+    if distributed.launched() and "train" in configs and MANY_PROCESSES not in configs:
         configs = [*configs, MANY_PROCESSES]
     files = [root / "configs" / f"{name}.json" for name in configs]
     for file in files:
