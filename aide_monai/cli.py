@@ -154,10 +154,10 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Datalist (JSON) to write.")],
     labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label.")] = None,
     unlabeled: Annotated[int | None, typer.Option(help="Training cases whose label is hidden.")] = None,
-    test: Annotated[int | None, typer.Option(help="Cases to hold out.")] = None,
+    test: Annotated[int | None, typer.Option(help="Cases to hold out; without --labeled of each domain.")] = None,
     fold: Annotated[str | None, typer.Option(help="k/n: hold out part k of n.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    paper_split: Annotated[bool, typer.Option("--paper-split", help="chaos: the authors' case lists.")] = False,
+    paper_split: Annotated[bool, typer.Option("--paper-split", help="The split of the paper.")] = False,
     modality: Annotated[str | None, typer.Option(help="chaos: T1DUAL, T2SPIR or CT.")] = None,
     organs: Annotated[str | None, typer.Option(help="chaos: liver,right kidney,left kidney,spleen.")] = None,
     task: Annotated[str | None, typer.Option(help="qubiq: folder of the task, such as brain-growth.")] = None,
@@ -169,12 +169,25 @@ def prepare(
     fused_dir: Annotated[Path | None, typer.Option(help="qubiq: folder for fused labels.")] = None,
     centre: Annotated[str | None, typer.Option(help="breast: GGH, GPPH or HPPH.")] = None,
     phases: Annotated[str | None, typer.Option(help="breast: numbers of the phases by time, such as 0,1.")] = None,
+    times: Annotated[str | None, typer.Option(help="breast: seconds after the first phase, such as 0,90.")] = None,
+    keep_unlabeled: Annotated[
+        bool, typer.Option("--keep-unlabeled", help="breast: studies without a label too.")
+    ] = False,
+    subtraction_dir: Annotated[
+        Path | None, typer.Option(help="breast: folder for subtraction images, which become modalities.")
+    ] = None,
+    zones: Annotated[bool, typer.Option("--zones", help="nci-isbi: keep the two zones apart.")] = False,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="promise12: keep the cases that Domain 2 has too.")
+    ] = False,
+    patient_pattern: Annotated[
+        str | None, typer.Option(help="folder: regular expression; its first group names the patient.")
+    ] = None,
 ) -> None:
     """Find the cases of a download, check and split them, and write the datalist."""
     from aide_monai.workflows.prepare import SplitSettings, write_datalist
 
     options = {
-        "paper_split": paper_split or None,
         "modality": modality,
         "organs": organs and [organ.strip() for organ in organs.split(",")],
         "task": task,
@@ -184,6 +197,12 @@ def prepare(
         "fused_dir": fused_dir,
         "centre": centre,
         "phases": phases and _numbers("--phases", phases, ","),
+        "times_s": times and _numbers("--times", times, ","),
+        "keep_unlabeled": keep_unlabeled or None,
+        "subtraction_dir": subtraction_dir,
+        "merge_zones": False if zones else None,
+        "keep_duplicates": keep_duplicates or None,
+        "patient_pattern": patient_pattern,
     }
     parts = _numbers("--fold", fold, "/") if fold else None
     if parts is not None and len(parts) != 2:
@@ -192,7 +211,9 @@ def prepare(
         labeled=labeled, unlabeled=unlabeled, test=test, fold=(parts[0], parts[1]) if parts else None, seed=seed
     )
     given = {name: value for name, value in options.items() if value is not None}
-    datalist = write_datalist(layout, folders, out, split=split, progress=console.is_terminal, **given)
+    datalist = write_datalist(
+        layout, folders, out, split=split, paper_split=paper_split, progress=console.is_terminal, **given
+    )
     counts = ", ".join(f"{len(datalist.split(name))} {name}" for name in ("training", "validation", "test"))
     labelled = sum("label" in record for record in datalist.split("training"))
     console.print(f"{datalist.name}: {counts} cases; {labelled} training cases have a label. Written to:", style="dim")

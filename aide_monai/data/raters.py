@@ -223,7 +223,7 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
         raise InputError(report(f"{target}: the raters cannot be fused", problems))
     grid = grids[0][1]
     fused = fuse_raters(np.stack(masks), method).reshape(grid.file_shape)
-    return _write_nifti(nibabel.Nifti1Image(fused, grid.affine), Path(target))
+    return write_nifti(nibabel.Nifti1Image(fused, grid.affine), Path(target))
 
 
 def _place(method: str | int) -> int:
@@ -241,7 +241,8 @@ def _stack(masks: ArrayLike) -> NDArray[np.bool_]:
     return as_mask(stacked, name="masks of the raters")
 
 
-def _write_nifti(image: Any, target: Path) -> Path:
+def write_nifti(image: Any, target: Path) -> Path:
+    """Write an image atomically; missing folders are made."""
     suffix = ".nii.gz" if target.name.endswith(".nii.gz") else ".nii"
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{secrets.token_hex(4)}.tmp{suffix}")

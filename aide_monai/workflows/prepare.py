@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from aide_monai.data.details import with_details
 from aide_monai.data.sources import decathlon_datalist, find_datalist, folder_datalist
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.data.sources.chaos import chaos_datalist
+from aide_monai.data.sources.hold_out import hold_out_labelled
 from aide_monai.data.sources.nci_isbi import nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.sources.prostate import prostate_datalist
@@ -31,23 +32,32 @@ class Layout:
         source: from the folders to the datalist.
         folders: what each folder is.
         options: keyword arguments of ``source`` that a user may give.
+        paper: those that give the paper's split; None for data sets that the paper does not have.
     """
 
     source: Callable[..., Datalist]
     folders: tuple[str, ...]
     options: tuple[str, ...] = ()
+    paper: Mapping[str, Any] | None = None
 
 
 LAYOUTS = {
-    "chaos": Layout(chaos_datalist, ("CHAOS",), ("modality", "organs", "paper_split")),
-    "nci-isbi": Layout(nci_isbi_datalist, ("NCI-ISBI 2013",)),
-    "promise12": Layout(promise12_datalist, ("PROMISE12",)),
-    "prostate": Layout(prostate_datalist, ("NCI-ISBI 2013", "PROMISE12")),
-    "qubiq": Layout(qubiq_datalist, ("QUBIQ",), ("task", "subtask", "rater", "reference", "fused_dir")),
-    "breast": Layout(breast_datalist, ("breast DCE-MR",), ("centre", "phases")),
+    "chaos": Layout(chaos_datalist, ("CHAOS",), ("modality", "organs"), {"paper_split": True}),
+    "nci-isbi": Layout(nci_isbi_datalist, ("NCI-ISBI 2013",), ("merge_zones",), {}),
+    "promise12": Layout(promise12_datalist, ("PROMISE12",), ("keep_duplicates",), {"test": 10}),
+    "prostate": Layout(prostate_datalist, ("NCI-ISBI 2013", "PROMISE12"), (), {}),
+    "qubiq": Layout(qubiq_datalist, ("QUBIQ",), ("task", "subtask", "rater", "reference", "fused_dir"), {}),
+    "breast": Layout(
+        breast_datalist,
+        ("breast DCE-MR",),
+        ("centre", "phases", "times_s", "keep_unlabeled", "subtraction_dir"),
+        {"test": 100},
+    ),
     "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
-    "folder": Layout(folder_datalist, ("images/ and labels/",)),
+    "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern",)),
 }
+
+_FLAGS = {"times_s": "times", "merge_zones": "zones"}  # options that the command line calls otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class SplitSettings:
     Attributes:
         labeled: training cases that keep their label, see ``split_cases``.
         unlabeled: training cases whose label is hidden.
-        test: held-out cases.
+        test: held-out cases; without ``labeled``, so many of each domain, and all others keep their labels.
         fold: (k, n): part k of n is held out, see ``fold_cases``.
         seed: seed of the drawing.
     """
@@ -80,9 +90,9 @@ class SplitSettings:
             datalist = fold_cases(datalist, fold=self.fold[0], folds=self.fold[1], seed=self.seed)
         if self.labeled is not None:
             return split_cases(datalist, labeled=self.labeled, unlabeled=self.unlabeled, test=self.test, seed=self.seed)
-        if self.unlabeled is not None or self.test is not None:
-            raise InputError("found unlabeled or test without labeled; expected the number of labelled cases too")
-        return datalist
+        if self.unlabeled is not None:
+            raise InputError("found unlabeled without labeled; expected the number of labelled cases too")
+        return datalist if self.test is None else hold_out_labelled(datalist, test=self.test, seed=self.seed)
 
 
 def write_datalist(
@@ -91,6 +101,7 @@ def write_datalist(
     out: str | Path,
     *,
     split: SplitSettings | None = None,
+    paper_split: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> Datalist:
@@ -101,6 +112,8 @@ def write_datalist(
         folders: as many as the layout has.
         out: JSON file of the datalist.
         split: which cases are labelled, unlabelled and held out.
+        paper_split: the paper's numbers: CHAOS by the authors' case lists, prostate 30/10, 30/10 and 27/10, QUBIQ by
+            the challenge's folders, breast 100 held-out cases of each centre; ``split`` may then only have a seed.
         progress: show progress bars.
         options: of the layout's source.
 
@@ -113,13 +126,21 @@ def write_datalist(
     foreign = [option for option in options if option not in known.options]
     if foreign:
         users = [name for name, other in LAYOUTS.items() if foreign[0] in other.options]
-        name = "--" + foreign[0].replace("_", "-")
+        name = "--" + _FLAGS.get(foreign[0], foreign[0].replace("_", "-"))
         raise InputError(f"{name} is an option of {', '.join(users)}, not of {layout}; leave it out")
     if len(folders) != len(known.folders):
         raise InputError(
             f"{layout}: found {len(folders)} folders; expected {len(known.folders)}: {' and '.join(known.folders)}"
         )
-    datalist = (split or SplitSettings()).apply(known.source(*folders, **options))
+    split = split or SplitSettings()
+    if paper_split:
+        if known.paper is None:
+            raise InputError(f"--paper-split: the paper has no data set of the layout {layout}; leave it out")
+        if replace(split, seed=0) != SplitSettings():
+            raise InputError("found --paper-split with another split; expected one of them")
+        options |= known.paper
+        options |= {"seed": split.seed} if layout in ("promise12", "prostate", "breast") else {}
+    datalist = split.apply(known.source(*folders, **options))
     require_valid(datalist, progress=progress)
     datalist = with_details(datalist, progress=progress)
     datalist.save(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.data.sources.decathlon import case_name
 from aide_monai.data.sources.duplicates import find_twins, leaks, record_signature
 from aide_monai.data.sources.files import files_below, source_folder
-from aide_monai.data.sources.hold_out import hold_out_per_domain
+from aide_monai.data.sources.hold_out import hold_out_labelled
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.places import TOLERANCE_VOXELS, require_inside, to_index
+from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.volume_files import SUFFIXES, Volume, open_volume, shape_text
 from aide_monai.data.volume_reader import slice_path
 from aide_monai.errors import InputError
@@ -48,6 +49,7 @@ def breast_datalist(
     test: int | None = None,
     seed: int = 0,
     check_content: bool = True,
+    subtraction_dir: str | Path | None = None,
 ) -> Datalist:
     """Studies of one hospital or of all, one channel per chosen phase; domain is the hospital.
 
@@ -79,6 +81,8 @@ def breast_datalist(
         test: labelled cases of each centre to hold out by drawing; the paper's number is 100. None: all are training.
         seed: seed of the drawing.
         check_content: decode the first phase of every study and refuse equal scans in two splits or centres.
+        subtraction_dir: folder, outside the download, for images of each further phase minus the first one, which
+            become further modalities. None: none are made.
 
     Raises:
         InputError: one report of all studies whose phases, times or labels are missing, doubled, faulty or on another
@@ -113,12 +117,12 @@ def breast_datalist(
     names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
     labels = {0: "background", 1: "tumour"}
     datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), records, resample_labels=True)
-    datalist = datalist if test is None else _held_out(datalist, test=test, seed=seed)
+    datalist = datalist if test is None else hold_out_labelled(datalist, test=test, seed=seed)
     if check_content:
         twins = find_twins({record["case"]: record_signature(record) for record in datalist.records})
         if problems := leaks(datalist.records, twins):
             raise InputError(report(f"{root}: the breast studies cannot be used together", problems))
-    return datalist
+    return datalist if subtraction_dir is None else with_subtractions(datalist, subtraction_dir)
 
 
 @dataclass(frozen=True)
@@ -286,11 +290,3 @@ def _phase_names(phases: Sequence[int]) -> list[str]:
         "before contrast" if number == 0 else f"phase {number} after contrast" if number > 0 else f"phase {number}"
         for number in phases
     ]
-
-
-def _held_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
-    """Draw test cases among the labelled ones of each centre."""
-    labelled = replace(datalist, records=[record for record in datalist.records if "label" in record])
-    split = {record["case"]: record["split"] for record in hold_out_per_domain(labelled, test=test, seed=seed).records}
-    records = [{**record, "split": split.get(record["case"], "training")} for record in datalist.records]
-    return replace(datalist, records=records)

@@ -34,6 +34,24 @@ def hold_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     return replace(datalist, records=[{**record, "split": split[record["case"]]} for record in records])
 
 
+def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
+    """`hold_out` among the cases with labels of quality "high": of each domain, where all of them have one.
+
+    Args:
+        datalist: cases, unchanged by the call; those without such a label stay, or become, training cases.
+        test: number of test cases, of each domain.
+        seed: seed of the drawing.
+
+    Raises:
+        InputError: as `hold_out`.
+    """
+    labelled = replace(datalist, records=[record for record in datalist.records if record.get("quality") == "high"])
+    draw = hold_out_per_domain if all("domain" in record for record in labelled.records) else hold_out
+    split = {record["case"]: record["split"] for record in draw(labelled, test=test, seed=seed).records}
+    records = [{**record, "split": split.get(record["case"], "training")} for record in datalist.records]
+    return replace(datalist, records=records)
+
+
 def hold_out_per_domain(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     """`hold_out` for each domain by itself; the order of the cases stays.
 

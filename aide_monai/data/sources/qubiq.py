@@ -19,6 +19,9 @@ from aide_monai.data.volume_reader import channel_path
 from aide_monai.errors import InputError
 
 TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
+PAPER_SPLIT = {"prostate": (48, 7), "brain-growth": (34, 5), "brain-tumor": (28, 4), "kidney": (20, 4)}
+"""Training and test cases of each task."""
+
 SPLIT_FOLDERS = {"Training": "training", "Validation": "test"}
 
 _MASK = re.compile(r"task(\d+)_seg(\d+)\.nii(\.gz)?", re.IGNORECASE)
@@ -109,7 +112,10 @@ def qubiq_datalist(
     channels = cases[0].channels
     modality = "CT" if name == "kidney" else "MR"
     names = {k: f"{modality} channel {k + 1}" for k in range(channels)} if channels > 1 else {0: modality}
-    return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, records)
+    soft = "mean" in (rater, reference)
+    if PAPER_SPLIT.get(name) not in (None, found := tuple(_count(cases, split) for split in SPLIT_FOLDERS.values())):
+        logger.warning("%s: found %d and %d cases; the paper has %d and %d", name, *found, *PAPER_SPLIT[name])
+    return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, records, soft_labels=soft)
 
 
 def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) -> list[QUBIQCase]:
@@ -307,6 +313,10 @@ def _record(
         return record if case.split == "training" else None
     quality = "low" if case.split == "training" else "high"
     return {**record, "label": case.masks[rater], "quality": quality, "rater": str(rater)}
+
+
+def _count(cases: list[QUBIQCase], split: str) -> int:
+    return sum(case.split == split for case in cases)
 
 
 def _listed(numbers: Iterable[int]) -> str:

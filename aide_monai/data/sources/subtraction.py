@@ -1,0 +1,68 @@
+"""Subtraction images as files, so that they are modalities like all others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from aide_monai.data.datalist import Datalist, as_paths, report
+from aide_monai.data.locations import open_location
+from aide_monai.data.raters import write_nifti
+from aide_monai.errors import InputError
+from aide_monai.transforms.subtraction import subtraction_channels
+
+
+def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
+    """The data set with each later phase minus the first one as further modalities, written as NIfTI.
+
+    Differences of whole numbers are whole numbers, in the smallest signed type that holds them; others are float32.
+
+    Args:
+        datalist: images are lists of phases, the one before contrast first; unchanged by the call.
+        folder: where ``CASE_minus_K.nii.gz`` go; made when it is missing, files of these names are replaced.
+
+    Raises:
+        InputError: one phase alone, or one report of all phases that cannot be read or lie on different grids.
+    """
+    if len(datalist.modality) < 2:
+        raise InputError(f"{datalist.name}: one phase leaves nothing to subtract; ask for two or more")
+    target = Path(os.path.abspath(folder))
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for record in datalist.records:
+        paths = as_paths(record["image"])
+        try:
+            written = _write(paths, [target / f"{record['case']}_minus_{k}.nii.gz" for k in range(1, len(paths))])
+            records.append({**record, "image": [*paths, *map(str, written)]})
+        except InputError as error:
+            problems.append(f'case "{record["case"]}": {error}')
+    if problems:
+        raise InputError(report(f"{datalist.name}: subtraction images cannot be made", problems), problems=problems)
+    return replace(datalist, records=records, modality=subtraction_channels(datalist.modality))
+
+
+def _write(paths: Sequence[str], targets: Sequence[Path]) -> list[Path]:
+    before, *after = [open_location(path) for path in paths]
+    first = before.decode()[..., 0]
+    written = []
+    for volume, path, target in zip(after, paths[1:], targets, strict=True):
+        if volume.shape != before.shape:
+            raise InputError(f"{path}: found another grid than {paths[0]}; expected phases on one grid")
+        difference = _difference(volume.decode()[..., 0], first)
+        written.append(write_nifti(nibabel.Nifti1Image(difference, before.affine), target))
+    return written
+
+
+def _difference(late: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+    if {late.dtype.kind, first.dtype.kind} <= set("biu"):
+        exact = late.astype(np.int64) - first.astype(np.int64)
+        reach = int(np.abs(exact).max())
+        return exact.astype(np.int16 if reach < 2**15 else np.int32 if reach < 2**31 else np.float32)
+    return (late.astype(np.float64) - first.astype(np.float64)).astype(np.float32)
