@@ -99,7 +99,7 @@ def label_problems(
         return [warning(case, file, found, "at least one", advice)], label
     if marked > FULL_SHARE:
         found, advice = (
-            f"a label that marks {marked:.0%} of all voxels",
+            f"marks in {marked:.0%} of all voxels",
             "look whether background and object are swapped",
         )
         return [warning(case, file, found, "an object and its background", advice)], label
@@ -136,9 +136,9 @@ def pair_problems(
         return
     for mirrored, ratio in mirror_ratios(image, marked).items():
         if ratio > MIRROR_RATIO:
-            found = f"a label whose border fits the image {ratio:.1f} times better when {_mirror_text(mirrored, axis)}"
+            found = f"a label whose border fits the image {ratio:.1f} times better {_mirror_text(mirrored, axis)}"
             yield warning(
-                case, file, found, "the best fit as it lies", "look at the contact sheet for a reversed label"
+                case, file, found, "the best fit as it lies", "look at the contact sheet for a mirrored label"
             )
             return
 

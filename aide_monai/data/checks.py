@@ -16,7 +16,7 @@ from rich.progress import track
 
 from aide_monai.data.check_cases import Facts, compare_cases, key_of
 from aide_monai.data.check_voxels import content, image_problems, is_ct, label_problems, on_grid, pair_problems
-from aide_monai.data.datalist import PATH_KEYS, QUALITIES, Datalist, as_paths, report
+from aide_monai.data.datalist import QUALITIES, Datalist, as_paths, report
 from aide_monai.data.details import changed_files
 from aide_monai.data.locations import open_location
 from aide_monai.data.problems import Problem, problem, problems_of, warning
@@ -53,7 +53,7 @@ def check_datalist(
     problems += _geometry_doubts(check)
     problems += compare_cases(datalist, check.facts)
     if read_voxels:
-        broken = {found.file for found in problems if found.severity == "error"}
+        broken = {found.case for found in problems if found.severity == "error"}
         problems += _changes(datalist, broken)
     return sorted(problems, key=lambda found: found.severity)
 
@@ -80,7 +80,6 @@ class _Check:
         self.problems: list[Problem] = []
         self.facts: dict[str, Facts] = {}
         self.first_use: dict[str, tuple[str, str]] = {}
-        self._seen: set[str] = set()
         self._last: tuple[str, Volume, npt.NDArray[Any]] | None = None
 
     def case(self, record: dict[str, Any], visit: Visit | None) -> None:
@@ -268,7 +267,8 @@ def _geometry_doubts(check: _Check) -> Iterator[Problem]:
 
 def _changes(datalist: Datalist, broken: set[str]) -> Iterator[Problem]:
     for record in datalist.records:
-        if broken.isdisjoint(path for key in PATH_KEYS if key in record for path in as_paths(record[key])):
-            for file in changed_files(record):
-                found, expected = "other content than when the datalist was made", "the same"
-                yield warning(record["case"], file, found, expected, "make the datalist anew if this is right")
+        if record["case"] in broken:
+            continue  # its files may be unreadable, and have other faults to tell
+        for file in changed_files(record):
+            found, advice = "other content than when the datalist was made", "make the datalist anew if this is right"
+            yield warning(record["case"], file, found, "the same", advice)

@@ -86,10 +86,11 @@ def check_data(
     broken = {found.case for found in problems if found.severity == "error"}
     panels = {case: drawn for case, drawn in panels.items() if case not in broken}
     values = {name: {c: v for c, v in column.items() if c not in broken} for name, column in values.items()}
+    values = {name: column for name, column in values.items() if column}
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
     out.mkdir(parents=True, exist_ok=True)
-    drawn = _draw(out, list(panels.values()), {name: column for name, column in values.items() if column}, outliers)
+    drawn = _draw(out, list(panels.values()), values, outliers)
     (out / "report.md").write_text(_markdown(data, problems))
     return CheckReport(problems, drawn)
 
