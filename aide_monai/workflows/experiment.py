@@ -18,6 +18,7 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.label_noise import NOISES
+from aide_monai.workflows.prepare import LAYOUTS
 from aide_monai.workflows.tasks import (
     HoldOut,
     Task,
@@ -26,6 +27,7 @@ from aide_monai.workflows.tasks import (
     qubiq_truth,
     rated_by,
     semi_supervised,
+    with_hidden_as_test,
     with_label_noise,
 )
 from aide_monai.workflows.train import TrainingSettings
@@ -49,7 +51,18 @@ _SETTING_KEYS = {
     "uda": ("source", "target"),
     "nll": ("rater", "rate", "kinds", "magnitude_mm"),
 }
-_DATA_KEYS = ("root", "domains", "qubiq_task", "qubiq_subtask", "classes", "merge", "axis", "slice_size")
+_DATA_KEYS = (
+    "root",
+    "domains",
+    "layout",
+    "source",
+    "qubiq_task",
+    "qubiq_subtask",
+    "classes",
+    "merge",
+    "axis",
+    "slice_size",
+)
 _PREPROCESSING = tuple(
     key
     for key in inspect.signature(volume_transforms).parameters
@@ -98,8 +111,8 @@ class Experiment:
     Attributes:
         name: title of the report.
         task: "ssl", "uda" or "nll".
-        data: "root" (or "domains": name to root), "classes", "merge", "axis", "slice_size", "qubiq_task", and further
-            arguments of ``volume_transforms``, by name.
+        data: "root" (or "domains": name to root), "layout" and "source" (its options), "classes", "merge", "axis",
+            "slice_size", "qubiq_task", and further arguments of ``volume_transforms``, by name.
         split: which cases are held out.
         settings: tasks, in the order of the tables.
         methods: methods, likewise.
@@ -152,6 +165,7 @@ class Experiment:
         if not isinstance(data, dict) or ("domains" if task == "uda" else "root") not in data:
             raise InputError(f'"data" needs "{"domains" if task == "uda" else "root"}" for the task {task}')
         _require_keys('"data"', data, (*_DATA_KEYS, *_PREPROCESSING))
+        _require_layout(data)
         split = _built(HoldOut, content.get("split", {}), "split")
         budget = _budget(content["budget"])
         seeds = content.get("seeds", [0])
@@ -195,7 +209,12 @@ class Experiment:
             datalist = domain_adaptation(found, **values)
         elif self.task == "ssl":
             whole = self._held_out(data_dir, known["root"], fold)
-            datalist = semi_supervised(whole, labeled=values["labeled"], unlabeled=values.get("unlabeled"), seed=seed)
+            # without a test set, and without a number, the split would hold out what it does not hide
+            rest = len(whole.records) - values["labeled"] if self.split.transductive else None
+            hidden = values.get("unlabeled", rest)
+            datalist = semi_supervised(whole, labeled=values["labeled"], unlabeled=hidden, seed=seed)
+            if self.split.transductive:
+                datalist = with_hidden_as_test(datalist)
         elif "rater" in values:
             options = {"task": known.get("qubiq_task"), "subtask": known.get("qubiq_subtask", 1)}
             truth, masks = qubiq_truth(data_dir / known["root"], folder / "fused", **options)
@@ -209,7 +228,10 @@ class Experiment:
         return Task.of(datalist, raters=raters, **shape, **further)
 
     def _held_out(self, data_dir: Path, root: str, fold: int | None) -> Datalist:
-        return self.split.apply(find_datalist(data_dir / root), fold=fold)
+        layout, options = self.data.get("layout"), self.data.get("source", {})
+        if layout is None:
+            return self.split.apply(find_datalist(data_dir / root, roots=[data_dir]), fold=fold)
+        return self.split.apply(LAYOUTS[layout].source(data_dir / root, **options), fold=fold)
 
 
 def default_methods(task: str) -> list[str]:
@@ -220,6 +242,16 @@ def default_methods(task: str) -> list[str]:
         "nll": ("labelled only", "source only", "target-supervised"),
     }
     return [name for name in STANDARD_METHODS if name not in absent[task]]
+
+
+def _require_layout(data: Mapping[str, Any]) -> None:
+    layout, options = data.get("layout"), data.get("source", {})
+    known = [name for name in LAYOUTS if len(LAYOUTS[name].folders) == 1]
+    if layout is not None and layout not in known:
+        raise InputError(f'"data": the layout is {layout!r}; expected one of {", ".join(known)}')
+    if options and layout is None:
+        raise InputError('"data": "source" holds options of a "layout"; name it too')
+    _require_keys('"source"', options, () if layout is None else LAYOUTS[layout].options)
 
 
 def _budget(content: Any) -> TrainingSettings:

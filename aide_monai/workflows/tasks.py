@@ -138,12 +138,15 @@ class HoldOut:
         test: number of test cases; None leaves the split that the data set comes with.
         folds: cross-validation in this many parts instead.
         validation: number of further cases that are not trained on either, to choose settings by.
+        transductive: hold nothing out, and score the cases whose label is hidden themselves: for data with too few
+            cases, to see that everything works. It says nothing about new cases.
         seed: seed of the drawing.
     """
 
     test: int | None = None
     folds: int | None = None
     validation: int = 0
+    transductive: bool = False
     seed: int = 0
 
     def apply(self, datalist: Datalist, *, fold: int | None = None) -> Datalist:
@@ -156,6 +159,8 @@ class HoldOut:
         Raises:
             InputError: too few cases.
         """
+        if self.transductive:
+            return replace(datalist, records=[{**record, "split": "training"} for record in datalist.records])
         labelled = replace(datalist, records=[r for r in datalist.records if r.get("quality") == "high"])
         unlabelled = [r for r in datalist.records if r.get("quality") != "high"]
         if fold is not None and self.folds is not None:
@@ -184,6 +189,22 @@ def semi_supervised(datalist: Datalist, *, labeled: int, unlabeled: int | None, 
         seed: seed of the drawing.
     """
     return split_cases(datalist, labeled=labeled, unlabeled=unlabeled, seed=seed)
+
+
+def with_hidden_as_test(datalist: Datalist) -> Datalist:
+    """The training cases whose label is hidden once more, as test cases: see ``HoldOut.transductive``."""
+    hidden = [record for record in datalist.split("training") if "label" not in record and "clean_label" in record]
+    scored = [
+        {
+            "case": f"{r['case']}_scored",
+            "image": r["image"],
+            "label": r["clean_label"],
+            "quality": "high",
+            "split": "test",
+        }
+        for r in hidden
+    ]
+    return replace(datalist, records=[*datalist.records, *scored])
 
 
 def domain_pairs(domains: Iterable[str]) -> list[tuple[str, str]]:

@@ -86,6 +86,9 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"methods": {}}, '"methods" is empty'),
         ({"budget": {"epochs": 3}}, '"budget": .*steps_per_epoch'),
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "seed": 1}}, 'the seeds stand under "seeds"'),
+        ({"data": {"root": ".", "layout": "prostate"}}, "the layout is 'prostate'; expected one of chaos, nci-isbi"),
+        ({"data": {"root": ".", "source": {"organs": []}}}, '"source" holds options of a "layout"'),
+        ({"data": {"root": ".", "layout": "chaos", "source": {"x": 1}}}, '"source": unknown key "x"; the keys are mod'),
         ({"split": {"tests": 3}}, '"split": unknown key "tests"; the keys are test, folds'),
     ],
 )

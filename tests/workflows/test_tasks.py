@@ -19,6 +19,7 @@ from aide_monai.workflows.tasks import (
     qubiq_truth,
     rated_by,
     semi_supervised,
+    with_hidden_as_test,
     with_label_noise,
 )
 
@@ -74,6 +75,16 @@ def test_the_held_out_cases_are_the_same_for_every_seed() -> None:
     assert [len(found) for found in labelled] == [2, 2]
     assert labelled[0] != labelled[1]
     assert all("clean_label" in r for r in first.split("training") if "label" not in r)
+
+
+def test_with_too_few_cases_the_hidden_labels_are_scored_themselves() -> None:
+    held = HoldOut(transductive=True).apply(datalist(2))
+    task = with_hidden_as_test(semi_supervised(held, labeled=1, unlabeled=1, seed=0))
+    (hidden,) = [r for r in task.split("training") if "label" not in r]
+    (scored,) = task.split("test")
+    assert scored["case"] == f"{hidden['case']}_scored"
+    assert (scored["image"], scored["label"]) == (hidden["image"], hidden["clean_label"])
+    assert "label" not in hidden
 
 
 def test_pairs_of_domains() -> None:
