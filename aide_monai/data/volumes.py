@@ -104,7 +104,8 @@ def volume_transforms(
             Spacingd("image", pixdim=pixel, mode="bilinear", dtype=np.float32),
         ]
         votes: Any = Spacing(pixdim=pixel, mode="bilinear", padding_mode="border", dtype=np.float32)
-        steps += [ByVotesd(moved, votes, allow_missing_keys=True)] * bool(moved)
+        if moved:  # a dictionary transform without keys is refused
+            steps.append(ByVotesd(moved, votes, allow_missing_keys=True))
     size = None if slice_size is None else _in_plane([int(n) for n in slice_size], axis, -1)
     if size is not None and fit == "resize":
         steps += [
@@ -112,7 +113,8 @@ def volume_transforms(
             Resized("image", spatial_size=size, mode="trilinear", anti_aliasing=True),
         ]
         votes = Resize(spatial_size=size, mode="trilinear")
-        steps += [ByVotesd(moved, votes, allow_missing_keys=True)] * bool(moved)
+        if moved:
+            steps.append(ByVotesd(moved, votes, allow_missing_keys=True))
     if size is not None and fit == "crop":
         steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
     steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))

@@ -170,6 +170,19 @@ def test_data_that_cannot_be_used_end_in_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("grid", [{"fit": "crop", "spacing": [8, 8]}, {"fit": "resize"}])
+def test_networks_may_work_on_another_grid_than_the_files(phantoms: Path, tmp_path: Path, grid: dict[str, Any]) -> None:
+    methods = ["labelled only", "noisy labels"]
+    data = {"root": ".", "axis": 2, "slice_size": [16, 16], **grid}
+    config = {**SSL, "data": data, "settings": SSL["settings"][:1], "methods": methods, "seeds": [0]}
+    result = run_comparison(Experiment.of(config), tmp_path, data_dir=phantoms, workers=1)
+    assert result.unfinished == 0
+    noisy = result.jobs[1]
+    assert noisy._training_data()[0][0]["image"].shape[1:3] == (16, 16)
+    voxels = {row["tp"] + row["fn"] for row in result.rows if row["case"] == result.rows[0]["case"]}
+    assert voxels == {int((noisy.task.test_volumes()[0]["label"] > 0).sum())}  # scored on the grid of the file
+
+
 def test_validation_cases_are_scored_without_the_test_cases(phantoms: Path, tmp_path: Path) -> None:
     config = {
         **SSL,
