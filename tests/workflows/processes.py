@@ -1,7 +1,7 @@
 """What the processes of a torchrun launch do for ``test_many_processes.py``; the tests do the same in one process.
 
 ``torchrun --nproc_per_node N processes.py FOLDER`` runs every setting of ``RUNS`` in turn, and each process leaves what
-it saw as ``FOLDER/<name>_<rank>.pt``. ``processes.py FOLDER die`` runs one in which process 1 kills itself.
+it saw as ``FOLDER/<name>_<rank>.pt``. In the last run, in ``FOLDER/death``, process 1 kills itself.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
 
 
 def die(folder: Path) -> None:
-    """Process 1 is killed in the middle of the second epoch; the others share its folder."""
+    """Process 1 is killed in the middle of the second epoch."""
     run = RUNS["even shares"]
     if distributed.rank() == 1:
         step = Recorder.step
@@ -195,8 +195,5 @@ def run_all(folder: Path, train: Callable[..., dict[str, Any]] = train, names: I
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.initialize(timeout_minutes=1)
-    if sys.argv[2:] == ["die"]:
-        die(Path(sys.argv[1]))
-    else:
-        run_all(Path(sys.argv[1]))
-    distributed.finalize()
+    run_all(Path(sys.argv[1]))
+    die(Path(sys.argv[1]) / "death")
