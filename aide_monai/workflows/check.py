@@ -173,9 +173,11 @@ def _draw(
         drawn.append(out / f"contact_sheet_{1 + first // CASES_PER_SHEET:02d}.png")
         flat = [panel for case in panels[first : first + CASES_PER_SHEET] for panel in case]
         figures.contact_sheet(flat, drawn[-1], title="Every case: the largest label, and a cut across the slices")
-    if values:
+    varied = {name: column for name, column in values.items() if len(set(column.values())) > 1}
+    (out / "histograms.png").unlink(missing_ok=True)
+    if varied:
         drawn.append(out / "histograms.png")
-        figures.histograms(values, outliers, drawn[-1])
+        figures.histograms(varied, outliers, drawn[-1])
     return drawn
 
 
