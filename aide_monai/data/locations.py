@@ -31,7 +31,16 @@ _NOTHING = f"no such file or folder; expected {', '.join(SUFFIXES)}, DICOM, or a
 class LocationReader(ImageReader):
     """Any of the locations of ``open_location`` for MONAI: ``LoadImaged(keys, reader=LocationReader)``.
 
-    ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` reads it; several locations become channels.
+    ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` reads it; several locations become channels. What
+    comes out are MetaTensors with the affine in RAS mm, for any transforms of MONAI. A label on another grid than its
+    image follows with ``ResampleToMatchd``::
+
+        Compose([
+            LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
+            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+        ])({"image": ["MR/1/InPhase", "MR/1/OutPhase"], "label": "MR/1/label.nrrd"})
+
+    ``LoadImaged(dtype=None)`` keeps the integers of the source, else they become float32.
     """
 
     def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:

@@ -9,7 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from monai.transforms import LoadImaged
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged, ResampleToMatchd, SpatialPadd
 from PIL import Image
 
 from aide_monai.data.checks import check_datalist
@@ -45,6 +47,30 @@ def test_every_location_opens_as_monai_loads_it(places: dict[str, str], kind: st
     assert volume.shape == tuple(loaded.shape)
     np.testing.assert_array_equal(volume.decode()[..., 0], loaded)
     np.testing.assert_allclose(volume.affine, loaded.affine)
+
+
+@pytest.mark.parametrize("image", ["nifti", "mhd", "dicom", "nrrd", "four"])
+def test_a_users_own_pipeline_of_monai_transforms(places: dict[str, str], tmp_path: Path, image: str) -> None:
+    """Any image with a label on a grid of its own, in another format, as MetaTensors through MONAI's transforms."""
+    other = sitk.GetImageFromArray((VOXELS % 2).astype(np.uint8).transpose(2, 1, 0)[:, ::2, ::2])
+    other.SetSpacing((4.0, 4.0, 3.0))
+    sitk.WriteImage(other, str(tmp_path / "label.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.transpose(2, 1, 0)), str(tmp_path / "n.nrrd"))
+    paths = {**places, "nrrd": str(tmp_path / "n.nrrd"), "four": str(tmp_path / "two.nii")}
+    pipeline = Compose(
+        [
+            LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
+            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+            SpatialPadd(["image", "label"], (8, 8, 3)),
+        ]
+    )
+    item = pipeline({"image": paths[image], "label": str(tmp_path / "label.nrrd")})
+    assert all(isinstance(value, MetaTensor) for value in item.values())
+    assert item["image"].dtype == torch.float32
+    assert item["image"].shape == (2 if image == "four" else 1, 8, 8, 3)
+    assert item["label"].shape == (1, 8, 8, 3)
+    np.testing.assert_array_equal(item["image"][0, 1:6, 2:6], VOXELS)
+    np.testing.assert_allclose(item["label"].affine, item["image"].affine)
 
 
 def test_the_files_of_a_location(places: dict[str, str]) -> None:
