@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from aide_monai import distributed
 from aide_monai.data import LabelStore, PatchDataset, ShareBatchSampler, SliceDataset, collate_share
+from aide_monai.data.sharing import share_files
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import (
     BestCheckpoint,
@@ -184,6 +185,24 @@ def die(folder: Path) -> None:
     train(run, folder)
 
 
+def exchange_files(folder: Path) -> None:
+    """Each process in a folder of its own, where the same relative paths are other files, as on two machines."""
+    place = folder / "machines" / str(distributed.rank())
+    place.mkdir(parents=True)
+    contents = {"new/both": b"same", "new/only main": bytes(range(256)), "new/stale": b"today"}
+    for name, content in contents.items():
+        if distributed.is_main() or name == "new/both":
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_bytes(content)
+    before = os.getcwd()
+    os.chdir(place)
+    if not distributed.is_main():
+        Path("new/stale").write_bytes(b"yesterday")
+    os.environ["LOCAL_RANK"] = "0"  # the first process of its machine
+    share_files(contents)
+    os.chdir(before)
+
+
 def run_all(folder: Path, train: Callable[..., dict[str, Any]] = train, names: Iterable[str] = tuple(RUNS)) -> None:
     """Each process has a folder of its own, as on machines that share none."""
     for name in names:
@@ -196,4 +215,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.initialize(timeout_minutes=1)
     run_all(Path(sys.argv[1]))
+    exchange_files(Path(sys.argv[1]))
     die(Path(sys.argv[1]) / "death")

@@ -130,6 +130,13 @@ def test_only_the_main_process_writes(folder: Path) -> None:
         assert not list((folder / name / "1").iterdir())
 
 
+def test_files_reach_machines_that_do_not_see_them(folder: Path) -> None:
+    first, second = (folder / "machines" / str(rank) / "new" for rank in (0, 1))
+    assert {path.name for path in second.iterdir()} == {"both", "only main", "stale"}
+    for path in first.iterdir():
+        assert (second / path.name).read_bytes() == path.read_bytes()
+
+
 def test_a_process_that_dies_leaves_the_last_commit(folder: Path) -> None:
     resumed = processes.train(processes.RUNS["even shares"], folder / "death", resume=True)
     assert [len(resumed["ramp"]), resumed["rows"][-1]["epoch"]] == [2, 3]  # after the first epoch, which was complete
