@@ -30,7 +30,7 @@ def data_file_problems(header: Path, root: Path) -> list[str]:
     name = _data_name(header)
     if name is None:
         reason = "no line ElementDataFile, or no end, in the first 64 KiB"
-        return [f"{header}: a header that cannot be read ({reason}); replace the file"]
+        return [f"{header}: found a header that cannot be read ({reason}); replace the file"]
     if not name or name.upper() == "LOCAL":
         return []
     if name.upper().startswith("LIST") or "%" in name:

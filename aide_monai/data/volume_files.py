@@ -160,7 +160,7 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
 
 def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
     if problems := data_file_problems(Path(file), Path(os.path.abspath(file)).parent):
-        raise InputError(problems[0])
+        raise InputError(problems[0].removeprefix(f"{Path(file)}: ").removeprefix("found "))
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(file)
     reader.ReadImageInformation()

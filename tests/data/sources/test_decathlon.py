@@ -68,7 +68,7 @@ def test_several_modalities_are_one_file_or_a_list(tmp_path: Path) -> None:
         ("a", voxels),
         ("b_T1", voxels[..., 0] + 1),
         ("b_T2", voxels[..., 1]),
-        ("b", np.zeros((4, 4, 4))),
+        ("b", np.indices((4, 4, 4)).sum(axis=0) == 3),
     ):
         nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii")
     assert check_datalist(datalist) == []
