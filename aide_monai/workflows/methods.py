@@ -101,14 +101,22 @@ class Job:
         if not file.exists():
             return {}
         state: dict[str, Any] = json.loads(file.read_text())
-        if state["specification"] != self.specification:
-            now = self.specification
-            changed = [key for key in now if state["specification"].get(key) != now[key]]
+        changed = self._changed(state["specification"])
+        if changed:
             raise InputError(
                 f"{self.folder}: holds a run with another {' and '.join(changed)}; choose a new folder for the "
                 "results, or remove this one"
             )
         return state
+
+    def _changed(self, stored: dict[str, Any]) -> list[str]:
+        """Parts of the specification that differ; settings that are newer than the run were at their default then."""
+        options = asdict(AIDEOptions()) if self.method.engine == "aide" else {}
+        defaults = {"method": options, "budget": asdict(TrainingSettings(epochs=1, steps_per_epoch=1))}
+        defaults["budget"].pop("device")
+        earlier = json.loads(json.dumps(defaults))
+        now = self.specification
+        return [k for k in now if now[k] != (earlier[k] | stored.get(k, {}) if k in earlier else stored.get(k))]
 
     def rows(self) -> list[dict[str, Any]]:
         """Per-case scores of a finished job."""

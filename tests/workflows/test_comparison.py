@@ -106,6 +106,21 @@ def test_another_budget_in_the_same_folder_is_refused(
     assert re.search(r"holds a run with another budget; choose a new folder", capsys.readouterr().err.replace("\n", ""))
 
 
+def test_options_that_are_newer_than_a_run_were_at_their_default(finished: Path, phantoms: Path) -> None:
+    job = job_of(SSL, phantoms, finished, "AIDE")
+    file = job.folder / "job.json"
+    state = json.loads(file.read_text())
+    whole = file.read_text()
+    del state["specification"]["method"]["keep"], state["specification"]["budget"]["norm"]
+    file.write_text(json.dumps(state))
+    assert job.finished
+    state["specification"]["method"]["views"] = 7
+    file.write_text(json.dumps(state))
+    with pytest.raises(InputError, match="a run with another method"):
+        _ = job.finished
+    file.write_text(whole)
+
+
 def job_of(config: dict[str, Any], data: Path, folder: Path, method: str) -> Job:
     jobs = list_jobs(Experiment.of(config), folder, data_dir=data, device="cpu", split="test")
     return next(job for job in jobs if job.method.name == method)
