@@ -281,8 +281,10 @@ def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> 
         )
     warmup = max(1, round(0.4 * budget.epochs))
     every = max(1, budget.epochs // 5)
+    # Networks that have just begun predict worse than the labels are: see docs/results.
+    half = max(1, budget.epochs // 2)
     if engine == "aide":
-        schedule = {"warmup_epochs": warmup, "update_interval": every, "correction_start": every}
+        schedule = {"warmup_epochs": warmup, "update_interval": every, "correction_start": half}
         profile = options.pop("profile", "improved")
         return Method(name=name, engine=engine, options=asdict(AIDEOptions.from_profile(profile, **schedule | options)))
     unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
@@ -290,7 +292,7 @@ def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> 
         known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
         raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
     defaults: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": every, "interval": every},
+        "pseudo_label": {"start": half, "interval": every},
         "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": warmup},
     }
     return Method(name=name, engine=engine, options=defaults.get(engine, {}) | options)
