@@ -343,6 +343,33 @@ def evaluate(
             console.print(str(out), soft_wrap=True)
 
 
+@app.command("new-bundle")
+def new_bundle(
+    name: Annotated[Path, typer.Argument(help="New folder; its name becomes the bundle's.")],
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist (JSON) of the data set, see aide prepare and aide check.")
+    ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the files, unless they lie beside the datalist; may be repeated."),
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Bring a bundle up to date with this version; its parameters stay.")
+    ] = False,
+) -> None:
+    """Write a MONAI bundle for a data set of your own."""
+    from aide_monai.workflows.new_bundle import new_bundle as write
+    from aide_monai.workflows.new_bundle import refresh_bundle
+
+    if refresh == (datalist is not None):
+        raise InputError("expected --datalist for a new bundle, or --refresh for one that is there")
+    if refresh:
+        refresh_bundle(name)
+    elif datalist is not None:
+        write(name, datalist, roots=[str(folder) for folder in root or ()])
+    console.print(str(name), soft_wrap=True)
+
+
 @app.command("label-app")
 def label_app(
     folder: Annotated[Path, typer.Argument(help="New folder of the app, or one that this command has made.")],

@@ -10,9 +10,14 @@ from typing import Any
 from aide_monai.data.checks import require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.details import with_details
+from aide_monai.data.dicom import find_series
+from aide_monai.data.dicom_elements import is_dicom
+from aide_monai.data.domains import adapt_domains
+from aide_monai.data.readers import DicomSeriesReader
 from aide_monai.data.sources import decathlon_datalist, find_datalist, folder_datalist
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.data.sources.chaos import chaos_datalist
+from aide_monai.data.sources.domain_folders import domain_folders
 from aide_monai.data.sources.hold_out import hold_out_labelled
 from aide_monai.data.sources.nci_isbi import nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
@@ -20,6 +25,7 @@ from aide_monai.data.sources.prostate import prostate_datalist
 from aide_monai.data.sources.qubiq import qubiq_datalist
 from aide_monai.data.split import fold_cases, split_cases
 from aide_monai.errors import InputError
+from aide_monai.workflows.save import case_of
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".nrrd")
 
@@ -55,6 +61,7 @@ LAYOUTS = {
     ),
     "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
     "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern",)),
+    "domains": Layout(domain_folders, ("a folder per domain",), ("domains", "held_out", "label_names")),
 }
 
 _FLAGS = {"times_s": "times", "merge_zones": "zones"}  # options that the command line calls otherwise
@@ -150,6 +157,10 @@ def write_datalist(
 def prepare_datalist(
     root: str | Path,
     *,
+    layout: str | None = None,
+    folders: Sequence[str] = (".",),
+    source: Mapping[str, Any] | None = None,
+    domains: Sequence[str] | None = None,
     labeled: int | None = None,
     unlabeled: int | None = None,
     test: int | None = None,
@@ -159,7 +170,11 @@ def prepare_datalist(
     """Find the cases of a training job, split them, and check every file once.
 
     Args:
-        root: a datalist, a Decathlon folder or one with images/ and labels/.
+        root: folder of the data; without a ``layout`` a datalist, a Decathlon folder or one with images/ and labels/.
+        layout: how the data were downloaded, a key of ``LAYOUTS``; None recognises it.
+        folders: of a layout with several folders, each of them below ``root``.
+        source: options of the layout's source, see there; None stands for its default.
+        domains: source and target domain, see ``adapt_domains``; None leaves all domains as they are.
         labeled: training cases that keep their label; None takes the data set as it is.
         unlabeled: training cases whose label is hidden; None takes all that are left over, see ``split_cases``.
         test: held-out cases; None takes all that are left over.
@@ -172,7 +187,15 @@ def prepare_datalist(
     Raises:
         InputError: if the folder cannot be used, there are too few cases, or files have problems (one report of all).
     """
-    found = find_datalist(root, roots=roots)
+    if layout is None:
+        found = find_datalist(root, roots=roots)
+    elif layout in LAYOUTS:
+        options = {key: value for key, value in (source or {}).items() if value is not None}
+        found = LAYOUTS[layout].source(*(Path(root) / folder for folder in folders), **options)
+    else:
+        raise InputError(f'layout "{layout}": expected one of {", ".join(LAYOUTS)}')
+    if domains is not None:
+        found = adapt_domains(found, domains)
     datalist = SplitSettings(labeled=labeled, unlabeled=unlabeled, test=test, seed=seed).apply(found)
     if labeled is not None and not datalist.split("test"):
         raise InputError(
@@ -183,16 +206,47 @@ def prepare_datalist(
     return datalist
 
 
-def image_records(folder: str | Path) -> list[dict[str, str]]:
-    """All volumes in a folder as MONAI records ``{"image": path}``, in order of name.
+def image_records(
+    folder: str | Path, *, dicom_channels: Sequence[str] = (), roots: Sequence[str | Path] = ()
+) -> list[dict[str, Any]]:
+    """All volumes of a folder, or of a datalist, as records with "image" and "case", in order of name.
+
+    Args:
+        folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; or a datalist.
+        dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
+            there must be one volume.
+        roots: further folders that the files of a datalist may lie in.
 
     Raises:
-        InputError: if the folder is missing or has no volume.
+        InputError: if the folder is missing or has no volume, or two volumes have one name.
     """
     folder = Path(folder)
+    if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
+        return [
+            {"image": record["image"], "case": record["case"]} for record in find_datalist(folder, roots=roots).records
+        ]
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes")
-    found = sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes or of DICOM")
+    found: list[Any] = sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
     if not found:
-        raise InputError(f"{folder}: found no volume; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
-    return [{"image": str(path)} for path in found]
+        studies = _dicom_studies(folder, channels=len(dicom_channels))
+        found = [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]
+    if not found:
+        raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(IMAGE_SUFFIXES)}")
+    records = [{"image": image if isinstance(image, list) else str(image)} for image in found]
+    records = [{**record, "case": case_of(record["image"])} for record in records]
+    names = [record["case"] for record in records]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{folder}: found two volumes called {doubled[0]}; expected a name for each: rename one")
+    return records
+
+
+def _dicom_studies(folder: Path, *, channels: int) -> list[Path]:
+    """The folder itself if it is one study, else its subfolders with DICOM."""
+    reader = DicomSeriesReader()
+    if any(path.is_file() and is_dicom(path) for path in folder.iterdir()):
+        return [folder]
+    studies = [path for path in sorted(folder.iterdir()) if path.is_dir() and reader.verify_suffix(path)]
+    # A study may keep each of its volumes in a subfolder.
+    parts = channels > 1 and any(len(find_series(path, check=False)) < channels for path in studies)
+    return [folder] if parts else studies

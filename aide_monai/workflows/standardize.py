@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aide_monai import distributed
-from aide_monai.data.datalist import Datalist, as_paths
+from aide_monai.data.datalist import PATH_KEYS, Datalist, as_paths, on_disk
 from aide_monai.data.sharing import share_files
 from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.errors import InputError
@@ -62,9 +62,9 @@ def standardize(
     finished = Path(folder) / "datalist.json"
     if distributed.on_main(finished.exists):
         share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
-        roots = {os.path.dirname(path) for record in datalist.records for path in as_paths(record["image"])}
-        done = Datalist.load(finished, roots=[folder, *(os.path.dirname(root) for root in roots)])
-        if [record["case"] for record in done.records] != [record["case"] for record in datalist.records]:
+        paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
+        done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
+        if {record["case"] for record in done.records} != {record["case"] for record in datalist.records}:
             raise InputError(
                 f"{finished} holds other cases than this run; choose a new run folder, or the same labeled, unlabeled "
                 "and seed"

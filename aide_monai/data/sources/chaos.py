@@ -97,8 +97,15 @@ def chaos_datalist(
     return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), records, classes)
 
 
-def chaos_classes(modality: str = "T1DUAL", *, organs: Sequence[str] = ("liver",)) -> dict[int, int]:
+def chaos_classes(
+    modality: str = "T1DUAL", *, organs: Sequence[str] = ("liver",), indices: bool = False
+) -> dict[int, int]:
     """Stored label value -> class index, for ``AsClassIndicesd``: values up to 8 off count, other organs become 0.
+
+    Args:
+        modality: "T1DUAL", "T2SPIR" or "CT".
+        organs: the labels 1, 2, ...
+        indices: take 1, 2, ... for these labels too, as programs write them that were given class indices.
 
     Raises:
         InputError: an unknown modality or organ, or an organ named twice.
@@ -110,11 +117,12 @@ def chaos_classes(modality: str = "T1DUAL", *, organs: Sequence[str] = ("liver",
         raise InputError(f"organs {', '.join(map(str, organs))}: expected some of {', '.join(values)}, each once")
     index = {organ: number for number, organ in enumerate(organs, 1)}
     centres = {0: 0, **{value: index.get(organ, 0) for organ, value in values.items()}}
-    return {
+    classes = {
         value: label
         for centre, label in centres.items()
         for value in range(max(centre - VALUE_TOLERANCE, 0), centre + VALUE_TOLERANCE + 1)
     }
+    return classes | ({label: label for label in index.values()} if indices else {})
 
 
 def _case_folders(root: Path, modality: str) -> dict[str, list[Path]]:

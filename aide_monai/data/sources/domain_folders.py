@@ -1,0 +1,50 @@
+"""Data sets of several scanners or hospitals, each in a folder of its own, as the domains of one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.folder import folder_datalist
+from aide_monai.errors import InputError
+
+
+def domain_folders(
+    root: str | Path,
+    *,
+    domains: Mapping[str, str],
+    held_out: Collection[str] = (),
+    label_names: Mapping[int | str, str] | None = None,
+) -> Datalist:
+    """Cases of several folders in the layout of `folder_datalist`, with "domain".
+
+    Args:
+        root: the folder that holds them.
+        domains: name of a domain to its folder in ``root``.
+        held_out: domains whose labelled cases are test cases; their cases in ``unlabeled/`` stay training cases.
+        label_names: name of every label value, the same in all folders; None: as `folder_datalist` finds them.
+
+    Raises:
+        InputError: as `folder_datalist`; fewer than two domains, an unknown one in ``held_out``, label values that
+            differ from domain to domain, or a case name or patient in two domains.
+    """
+    if len(domains) < 2 or not set(held_out) <= set(domains):
+        raise InputError(
+            f"domains are {dict(domains)}, held out {sorted(held_out)}; expected two or more, and names of them"
+        )
+    names = None if label_names is None else {int(value): name for value, name in label_names.items()}
+    lists = {name: folder_datalist(Path(root) / folder, label_names=names) for name, folder in domains.items()}
+    first = next(iter(lists.values()))
+    records = []
+    for domain, datalist in lists.items():
+        if datalist.labels != first.labels:
+            raise InputError(
+                f"{Path(root) / domains[domain]}: found labels {datalist.labels}; expected {first.labels} as in the "
+                "other domains: bring them to one coding"
+            )
+        for record in datalist.records:
+            test = domain in held_out and "label" in record
+            records.append({**record, "domain": domain, "split": "test" if test else "training"})
+    return replace(first, name=Path(root).name, records=records)
