@@ -156,27 +156,6 @@ def test_the_network_takes_and_gives_what_the_metadata_say():
     )
 
 
-def test_the_configs_describe_one_model():
-    configs = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "evaluate")}
-    for key in (
-        "labels",
-        "classes",
-        "slice_axis",
-        "slice_size",
-        "volume_options",
-        "network_args",
-        "labeled",
-        "unlabeled",
-        "seed",
-    ):
-        assert configs["train"][key] == configs["evaluate"][key], key
-    inference = json.loads((BUNDLE / "configs" / "inference.json").read_text())
-    expected = {**configs["train"]["network_args"], "out_channels": len(configs["train"]["labels"])}
-    assert inference["network_args"] == expected
-    for key in ("slice_axis", "slice_size", "volume_options"):
-        assert inference[key] == configs["train"][key], key
-
-
 def test_overrides_are_json_where_they_can_be():
     assert parse_overrides(["--epochs", "3", "--run_dir", "a b", '--classes={"1": 1}', "--resume", "true"]) == {
         "epochs": 3,

@@ -14,6 +14,19 @@ from aide_monai.data.atomic import write_atomically
 from aide_monai.data.dicom_stack import DicomSeries
 from aide_monai.errors import InputError
 
+# A segmentation must have these, if only empty; images that were made anonymous often lack some.
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
 
 def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: Mapping[Any, str]) -> None:
     """Write a label as one DICOM SEG with a binary segment for each class; the file appears whole or not at all.
@@ -58,7 +71,7 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
     for number, index in enumerate(sorted(names), 1):
         frames[voxels.transpose(2, 1, 0) == index] = number
     segmentation = hd.seg.Segmentation(
-        source_images=[pydicom.dcmread(file) for file in series.files],
+        source_images=[_source(file) for file in series.files],
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
@@ -74,3 +87,11 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
         content_label="SEGMENTATION",
     )
     write_atomically(path, lambda file: segmentation.save_as(file))
+
+
+def _source(file: str) -> pydicom.FileDataset:
+    dataset = pydicom.dcmread(file)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
+    return dataset

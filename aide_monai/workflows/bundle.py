@@ -76,9 +76,13 @@ def _history_folder(run_dir: str | Path, bundle_root: str | Path, resume: bool) 
     if Path(run_dir).resolve() != Path(bundle_root).resolve():
         return str(run_dir)
     runs = Path(bundle_root) / "runs"
-    last = max((int(folder.name) for folder in runs.glob("*") if folder.name.isdecimal()), default=0)
-    begun = last and (runs / f"{last:03d}" / "labels").exists() and not resume
-    return str(runs / f"{last + bool(begun or not last):03d}")
+
+    def choose() -> str:
+        last = max((int(folder.name) for folder in runs.glob("*") if folder.name.isdecimal()), default=0)
+        begun = last and (runs / f"{last:03d}" / "labels").exists() and not resume
+        return str(runs / f"{last + bool(begun or not last):03d}")
+
+    return distributed.on_main(choose)  # another process may have begun already
 
 
 def input_error(error: BaseException) -> InputError | None:

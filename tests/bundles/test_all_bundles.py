@@ -49,7 +49,7 @@ def test_bundles_differ_in_their_parameters_only(name):
 @pytest.mark.parametrize("name", BUNDLES)
 def test_the_configs_of_a_bundle_describe_one_model(name):
     configs = {config: json.loads((ROOT / name / "configs" / f"{config}.json").read_text()) for config in CONFIGS}
-    for key in ("labels", "slice_axis", "slice_size", "network_class", "network_args"):
+    for key in ("labels", "slice_axis", "slice_size", "volume_options", "network_class", "network_args"):
         assert configs["train"][key] == configs["evaluate"][key] == configs["inference"][key], key
     for key in ("layout", "folders", "source", "domains", "labeled", "unlabeled", "test", "seed", "classes"):
         assert configs["train"][key] == configs["evaluate"][key], key

@@ -1,0 +1,129 @@
+"""Predictions as files: NIfTI on the image's grid, or DICOM SEG that refers to the image's slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged
+
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.dicom import one_series
+from aide_monai.data.dicom_seg import write_dicom_seg
+from aide_monai.data.locations import LocationReader
+from aide_monai.data.segmentations import read_segmentation
+from aide_monai.errors import InputError
+from aide_monai.workflows.prepare import image_records
+from aide_monai.workflows.save import SaveSegmentationd, case_of
+from tests.data.dicom_files import write_series
+
+SHAPE = (12, 10, 4)
+LABELS = {"0": "background", "1": "liver", "2": "spleen"}
+
+
+@pytest.fixture
+def series(tmp_path) -> Path:
+    """A DICOM study: ``scans/study`` with one volume."""
+    folder = tmp_path / "scans" / "study"
+    voxels = np.random.default_rng(0).integers(0, 500, SHAPE).astype("u2")
+    write_series(folder, voxels, position=(5, -7, 11), spacing=(2, 1.5, 4))
+    return folder
+
+
+@pytest.fixture
+def label() -> np.ndarray:
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[2:5, 3:9, 1:3] = 1
+    label[8:11, 1:4, 2:4] = 2
+    return label
+
+
+def item(image: Path, label: np.ndarray) -> dict:
+    data = LoadImaged("image", reader=LocationReader, image_only=True, ensure_channel_first=True)({"image": str(image)})
+    return {**data, "pred": MetaTensor(torch.from_numpy(label)[None], meta=data["image"].meta)}
+
+
+def test_a_dicom_segmentation_reads_back_and_refers_to_its_slices(series, label, tmp_path):
+    saver = SaveSegmentationd("pred", output_dir=tmp_path / "out", labels=LABELS, output_format="dicom-seg")
+    saver({**item(series, label), "case": "patient"})
+    path = tmp_path / "out" / "patient_seg.dcm"
+    found = read_segmentation(path)
+    whole = one_series(series)
+    assert found.names == {1: "liver", 2: "spleen"}
+    for index in (1, 2):
+        corners = np.argwhere(label == index), np.argwhere(found.labels == index)
+        world = [
+            np.c_[voxels, np.ones(len(voxels))] @ affine.T
+            for voxels, affine in zip(corners, (whole.affine, found.affine), strict=True)
+        ]
+        first, second = (points[np.lexsort(points.round(3).T)] for points in world)
+        assert np.allclose(first, second, atol=1e-3)
+
+    dataset = highdicom.seg.segread(str(path))
+    source = pydicom.dcmread(whole.files[0])
+    assert dataset.SOPClassUID == pydicom.uid.SegmentationStorage
+    assert dataset.StudyInstanceUID == source.StudyInstanceUID
+    assert dataset.FrameOfReferenceUID == source.FrameOfReferenceUID
+    assert dataset.PatientID == source.get("PatientID", "")
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    referred = {frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID for frame in frames}
+    assert referred == {pydicom.dcmread(whole.files[z]).SOPInstanceUID for z in (1, 2, 3)}
+
+
+def test_an_empty_segmentation_is_written_too(series, tmp_path):
+    write_dicom_seg(tmp_path / "empty.dcm", np.zeros(SHAPE, dtype=np.uint8), one_series(series), LABELS)
+    assert not highdicom.seg.segread(str(tmp_path / "empty.dcm")).pixel_array.any()
+
+
+def test_nifti_is_written_on_the_grid_of_the_image(series, label, tmp_path):
+    SaveSegmentationd("pred", output_dir=tmp_path / "out", labels=LABELS)(item(series, label))
+    mask = nibabel.load(tmp_path / "out" / "study_seg.nii.gz")
+    assert np.array_equal(np.asarray(mask.dataobj), label)
+    assert np.allclose(mask.affine, one_series(series).affine, atol=1e-4)
+    assert mask.get_data_dtype() == np.uint8
+
+
+def test_what_cannot_be_written_is_told(series, label, tmp_path):
+    with pytest.raises(InputError, match="output_format is 'png'; expected one of nifti, dicom-seg"):
+        SaveSegmentationd("pred", output_dir=tmp_path, labels=LABELS, output_format="png")
+    image = tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), image)
+    saver = SaveSegmentationd("pred", output_dir=tmp_path / "out", labels=LABELS, output_format="dicom-seg")
+    with pytest.raises(InputError, match="is no DICOM; a DICOM SEG needs DICOM images"):
+        saver(item(image, label))
+    whole = one_series(series)
+    with pytest.raises(InputError, match=r"label has shape \(2, 2, 2\); expected that of its images, \(12, 10, 4\)"):
+        write_dicom_seg(tmp_path / "x.dcm", np.zeros((2, 2, 2)), whole, LABELS)
+    with pytest.raises(InputError, match=r"found class 2; expected 0 or one of \[1\], which have names"):
+        write_dicom_seg(tmp_path / "x.dcm", label, whole, {0: "background", 1: "liver"})
+    assert not (tmp_path / "x.dcm").exists()
+
+
+def test_images_are_files_studies_or_a_datalist(series, label, tmp_path):
+    assert image_records(series) == [{"image": str(series), "case": "study"}]
+    assert image_records(series.parent) == [{"image": str(series), "case": "study"}]
+    voxels = np.zeros(SHAPE, dtype="u2")
+    write_series(tmp_path / "two" / "a" / "in", voxels, position=(0, 0, 0), spacing=(1, 1, 3), echo_ms=4.6)
+    write_series(tmp_path / "two" / "a" / "out", voxels, position=(0, 0, 0), spacing=(1, 1, 3), echo_ms=2.3)
+    both = [f"{tmp_path / 'two' / 'a'}#echo=4.6", f"{tmp_path / 'two' / 'a'}#echo=2.3"]
+    for folder in (tmp_path / "two", tmp_path / "two" / "a"):
+        assert image_records(folder, dicom_channels=["echo=4.6", "echo=2.3"]) == [{"image": both, "case": "a"}]
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "scan.nii.gz")
+    record = {"case": "one", "image": str(tmp_path / "scan.nii.gz")}
+    Datalist("set", {0: "background"}, {0: "MR"}, [record]).save(tmp_path / "list.json")
+    assert image_records(tmp_path / "list.json") == [{"image": record["image"], "case": "one"}]
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "scan.nii")
+    with pytest.raises(InputError, match="found two volumes called scan"):
+        image_records(tmp_path)
+
+
+def test_cases_are_named_after_their_image():
+    assert case_of("/a/b.nii.gz") == "b"
+    assert case_of(["/a/study#echo=2.3", "/a/study#echo=4.6"]) == "study"
+    assert case_of("/a/b.v2.mhd") == "b.v2"
