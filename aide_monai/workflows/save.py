@@ -25,7 +25,7 @@ class SaveSegmentationd(SaveImaged):
     It is a ``SaveImaged``, so that MONAI Label, which sends labels to its client instead, leaves it out.
 
     Args:
-        keys: labels (1, X, Y, Z), class indices.
+        keys: labels (1, X, Y, Z), class indices, MetaTensors that are back on the grid of the image's file.
         output_dir: folder of the files, ``CASE_seg.nii.gz`` or ``CASE_seg.dcm``.
         labels: class index to name, for DICOM SEG.
         output_format: "nifti", uint8 with slope 1; or "dicom-seg" for images that were read from DICOM.
@@ -59,7 +59,7 @@ class SaveSegmentationd(SaveImaged):
         for key in self.keys:
             label = data[key].as_tensor()[0].cpu()
             if self.output_format == "nifti":
-                write_label(self.folder / f"{case}_seg.nii.gz", label, data[self.image_key].affine)
+                write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine)
                 continue
             place, select = split_selection(source)
             if place.lower().endswith(SUFFIXES):
