@@ -20,12 +20,20 @@ def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None) 
     Returns:
         (B,) bool, True for kept samples.
     """
+    loss = loss.detach()
     mask = torch.zeros_like(loss, dtype=torch.bool)
-    for kind in [torch.ones_like(mask)] if strata is None else [strata, ~strata]:
+    if strata is None:
+        return mask.index_fill_(0, loss.sort(stable=True).indices[: kept_number(keep, len(loss))], True)
+    for kind in (strata, ~strata):
         members = kind.nonzero()[:, 0]
-        order = loss.detach()[members].sort(stable=True).indices
-        mask[members[order[: max(1, share(keep, len(members)))]]] = True
+        order = loss[members].sort(stable=True).indices
+        mask.index_fill_(0, members[order[: kept_number(keep, len(members))]], True)
     return mask
+
+
+def kept_number(keep: float, samples: int) -> int:
+    """How many of so many samples ``small_loss_mask`` keeps without ``strata``."""
+    return max(1, share(keep, samples))
 
 
 def share(ratio: float, number: int) -> int:
@@ -119,12 +127,13 @@ def co_correction_loss(
         Scalar.
     """
     number_kept, number_suspicious = of or (int(kept.sum()), int((~kept).sum()))
-    loss = segmentation[kept].sum() / number_kept
+    # Sums over masks, because a selection would make a GPU wait until the host knows how many there are.
+    loss = segmentation.where(kept, 0).sum() / number_kept
     if number_suspicious == 0:
         return loss
     supervised = max(1 - ramp, supervised_floor)
     if supervised > 0:
-        loss = loss + supervised * segmentation[~kept].sum() / number_suspicious
+        loss = loss + supervised * segmentation.where(~kept, 0).sum() / number_suspicious
     if ramp > 0 and consistency is not None:
         loss = loss + weight * ramp * consistency.sum() / number_suspicious
     return loss

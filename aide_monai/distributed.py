@@ -179,6 +179,18 @@ class Share:
         start = sum(self.sizes[: self.rank])
         return slice(start, start + self.sizes[self.rank])
 
+    def holds(self, positions: Tensor) -> Tensor:
+        """(N,) bool on the CPU: which of some positions (N,) in the global batch are here."""
+        if len(self.sizes) == 1:
+            return torch.ones(len(positions), dtype=torch.bool)
+        return ((positions >= self.part.start) & (positions < self.part.stop)).cpu()
+
+    def local(self, positions: Tensor) -> Tensor:
+        """Positions in the global batch (N,) as those in the share, without the ones that are elsewhere."""
+        if len(self.sizes) == 1:
+            return positions
+        return positions[self.holds(positions).to(positions.device)] - self.part.start
+
     def gather(self, values: Tensor) -> Tensor:
         """Values of all samples of the global batch, from those of the samples here (without their gradient)."""
         values = values.detach()

@@ -9,6 +9,9 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from aide_monai.networks.fast_layers import use_thin_convolutions
+from aide_monai.networks.folded import FoldedNetwork
+
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, batch and channels included
 
@@ -19,8 +22,13 @@ def hardware_amp() -> str:
 
 
 def place(network: nn.Module, device: torch.device | str, *, channels_last: bool = False) -> nn.Module:
-    """Move a network to ``device`` and, if asked, its weights to the channels-last layout."""
+    """Move a network to ``device`` and, if asked, its weights to the channels-last layout.
+
+    On a CPU, convolutions of one input channel become ``ThinConv2d`` or ``ThinConv3d``, which keep all parameters.
+    """
     network = network.to(device)
+    if torch.device(device).type == "cpu":
+        use_thin_convolutions(network)
     if channels_last:
         for weight in network.parameters():
             if weight.ndim in CHANNELS_LAST:
@@ -54,3 +62,47 @@ class AutocastInferer(Inferer):
         with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             logits = network(inputs.contiguous(memory_format=layout), *args, **kwargs)
         return logits.float()
+
+
+class Predictor:
+    """Predicts with a network that is being trained: in evaluation mode, without a gradient, folded for speed.
+
+    The network's weights, running statistics and mode stay as they are.
+
+    Args:
+        network: (B, M, spatial...) to logits (B, C, spatial...).
+        inferer: how it is called, for example an ``AutocastInferer``.
+    """
+
+    def __init__(self, network: nn.Module, inferer: Callable[..., Tensor]) -> None:
+        self.inferer = inferer
+        self.folded = FoldedNetwork(network)
+
+    def refresh(self) -> None:
+        """Take over the network's present weights; predictions are those of the last refresh."""
+        self.folded.refresh()
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Logits (B, C, spatial...) float32 for ``image`` (B, M, spatial...)."""
+        return self.inferer(image, self.folded).float()
+
+
+def predictors_of(engine: Any) -> list[Predictor]:
+    """Fresh predictors of the networks that an engine trains: of a ``TwoNetworkTrainer``, or MONAI's trainers of one.
+
+    Raises:
+        ValueError: if the engine has no network.
+    """
+    predictors = getattr(engine, "predictors", None)
+    if predictors is None:
+        network, inferer = getattr(engine, "network", None), getattr(engine, "inferer", None)
+        if network is None or inferer is None:
+            raise ValueError(
+                f"{type(engine).__name__} has no network; expected a TwoNetworkTrainer, or an engine with network and "
+                "inferer as MONAI's SupervisedTrainer"
+            )
+        predictors = [Predictor(network, inferer)]
+    for predictor in predictors:
+        predictor.refresh()
+    return list(predictors)

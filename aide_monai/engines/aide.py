@@ -13,6 +13,7 @@ from aide_monai.algorithm import (
     average_views,
     co_correction_loss,
     confidence,
+    kept_number,
     sharpen,
     small_loss_mask,
 )
@@ -99,32 +100,40 @@ class AIDETrainer(TwoNetworkTrainer):
             for loss, label in zip(segmentation, labels, strict=True)
         ]
         trusted = (kept[1], kept[0])  # each network trains on what the other one trusts
+        suspicious = [self._suspicious(mask) for mask in trusted]
 
         pseudo: list[Tensor | None] = [None, None]
         # Views that weigh nothing are left out, unless predicting them moves the running statistics all the same.
         if (ramp > 0 and options.consistency_weight > 0) or options.view_statistics == "batch":
-            pseudo = [self._pseudo_label(i, image, logits, ~trusted[i], share) for i in (0, 1)]
+            pseudo = [self._pseudo_label(i, image, logits, suspicious[i], share) for i in (0, 1)]
         losses = [
             co_correction_loss(
                 segmentation[i],
                 trusted[i][share.part],
-                consistency=self._consistency(logits[i][~trusted[i][share.part]], pseudo[i]),
+                consistency=self._consistency(logits[i], share.local(suspicious[i]), pseudo[i]),
                 ramp=ramp,
                 weight=options.consistency_weight,
                 supervised_floor=options.supervised_floor,
-                of=(int(trusted[i].sum()), int((~trusted[i]).sum())),
+                of=(share.total - len(suspicious[i]), len(suspicious[i])),
             )
             for i in (0, 1)
         ]
         return losses[0], losses[1], {"kept_1": kept[0][share.part], "kept_2": kept[1][share.part]}
 
+    def _suspicious(self, trusted: Tensor) -> Tensor:
+        """(U,) positions of the samples of the batch that are not trusted; a GPU is asked only if it alone knows U."""
+        if self.options.filter_strata != "none":
+            return (~trusted).nonzero()[:, 0]
+        return trusted.byte().sort(stable=True).indices[: len(trusted) - kept_number(self.options.keep, len(trusted))]
+
     def _strata(self, label: Tensor, share: Share) -> Tensor | None:
         return None if self.options.filter_strata == "none" else share.gather((label > 0).flatten(1).any(dim=1))
 
-    def _consistency(self, logits: Tensor, pseudo_label: Tensor | None) -> Tensor | None:
+    def _consistency(self, logits: Tensor, suspicious: Tensor, pseudo_label: Tensor | None) -> Tensor | None:
         if pseudo_label is None:
             return None
-        return self.consistency_loss(logits, pseudo_label, confidence(pseudo_label, self.options.confidence))
+        weight = confidence(pseudo_label, self.options.confidence)
+        return self.consistency_loss(logits[suspicious], pseudo_label, weight)
 
     @torch.no_grad()
     def _pseudo_label(
@@ -132,32 +141,28 @@ class AIDETrainer(TwoNetworkTrainer):
     ) -> Tensor | None:
         """Pseudo-labels (U, C, spatial...) that train network ``index`` (0 or 1) on the suspicious samples here.
 
-        ``suspicious`` tells which they are in the whole batch, for all of which views are drawn.
+        ``suspicious`` are their positions in the whole batch, for all of which views are drawn.
         """
-        if not bool(suspicious.any()):
+        if len(suspicious) == 0:
             return None
         options = self.options
         source = index if options.pseudo_label_source == "own" else 1 - index
-        viewed = suspicious if options.view_samples == "suspicious" else torch.ones_like(suspicious)
-        here = torch.arange(len(viewed), device=viewed.device)[viewed]
-        here = ((here >= share.part.start) & (here < share.part.stop)).repeat(options.views)
-        drawn = self.random_views.draw(len(here))[here.cpu()]
-        suspicious, viewed = suspicious[share.part], viewed[share.part]
-        samples = image[viewed]
-        if len(samples) == 0:
+        everywhere = options.view_samples == "all"
+        viewed = torch.arange(share.total, device=image.device) if everywhere else suspicious
+        drawn = self.random_views.draw(options.views * len(viewed))[share.holds(viewed).repeat(options.views)]
+        viewed, suspicious = share.local(viewed), share.local(suspicious)
+        if len(viewed) == 0:
             if options.view_statistics == "batch" and is_synchronised(self.networks[source]):
                 raise InputError(
                     'view_statistics="batch" with synchronised batch normalisation found a process without suspicious '
                     'samples; expected view_samples="all", which has some in all of them'
                 )
             return None
-        repeated = samples.repeat(options.views, *[1] * (image.ndim - 1))
-        network = self.networks[source]
-        network.train(options.view_statistics == "batch")
-        predicted = self.forward(source + 1, drawn.apply(repeated))
-        network.train()
-
-        views = (options.views, len(samples))
+        views = (options.views, len(viewed))
+        turned = drawn.apply(image[viewed].repeat(options.views, *[1] * (image.ndim - 1)))
+        # In training mode the views move the running statistics, as in the released code.
+        call = self.forward if options.view_statistics == "batch" else self.predict
+        predicted = call(source + 1, turned)
         if options.view_inverse == "logits":
             average = drawn.invert(predicted).masked_fill_(~drawn.visible(predicted), 0.0)
             average = average.unflatten(0, views).softmax(dim=2).mean(dim=0)
@@ -167,4 +172,5 @@ class AIDETrainer(TwoNetworkTrainer):
                 drawn.visible(predicted).unflatten(0, views),
                 logits[source][viewed].softmax(dim=1),
             )
-        return sharpen(average[suspicious[viewed]], options.temperature, options.sharpening)
+        average = average[suspicious] if everywhere else average
+        return sharpen(average, options.temperature, options.sharpening)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from aide_monai import distributed
 
@@ -38,22 +39,25 @@ class CollapseWarning:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
 
     def _reset(self) -> None:
-        self._kept = self._empty = self._high_quality = 0
+        # kept, kept without foreground, kept and trusted: on the device until the epoch ends, so that a GPU need not wait
+        self._counts: Tensor | None = None
         self._quality_known = False
 
     def _add(self, engine: Any) -> None:
         output = engine.state.output
         for network in (1, 2):
             kept, label = output[f"kept_{network}"], output[f"label_{network}"]
-            self._kept += int(kept.sum())
-            self._empty += int((kept & ~label.flatten(1).any(dim=1)).sum())
+            trusted = torch.zeros_like(kept)
             if output["high_quality"] is not None:
                 self._quality_known = True
-                self._high_quality += int((kept & torch.as_tensor(output["high_quality"])).sum())
+                trusted = torch.as_tensor(output["high_quality"], device=kept.device)
+            empty = ~label.flatten(1).any(dim=1)
+            counts = torch.stack([kept.sum(), (kept & empty).sum(), (kept & trusted).sum()])
+            self._counts = counts if self._counts is None else self._counts + counts
 
     def _log(self, engine: Any) -> None:
         metrics = engine.state.metrics
-        counts = torch.tensor([self._kept, self._empty, self._high_quality])
+        counts = torch.zeros(3, dtype=torch.int64) if self._counts is None else self._counts.cpu()
         kept, empty, high_quality = distributed.total(counts).tolist()
         metrics["kept_empty"] = empty / max(kept, 1)
         if self._quality_known:

@@ -18,6 +18,9 @@ from aide_monai.errors import InputError
 class EpochLog:
     """Writes the mean losses and all metrics of each epoch to a CSV file. Attach it after what it should record.
 
+    The losses and lambda become ``engine.state.metrics`` too ("loss", "loss_1", "loss_2", "consistency"). So MONAI's
+    ``TensorBoardStatsHandler`` and ``MLFlowHandler`` log whatever the CSV file has, if they are attached after it.
+
     Of many processes the main one writes, and losses are averaged over all.
 
     Args:
@@ -89,6 +92,7 @@ class EpochLog:
         row |= {key: self._mean(total) for key, total in self._sums.items()}
         if hasattr(state, "consistency"):
             row["consistency"] = state.consistency
+        state.metrics.update({key: row[key] for key in row if key not in ("epoch", "iteration")})
         metrics = {key: value for key, value in state.metrics.items() if isinstance(value, (int, float))}
         row |= {key: int(value) if isinstance(value, bool) else value for key, value in metrics.items()}
         self._sums, self._batches = {}, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from aide_monai.data.label_store import LabelStore
 from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
+from aide_monai.inferers import predictors_of
 from aide_monai.options import AIDEOptions
 
 Predictions = dict[tuple[int, int], Tensor]
@@ -30,7 +31,8 @@ class GlobalLabelCorrection:
     After every epoch both networks predict the whole training set in eval mode. ``engine.state.metrics["dsc_train"]``
     becomes the mean Dice between predictions and labels. When the update criterion holds, the units with the smallest
     Dice are replaced: network 1's prediction becomes network 2's label and the other way round; the change is
-    committed to the store. High-quality cases never change. Of many processes each predicts a share of the cases; all
+    committed to the store. High-quality cases never change. In an engine of one network, as MONAI's
+    ``SupervisedTrainer``, that network corrects the labels of network 1, which it trains on. Of many processes each predicts a share of the cases; all
     decide alike and replace the same labels.
 
     The handler also records ``engine.state.metrics["dsc_trusted"]`` (the mean Dice of high-quality cases alone, where
@@ -61,7 +63,7 @@ class GlobalLabelCorrection:
         self._num_classes = 2
 
     def attach(self, engine: Engine) -> None:
-        """Register the correction with a ``TwoNetworkTrainer``."""
+        """Register the correction with a ``TwoNetworkTrainer``, or an engine of one network as MONAI's trainers."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
@@ -71,7 +73,8 @@ class GlobalLabelCorrection:
         found: dict[tuple[int, int], Any] = {}
         for part in distributed.gather({key: self._score(key, value) for key, value in predictions.items()}):
             found |= part
-        keys = [[(i, number) for number in range(len(self.dataset.cases))] for i in (0, 1)]
+        networks = sorted({i for i, _ in found})
+        keys = [[(i, number) for number in range(len(self.dataset.cases))] for i in networks]
         epoch, metrics = engine.state.epoch, engine.state.metrics
         metrics["dsc_train"] = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in keys]))
         labels = [self.store.label(i + 1, self.dataset.cases[number]) for both in keys for i, number in both]
@@ -96,18 +99,14 @@ class GlobalLabelCorrection:
 
     @torch.no_grad()
     def _predict(self, engine: Any, numbers: Iterable[int]) -> Predictions:
-        """Class indices, as the data set arranges them, of both networks for some cases."""
+        """Class indices, as the data set arranges them, of the networks for some cases."""
         predictions: Predictions = {}
-        modes = [network.training for network in engine.networks]
-        for network in engine.networks:
-            network.eval()
+        predictors = predictors_of(engine)
         for number in numbers:
-            for i in (0, 1):
-                call = partial(self._call, engine, i + 1)
+            for i, predictor in enumerate(predictors):
+                call = partial(_on_device, predictor, engine.state.device)
                 prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
                 predictions[i, number] = self._postprocess(prediction)
-        for network, mode in zip(engine.networks, modes, strict=True):
-            network.train(mode)
         return predictions
 
     def _score(self, key: tuple[int, int], prediction: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -124,9 +123,6 @@ class GlobalLabelCorrection:
         arranged = self.dataset.arranged(number, label)
         counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
         return mean_dice(counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts)
-
-    def _call(self, engine: Any, index: int, image: Tensor) -> Tensor:
-        return engine.forward(index, image.to(engine.state.device))
 
     def _postprocess(self, prediction: Tensor) -> Tensor:
         if not self.options.largest_component:
@@ -150,7 +146,8 @@ class GlobalLabelCorrection:
             return 0
         units = [(number, position) for number in numbers for position in range(len(dice[0, number]))]
         chosen = []
-        for i in (0, 1):
+        networks = sorted({i for i, _ in dice})
+        for i in networks:
             values = torch.cat([dice[i, number] for number in numbers])
             for unit in worst_units(values, self.options.update_ratio).tolist():
                 number, position = units[unit]
@@ -167,8 +164,13 @@ class GlobalLabelCorrection:
         for i, number, position, value in chosen:
             case = self.dataset.cases[number]
             _, index = self._correction(number, self.dataset.arranged(number, self.store.initial(case)), position)
-            self.store.replace(2 - i, case, new[i, number, position], epoch=epoch, dice_before=value, index=index)
+            network = 2 - i if len(networks) == 2 else 1
+            self.store.replace(network, case, new[i, number, position], epoch=epoch, dice_before=value, index=index)
         return len(chosen)
 
     def _correction(self, number: int, prediction: Tensor, position: int) -> tuple[Tensor, Any]:
         return self.dataset.correction(number, prediction, None if self.options.unit == "case" else position)
+
+
+def _on_device(network: Callable[[Tensor], Tensor], device: torch.device, image: Tensor) -> Tensor:
+    return network(image.to(device))

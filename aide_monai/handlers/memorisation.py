@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor, nn
+from torch import Tensor
 
 from aide_monai.algorithm import unit_dice
 from aide_monai.data.slice_dataset import SliceDataset
+from aide_monai.inferers import predictors_of
 
 
 class Memorisation:
@@ -58,19 +59,14 @@ class Memorisation:
     @torch.no_grad()
     def __call__(self, engine: Any) -> None:
         """Predict the cases and log both fits."""
-        networks: tuple[nn.Module, ...] = getattr(engine, "networks", None) or (engine.network,)
-        inferers = getattr(engine, "inferers", None) or (engine.inferer,)
         fits: dict[str, list[Tensor]] = {"fit_given": [], "fit_clean": []}
-        for network, inferer in zip(networks, inferers, strict=True):
-            training = network.training
-            network.eval()
+        for predict in predictors_of(engine):
             for number in self.clean:
                 chunks = self.dataset.slices(number).split(self.batch_size)
-                logits = torch.cat([inferer(chunk.to(engine.state.device), network).cpu() for chunk in chunks])
+                logits = torch.cat([predict(chunk.to(engine.state.device)).cpu() for chunk in chunks])
                 for key, labels in (("fit_given", self.given), ("fit_clean", self.clean)):
                     dice = unit_dice(logits.argmax(dim=1), labels[number], num_classes=self.num_classes, unit="case")
                     fits[key].append(dice)
-            network.train(training)
         for key, values in fits.items():
             if values:
                 engine.state.metrics[key] = float(torch.cat(values).mean())

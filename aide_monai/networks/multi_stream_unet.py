@@ -9,6 +9,8 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import TwoConv
 from torch import Tensor, nn
 
+from aide_monai.networks.fast_layers import DoubleSize
+
 FUSIONS = ("symmetric", "asymmetric")
 UPSAMPLING = {2: "bilinear", 3: "trilinear"}  # by number of spatial axes
 
@@ -66,7 +68,7 @@ class MultiStreamUNet(nn.Module):
         fusion: str = "symmetric",
         features: Sequence[int] = (32, 64, 128, 256, 512),
         norm: str | tuple = "batch",
-        act: str | tuple = ("relu", {"inplace": True}),
+        act: str | tuple = "relu",
     ) -> None:
         super().__init__()
         streams = in_channels if streams is None else streams
@@ -86,8 +88,7 @@ class MultiStreamUNet(nn.Module):
                 incoming[0] *= streams
             self.encoder.append(_Blocks(block(channels, width) for channels in incoming))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
-        # Aligned corners would make the scale, and so the result for a patch, depend on the patch size.
-        self.upsample = nn.Upsample(scale_factor=2, mode=UPSAMPLING[spatial_dims], align_corners=False)
+        self.upsample = DoubleSize(UPSAMPLING[spatial_dims])
         self.decoder = nn.ModuleList()
         below = streams * features[-1]
         for width in reversed(features[:-1]):
@@ -133,7 +134,8 @@ class MultiStreamUNet(nn.Module):
             parts = skips.pop()
             features = self.upsample(features)
             for axis in range(2, features.dim()):
-                features = features.narrow(axis, 0, parts[0].shape[axis])
+                if features.shape[axis] > parts[0].shape[axis]:
+                    features = features.narrow(axis, 0, parts[0].shape[axis])
             parts.append(features)
             features = block(torch.cat(parts, dim=1))
         return self.head(features)

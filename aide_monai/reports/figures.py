@@ -95,6 +95,32 @@ def label_quality(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     save(figure, path)
 
 
+def memorisation(epochs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
+    """How well predictions on training images fit the labels that were given and the clean ones, after every epoch.
+
+    Where the given labels are fitted ever better and the clean ones ever worse, a network memorises the mistakes of
+    its labels (the paper's Supplementary Fig. 11).
+
+    Args:
+        epochs: method to rows with "epoch", "fit_given" and "fit_clean" (mean Dice, 0..1); rows may have
+            "label_quality_1" and "label_quality_2", the Dice of the current labels with the clean ones.
+        path: PNG file.
+    """
+    figure = Figure(figsize=(5.5 * len(epochs), 4), layout="constrained")
+    panels = figure.subplots(1, len(epochs), squeeze=False, sharey=True)[0]
+    for axes, (method, rows) in zip(panels, epochs.items(), strict=True):
+        for key, name, colour, style in (
+            ("fit_given", "prediction, label as given", LABEL_COLOUR, "-"),
+            ("fit_clean", "prediction, clean label", REFERENCE_COLOUR, "-"),
+            ("label_quality_1", "label of network 1, clean label", COLOURS[0], "--"),
+            ("label_quality_2", "label of network 2, clean label", COLOURS[1], "--"),
+        ):
+            if key in rows[0]:
+                axes.plot(_column(rows, "epoch"), _column(rows, key), style, color=colour, label=name, marker="o", ms=3)
+        _finish(axes, method, "epoch", "mean Dice")
+    _save(figure, path)
+
+
 def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, metric: str = "dsc") -> None:
     """Box plot of one metric over cases, one box per method, with every case as a dot.
 

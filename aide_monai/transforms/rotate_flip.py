@@ -80,13 +80,13 @@ class RotateFlip:
     def _matrix(self, like: Tensor) -> Tensor:
         """(N, D, D) map from pixel offsets in the view to pixel offsets in the image, spatial axes in order."""
         dims = like.ndim - 2
-        matrix = torch.zeros(len(self.angle), dims, dims, device=like.device)
-        cos, sin = self.angle.cos().to(like.device), self.angle.sin().to(like.device)
-        matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
-        matrix[:, 1, 0], matrix[:, 1, 1] = sin, cos
+        matrix = torch.zeros(len(self.angle), dims, dims)
+        angle = self.angle.cpu()  # where they were drawn
+        matrix[:, 0, 0], matrix[:, 0, 1] = angle.cos(), -angle.sin()
+        matrix[:, 1, 0], matrix[:, 1, 1] = angle.sin(), angle.cos()
         for axis in range(2, dims):
             matrix[:, axis, axis] = 1
-        sign = 1 - 2 * self.flip.to(like.device).float()
+        sign = 1 - 2 * self.flip.cpu().float()
         matrix[:, :, self.flip_axis] *= sign[:, None]
         return matrix
 
@@ -142,10 +142,11 @@ class RandomRotateFlip:
 
 def _grid(like: Tensor, matrix: Tensor) -> Tensor:
     """Sampling grid (N, spatial..., D) in grid_sample's normalised coordinates, axes reversed as it wants them."""
-    half = torch.tensor(like.shape[2:], dtype=torch.float32, device=like.device) / 2
+    half = torch.tensor(like.shape[2:], dtype=torch.float32) / 2
     normalised = matrix * half[None, None, :] / half[None, :, None]
-    theta = torch.zeros(*normalised.shape[:2], normalised.shape[2] + 1, device=like.device)
+    theta = torch.zeros(*normalised.shape[:2], normalised.shape[2] + 1)
     theta[:, :, :-1] = normalised.flip(1, 2)
+    theta = theta.to(like.device, non_blocking=True)
     return F.affine_grid(theta, [len(matrix), 1, *like.shape[2:]], align_corners=False)
 
 

@@ -37,6 +37,10 @@ def draw_figures(folder: Path, jobs: Sequence[Job]) -> list[Path]:
     drawn = [folder / "learning_curves.png", folder / "per_case_dsc.png"]
     figures.learning_curves(logs, drawn[0])
     figures.per_case_boxplot(rows, drawn[1], metric="dsc")
+    memorised = {method: log for method, log in logs.items() if log and "fit_given" in log[0]}
+    if memorised:
+        drawn.append(folder / "memorisation.png")
+        figures.memorisation(memorised, drawn[-1])
     aide = next((job for job in jobs if job.method.engine == "aide"), None)
     if aide is None:
         return drawn
