@@ -96,13 +96,14 @@ def predictors_of(engine: Any) -> list[Predictor]:
     """
     predictors = getattr(engine, "predictors", None)
     if predictors is None:
-        network, inferer = getattr(engine, "network", None), getattr(engine, "inferer", None)
-        if network is None or inferer is None:
+        networks = getattr(engine, "networks", None) or (getattr(engine, "network", None),)
+        inferers = getattr(engine, "inferers", None) or [getattr(engine, "inferer", AutocastInferer())] * len(networks)
+        if networks[0] is None:
             raise ValueError(
-                f"{type(engine).__name__} has no network; expected a TwoNetworkTrainer, or an engine with network and "
-                "inferer as MONAI's SupervisedTrainer"
+                f"{type(engine).__name__} has no network; expected a TwoNetworkTrainer, or an engine with a network as "
+                "MONAI's SupervisedTrainer"
             )
-        predictors = [Predictor(network, inferer)]
+        predictors = [Predictor(network, inferer) for network, inferer in zip(networks, inferers, strict=True)]
     for predictor in predictors:
         predictor.refresh()
     return list(predictors)

@@ -39,7 +39,7 @@ class CollapseWarning:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
 
     def _reset(self) -> None:
-        # kept, kept without foreground, kept and trusted: on the device until the epoch ends, so that a GPU need not wait
+        # kept, kept and empty, kept and trusted; on the device until the epoch ends, so that a GPU need not wait
         self._counts: Tensor | None = None
         self._quality_known = False
 

@@ -32,8 +32,8 @@ class GlobalLabelCorrection:
     becomes the mean Dice between predictions and labels. When the update criterion holds, the units with the smallest
     Dice are replaced: network 1's prediction becomes network 2's label and the other way round; the change is
     committed to the store. High-quality cases never change. In an engine of one network, as MONAI's
-    ``SupervisedTrainer``, that network corrects the labels of network 1, which it trains on. Of many processes each predicts a share of the cases; all
-    decide alike and replace the same labels.
+    ``SupervisedTrainer``, that network corrects the labels of network 1, which it trains on. Of many processes each
+    predicts a share of the cases; all decide alike and replace the same labels.
 
     The handler also records ``engine.state.metrics["dsc_trusted"]`` (the mean Dice of high-quality cases alone, where
     there are any), "corrected" (units replaced) and, for those who watch for a collapse, "foreground_ratio" (predicted

@@ -134,7 +134,8 @@ class MultiStreamUNet(nn.Module):
             parts = skips.pop()
             features = self.upsample(features)
             for axis in range(2, features.dim()):
-                if features.shape[axis] > parts[0].shape[axis]:
+                # An exported network must fit any size; in training, a cut that cuts nothing costs its gradient.
+                if not self.training or features.shape[axis] > parts[0].shape[axis]:
                     features = features.narrow(axis, 0, parts[0].shape[axis])
             parts.append(features)
             features = block(torch.cat(parts, dim=1))

@@ -118,7 +118,7 @@ def memorisation(epochs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | 
             if key in rows[0]:
                 axes.plot(_column(rows, "epoch"), _column(rows, key), style, color=colour, label=name, marker="o", ms=3)
         _finish(axes, method, "epoch", "mean Dice")
-    _save(figure, path)
+    save(figure, path)
 
 
 def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, metric: str = "dsc") -> None:
