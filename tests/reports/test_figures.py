@@ -39,6 +39,14 @@ def test_label_quality_needs_the_start(tmp_path):
     assert has(tmp_path / "quality.png", figures.COLOURS[1])
 
 
+def test_memorisation_draws_given_and_clean_labels(tmp_path):
+    plain = [{"epoch": epoch, "fit_given": 0.5 + 0.1 * epoch, "fit_clean": 0.7 - 0.1 * epoch} for epoch in (1, 2)]
+    aide = [row | {"label_quality_1": 0.6, "label_quality_2": 0.7} for row in plain]
+    figures.memorisation({"plain": plain, "AIDE": aide}, tmp_path / "memorisation.png")
+    for colour in (figures.LABEL_COLOUR, figures.REFERENCE_COLOUR, figures.COLOURS[0], figures.COLOURS[1]):
+        assert has(tmp_path / "memorisation.png", colour)
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.2, float("inf")]])
 def test_box_plot_takes_one_case_and_leaves_out_infinite_values(tmp_path, values):
     rows = [{"method": "AIDE", "network": "mean", "assd": value} for value in values]
