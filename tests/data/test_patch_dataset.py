@@ -97,16 +97,23 @@ def test_volumes_and_labels_are_needed() -> None:
         PatchDataset([unlabelled], (2, 2, 2), store=LabelStore({"b": torch.zeros(4, 6, 5, dtype=torch.uint8)}))
 
 
-class Reads:
-    """An engine whose networks predict what stands in the first or the second channel."""
+class Reads(torch.nn.Module):
+    """A network that predicts what stands in one channel."""
 
-    networks = (torch.nn.Identity(), torch.nn.Identity())
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 9 * torch.nn.functional.one_hot(image[:, self.channel].long(), 2).movedim(-1, 1).float()
+
+
+class Engine:
+    """What the handler needs of a trainer."""
 
     def __init__(self) -> None:
+        self.networks = Reads(0), Reads(1)
         self.state = SimpleNamespace(epoch=1, metrics={}, device=torch.device("cpu"))
-
-    def forward(self, index: int, image: Tensor) -> Tensor:
-        return 9 * torch.nn.functional.one_hot(image[:, index - 1].long(), 2).movedim(-1, 1).float()
 
 
 def half_full(*full: int) -> Tensor:
@@ -126,7 +133,7 @@ def test_single_patches_are_ranked_and_replaced(tmp_path: Path) -> None:
     ]
     store = LabelStore.from_volumes(data, folder=tmp_path)
     dataset = PatchDataset(data, (2, 2, 2), store=store, overlap=0)
-    engine = Reads()
+    engine = Engine()
     handler = GlobalLabelCorrection(dataset, options=AIDEOptions(unit="patch"))  # one of four
     handler(engine)
     found = [(r.network, r.case, r.slice, r.patch, r.dice_before, r.voxels_changed) for r in store.records]
@@ -154,7 +161,7 @@ def test_whole_cases_are_ranked_and_replaced() -> None:
     handler = GlobalLabelCorrection(
         PatchDataset(data, (2, 2, 2), store=store), options=AIDEOptions(unit="case", update_ratio=0.5)
     )
-    handler(Reads())
+    handler(Engine())
     assert [(r.network, r.case, r.patch, r.dice_before) for r in store.records] == [
         (2, "a", None, pytest.approx(2 * 10 / 26)),
         (1, "b", None, pytest.approx(2 * 9 / 25)),

@@ -73,7 +73,7 @@ def test_the_page_needs_nothing_outside_itself(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert "Phantoms &lt;one label&gt;" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert page.count('src="data:image/png;base64,') == 4 + 2 * 5
+    assert page.count('src="data:image/png;base64,') == 4 + 2 * 6
 
 
 def test_every_method_has_the_same_steps_and_cases_are_never_on_both_sides(finished: Path) -> None:

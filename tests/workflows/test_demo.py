@@ -14,7 +14,7 @@ from aide_monai.cli import app, run
 from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.demo import METHODS, demo_settings, run_demo
 
-FIGURES = {"label_correction", "label_quality", "learning_curves", "per_case_dsc", "predictions"}
+FIGURES = {"label_correction", "label_quality", "learning_curves", "memorisation", "per_case_dsc", "predictions"}
 
 
 def demo(*arguments) -> int:
