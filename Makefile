@@ -36,11 +36,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One thread for each of the two test processes: on two cores more threads wait for each other.
+# One thread for each of the two test processes: on two cores more threads wait for each other. Whole files go to one of
+# them, because tests of a server build on each other.
 test: export OMP_NUM_THREADS = 1
 test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
 test: lint label-env
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 clean:
 	rm -rf $(VENV) $(LABEL_VENV) runs

@@ -18,7 +18,7 @@ from aide_monai.metrics import class_scores
 from tests.label.server import LabelServer, multipart
 from tests.label.tiny import tiny_bundle
 
-pytestmark = [pytest.mark.label, pytest.mark.xdist_group("label")]
+pytestmark = pytest.mark.label
 
 MODEL = "hippocampus_ssl"
 STUDIES = [f"phantom_{k:03d}" for k in range(10)]

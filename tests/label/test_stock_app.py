@@ -15,7 +15,7 @@ from aide_monai.data.sources.phantom import write_phantoms
 from tests.label.server import LabelServer, multipart
 from tests.label.tiny import tiny_bundle
 
-pytestmark = [pytest.mark.label, pytest.mark.xdist_group("label")]
+pytestmark = pytest.mark.label
 
 MODEL = "hippocampus_ssl"
 CONF = {"zoo_source": "local", "sam2": "false"}
