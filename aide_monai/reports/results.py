@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.atomic import write_atomically
-from aide_monai.errors import InputError
 from aide_monai.reports.tables import COLUMNS as SCORE_COLUMNS
+from aide_monai.reports.tables import read_rows
 
 COLUMNS = ("setting", "seed", "fold", "train_hqa", "train_lqa", "pp", *SCORE_COLUMNS, "qubiq")
 _INTEGERS = ("seed", "fold", "train_hqa", "train_lqa", "pp", "label", "tp", "fp", "fn")
@@ -40,20 +40,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing, has other columns, or a value is not a number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected the per-case results of a comparison")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
-        rows = []
-        for line in reader:
-            try:
-                rows.append({key: _value(key, text) for key, text in line.items()})
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
-    return rows
+    return read_rows(path, COLUMNS, _value, what="the per-case results of a comparison")
 
 
 def _text(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,34 @@ def read_csv(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: if the file is missing, has other columns, or a value is not a number.
     """
+    return read_rows(path, COLUMNS, _parsed, what="a table of per-case scores")
+
+
+def read_rows(
+    path: str | Path, columns: Sequence[str], parse: Callable[[str, str], Any], *, what: str
+) -> list[dict[str, Any]]:
+    """Rows of a CSV file.
+
+    Args:
+        path: the file.
+        columns: the header it must have.
+        parse: name of a column and text of a cell to its value.
+        what: what the file should be, for the error.
+
+    Raises:
+        InputError: if the file is missing, has other columns, or a value is not a number.
+    """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a table of per-case scores")
+        raise InputError(f"{path}: no such file; expected {what}")
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
+        if tuple(reader.fieldnames or ()) != tuple(columns):
+            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}")
         rows = []
         for line in reader:
             try:
-                rows.append({key: _parsed(key, value) for key, value in line.items()})
+                rows.append({key: parse(key, value) for key, value in line.items()})
             except (TypeError, ValueError) as error:
                 raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
     return rows
