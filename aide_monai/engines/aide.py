@@ -160,9 +160,10 @@ class AIDETrainer(TwoNetworkTrainer):
             return None
         views = (options.views, len(viewed))
         turned = drawn.apply(image[viewed].repeat(options.views, *[1] * (image.ndim - 1)))
-        # In training mode the views move the running statistics, as in the released code.
-        call = self.forward if options.view_statistics == "batch" else self.predict
-        predicted = call(source + 1, turned)
+        if options.view_statistics == "batch":  # the views move the running statistics, as in the released code
+            predicted = self.forward(source + 1, turned)
+        else:
+            predicted = self.predict(source + 1, turned, batch_size=len(image))
         if options.view_inverse == "logits":
             average = drawn.invert(predicted).masked_fill_(~drawn.visible(predicted), 0.0)
             average = average.unflatten(0, views).softmax(dim=2).mean(dim=0)

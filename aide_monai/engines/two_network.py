@@ -161,10 +161,17 @@ class TwoNetworkTrainer(Trainer):
         """Logits (B, C, spatial...) float32 of network ``index`` (1 or 2) for ``image`` (B, M, spatial...)."""
         return self.inferers[index - 1](image, self._trained[index - 1]).float()
 
-    def predict(self, index: int, image: Tensor) -> Tensor:
-        """As ``forward``, in evaluation mode and without gradient, of the present weights (see ``Predictor``)."""
-        self.predictors[index - 1].refresh()
-        return self.predictors[index - 1](image)
+    def predict(self, index: int, image: Tensor, *, batch_size: int | None = None) -> Tensor:
+        """As ``forward``, in evaluation mode and without gradient, of the present weights (see ``Predictor``).
+
+        Args:
+            index: of the network, 1 or 2.
+            image: (B, M, spatial...).
+            batch_size: images at a time, which bounds the memory; by default all. Predictions do not depend on it.
+        """
+        predictor = self.predictors[index - 1]
+        predictor.refresh()
+        return torch.cat([predictor(part) for part in image.split(batch_size or len(image))])
 
     def compute_losses(
         self, image: Tensor, logits: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]

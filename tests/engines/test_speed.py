@@ -50,7 +50,7 @@ class PlainTrainer(AIDETrainer):
     """Predicts the views with the network itself."""
 
     @torch.no_grad()
-    def predict(self, index: int, image: Tensor) -> Tensor:
+    def predict(self, index: int, image: Tensor, *, batch_size: int | None = None) -> Tensor:
         model = self.networks[index - 1]
         logits = model.eval()(image)
         model.train()
@@ -120,6 +120,11 @@ def test_no_view_is_predicted_while_it_weighs_nothing(monkeypatch: pytest.Monkey
     calls: list[int] = []
     engine = trainer([network(1), network(2)], epochs=2, options={"warmup_epochs": 2})
     predict = engine.predict
-    monkeypatch.setattr(engine, "predict", lambda i, x: calls.append(engine.state.epoch) or predict(i, x))
+
+    def counted(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(engine.state.epoch)
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "predict", counted)
     engine.run()
     assert calls == [2] * 6  # lambda is 0 in the first epoch; then each network in each of three steps
