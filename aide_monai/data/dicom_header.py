@@ -29,6 +29,14 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _NO_SCANS = ("1.2.840.10008.1.3.10", *(_STORAGE + part for part in ("11.", "30", "66", "88.", "104.", "481.")))
 _CAPTURES = _STORAGE + "7"  # screenshots; some are scans and say where they lie
 _PER_FRAME, _SHARED = 0x52009230, 0x52009229
+# All that is looked at here; an element that is missing in this list counts as absent
+_TAGS = (
+    *(0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x00080023, 0x0008002A, 0x00080032, 0x00080033, 0x00080060),
+    *(0x0008103E, 0x00089007, 0x00180050, 0x00180081, 0x00181060, 0x00189074, 0x00189082, 0x00189087, 0x00200011),
+    *(0x00200012, 0x0020000E, 0x00200032, 0x00200037, 0x00200100, 0x00209128, 0x00209153, 0x00280002, 0x00280004),
+    *(0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281052),
+    *(0x00281053, 0x00283000, _SHARED, _PER_FRAME),
+)
 
 
 class NotAnImageError(Exception):
@@ -122,7 +130,7 @@ def _read_slices(file: str, *_version: int) -> list[DicomSlice]:
     if not is_dicom(file):
         raise NotAnImageError("not DICOM")
     try:
-        header = read_header(file)
+        header = read_header(file, _TAGS)
         _require_image(header)
         return _slices(file, header.dataset, _pixel_format(header))
     except InputError as error:
@@ -216,6 +224,8 @@ def _frame(dataset: Dataset, groups: list[Dataset]) -> dict[str, Any]:
     """What differs between frames: from its functional groups, or else from the header itself."""
 
     def holder(sequence: int, tag: int) -> Dataset:
+        if not groups:
+            return dataset
         found = (item for group in groups for item in items(group, sequence)[:1] if tag in item)
         return next(found, dataset)
 

@@ -497,10 +497,13 @@ def test_a_deflation_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_huge_headers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = write_series(tmp_path, VOLUME, tags={"ImageComments": "x" * 300_000})
-    assert len(find_series(tmp_path)) == 1
+    """Of the elements that are looked at; a long comment is passed over."""
+    written = write_series(tmp_path, VOLUME, tags={"SeriesDescription": "x" * 300_000})
+    comments = write_series(tmp_path / "comments", VOLUME, tags={"ImageComments": "x" * 300_000})
+    assert len(find_series(tmp_path)) == 2
     dicom_header._read_slices.cache_clear()  # headers are remembered as long as a file does not change
     monkeypatch.setattr(dicom_elements, "MAX_HEADER_BYTES", 200_000)
+    assert len(find_series(comments.files[0])) == 1
     with pytest.raises(InputError, match=r"IMG-00001\.dcm: found more than 200000 bytes or 200000 sequence"):
         find_series(written.files[0])
     monkeypatch.undo()
