@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,12 +69,16 @@ class SliceScale:
     low: Tensor | None = None
     high: Tensor | None = None
 
+    @cached_property
+    def _factor(self) -> Tensor:
+        return self.width.reciprocal()  # a product takes half the time of a quotient
+
     def __call__(self, stored: Tensor, position: int | slice) -> Tensor:
         """The intensities (..., M, H, W) float32 of stored slices at ``position``."""
         value = stored.to(torch.float32, copy=True)
         if self.low is not None and self.high is not None:
             value = value.clamp(self.low[position], self.high[position])
-        return value.sub_(self.centre[position]).div_(self.width[position])
+        return value.sub_(self.centre[position]).mul_(self._factor[position])
 
 
 class Slices(Protocol):
