@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 import weakref
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -53,16 +55,18 @@ class MappedTensor:
     Args:
         path: the file; its folder is made.
         values: content; the file keeps the order of its memory.
+        writer: what writes the file while this thread goes on; ``finish`` waits for it. None writes it at once.
 
     Raises:
         InputError: if the disk is full or read-only.
 
     Attributes:
         shape, dtype, ndim: of the tensor.
+        writing: until the file is finished, the task that writes it.
         like: a tensor of this shape without memory, which has the metadata of a MetaTensor.
     """
 
-    def __init__(self, path: str | Path, values: Tensor) -> None:
+    def __init__(self, path: str | Path, values: Tensor, *, writer: Executor | None = None) -> None:
         self.path = Path(path)
         self.shape = tuple(values.shape)
         self.dtype = values.dtype
@@ -73,10 +77,28 @@ class MappedTensor:
         self._stored_shape = tuple(self.shape[axis] for axis in axes)
         self._restored = tuple(axes.index(axis) for axis in range(values.ndim))
         content = values.permute(axes).contiguous().flatten().view(torch.uint8).numpy()
+        self.writing: Future[None] | None = None
+        if writer is None:
+            self._write(content)
+        else:
+            self.writing = writer.submit(self._write, content)
+
+    def _write(self, content: Any) -> None:
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("wb") as file:
                 file.write(content.data)
+
+    def finish(self) -> None:
+        """Wait until the file is written.
+
+        Raises:
+            InputError: if the disk is full or read-only.
+        """
+        writing = self.writing
+        if writing is not None:
+            writing.result()
+            self.writing = None
 
     def tensor(self) -> Tensor:
         """The values; writing into them changes the file.

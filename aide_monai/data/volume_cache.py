@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,8 @@ from aide_monai.errors import InputError
 from aide_monai.transforms.intensity import NormalizeSlicesd, file_name, with_metadata_of
 
 CACHES = ("ram", "disk")
+
+_AHEAD = 3
 
 
 class VolumeCache(Sequence[dict[str, Any]]):
@@ -59,11 +62,16 @@ class VolumeCache(Sequence[dict[str, Any]]):
         self._before, self._normalize, self._after = _split(transform)
         self._scratch = ScratchFolder(folder) if cache == "disk" else None
         numbers = track(range(len(data)), description="Loading volumes", disable=not progress)
-        if workers > 0:
-            with ThreadPool(workers) as pool:
-                self._stored = pool.map(self._load, numbers, chunksize=1)
-        else:
-            self._stored = [self._load(number) for number in numbers]
+        self._files: list[MappedTensor] = []
+        with ThreadPoolExecutor(1) as self._writer:
+            if workers > 0:
+                with ThreadPool(workers) as pool:
+                    self._stored = pool.map(self._load, numbers, chunksize=1)
+            else:
+                self._stored = [self._load(number) for number in numbers]
+            for file in self._files:
+                file.finish()
+        del self._writer, self._files
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -133,7 +141,14 @@ class VolumeCache(Sequence[dict[str, Any]]):
         return StoredSlices(self._kept(slices, key, number), **how)
 
     def _kept(self, values: Tensor, key: str, number: int) -> Tensor | MappedTensor:
-        return values if self._scratch is None else MappedTensor(self._scratch.path / f"{number:05d}_{key}", values)
+        """What is stored: the values, or a file of them, which is written while the next ones are read."""
+        if self._scratch is None:
+            return values
+        file = MappedTensor(self._scratch.path / f"{number:05d}_{key}", values, writer=self._writer)
+        self._files.append(file)
+        if len(self._files) > _AHEAD:
+            self._files[-_AHEAD - 1].finish()  # what waits for the disk is in memory
+        return file
 
 
 def _narrow(slices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -197,7 +198,7 @@ def test_a_lost_file_is_named(tmp_path: Path) -> None:
     volumes = load_volumes([record(tmp_path)], volume_transforms(axis=2), cache="disk", folder=tmp_path / "scratch")
     for path in tmp_path.glob("scratch/*/*_image"):
         path.unlink()
-    with pytest.raises(InputError, match=r"00000_image: cannot be opened \(No such file.*\); expected a file of this"):
+    with pytest.raises(InputError, match=r"0000\d_\w+: cannot be opened \(No such file.*\); expected a file of this"):
         SliceDataset(volumes)[0]
 
 
@@ -205,6 +206,23 @@ def test_a_file_instead_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be written"):
         load_volumes([], volume_transforms(), cache="disk", folder=tmp_path / "file")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_ends_in_an_error(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written while the next volumes are read, but never far behind them."""
+    records = [record(tmp_path, name) for name in "abcdef"]
+    opened: list[str] = []
+
+    def full(self: Path, mode: str) -> Any:
+        opened.append(self.name)
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("aide_monai.data.mapped.Path.open", full)
+        with pytest.raises(InputError, match=r"0000\d_\w+: cannot be written \(No space left on device\)"):
+            load_volumes(records, volume_transforms(axis=2), cache="disk", folder=tmp_path / "scratch", workers=workers)
+    assert workers or opened == ["00000_image", "00000_label", "00001_image", "00001_label"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
