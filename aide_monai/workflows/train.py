@@ -367,7 +367,7 @@ def _memorisation(dataset: SliceDataset, clean: Mapping[str, Tensor] | None, num
 
 
 def _adam(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=settings.learning_rate, amsgrad=True)
+    return torch.optim.Adam(network.parameters(), lr=settings.learning_rate, amsgrad=True, fused=True)
 
 
 def _decay(optimizer: torch.optim.Optimizer, settings: TrainingSettings) -> Any:
