@@ -44,23 +44,29 @@ class AutocastInferer(Inferer):
     Args:
         amp: "off", "bf16" or "fp16".
         channels_last: use the channels-last layout.
+        inferer: how the network is called then; None calls it.
 
     Raises:
         ValueError: if ``amp`` is unknown.
     """
 
-    def __init__(self, amp: str = "off", *, channels_last: bool = False) -> None:
+    def __init__(self, amp: str = "off", *, channels_last: bool = False, inferer: Inferer | None = None) -> None:
         super().__init__()
         if amp not in AMP_DTYPES:
             raise ValueError(f"amp is {amp!r}; expected one of {', '.join(AMP_DTYPES)}")
         self.dtype = AMP_DTYPES[amp]
         self.channels_last = channels_last
+        self.inferer = inferer
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Logits (B, C, spatial...) float32 of ``network`` for ``inputs`` (B, M, spatial...)."""
         layout = CHANNELS_LAST[inputs.ndim] if self.channels_last else torch.contiguous_format
+        inputs = inputs.contiguous(memory_format=layout)
         with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            logits = network(inputs.contiguous(memory_format=layout), *args, **kwargs)
+            if self.inferer is None:
+                logits = network(inputs, *args, **kwargs)
+            else:
+                logits = self.inferer(inputs, network, *args, **kwargs)
         return logits.float()
 
 

@@ -140,6 +140,28 @@ class AIDEOptions:
             raise InputError(f"unknown option {unknown[0]!r}; expected one of {', '.join(f.name for f in fields(cls))}")
         return cls(**(PROFILES[profile] | changes))
 
+    @classmethod
+    def for_epochs(cls, epochs: int, /, profile: str = "improved", **changes: Any) -> AIDEOptions:
+        """The options of a profile, with a schedule that fits a training of so many epochs.
+
+        Lambda rises over the first two fifths. Labels are corrected from the middle on, after every fifth part of the
+        epochs: networks that have just begun predict worse than the labels are, see ``docs/results``.
+
+        Args:
+            epochs: Q.
+            profile: as in ``from_profile``.
+            changes: likewise.
+
+        Raises:
+            InputError: as ``from_profile``.
+        """
+        schedule = {
+            "warmup_epochs": max(1, round(0.4 * epochs)),
+            "update_interval": max(1, epochs // 5),
+            "correction_start": max(1, epochs // 2),
+        }
+        return cls.from_profile(profile, **schedule | changes)
+
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

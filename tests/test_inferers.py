@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
 from aide_monai.inferers import AutocastInferer, hardware_amp, place
@@ -35,6 +36,19 @@ def test_low_precision_gives_float32_logits() -> None:
     assert seen == [torch.bfloat16]
     assert logits.dtype == torch.float32
     assert logits.tolist() == [[4.0, 4.0], [4.0, 4.0]]
+
+
+def test_another_inferer_calls_the_network_in_the_precision() -> None:
+    seen: list[torch.dtype] = []
+
+    def network(inputs: Tensor) -> Tensor:
+        seen.append((inputs.flatten(1) @ inputs.flatten(1).T).dtype)
+        return inputs.bfloat16()
+
+    windows = SlidingWindowInferer(roi_size=(2, 2), sw_batch_size=1, overlap=0)
+    logits = AutocastInferer("bf16", inferer=windows)(torch.ones(1, 1, 4, 2), network)
+    assert seen == [torch.bfloat16, torch.bfloat16]
+    assert (logits.dtype, logits.shape) == (torch.float32, (1, 1, 4, 2))
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:

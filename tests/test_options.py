@@ -146,6 +146,16 @@ OTHER_VALUES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "interval", "start"), [(1, 1, 1, 1), (4, 2, 1, 2), (10, 4, 2, 5), (600, 240, 120, 300)]
+)
+def test_a_schedule_fits_the_length_of_the_training(epochs: int, warmup: int, interval: int, start: int) -> None:
+    expected = {"warmup_epochs": warmup, "update_interval": interval, "correction_start": start}
+    assert AIDEOptions.for_epochs(epochs) == AIDEOptions.from_profile("improved", **expected)
+    changed = AIDEOptions.for_epochs(epochs, "paper", update_interval=7, keep=0.25)
+    assert changed == AIDEOptions.from_profile("paper", **expected | {"update_interval": 7, "keep": 0.25})
+
+
 def options_of_the_bundle(**overrides: Any) -> AIDEOptions:
     """What ``aide train --KEY VALUE`` trains with."""
     parser = ConfigParser()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aide_monai import distributed
 from aide_monai.algorithm import correction_due, mean_dice, worst_units
+from aide_monai.data.cache_dataset import AIDECacheDataset
 from aide_monai.data.label_store import LabelStore
 from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.slice_dataset import SliceDataset
@@ -40,13 +41,20 @@ class GlobalLabelCorrection:
     over labelled foreground voxels).
 
     Args:
-        dataset: the training stream, of slices or of patches; its ``store`` holds the labels.
+        dataset: the training stream, of slices, patches or volumes; its ``store`` holds the labels.
         options: options of the algorithm; give the trainer the same ones.
         batch_size: slices or patches per forward pass.
+        every_epoch: False predicts only after epochs that are due for a correction; between them the metrics keep
+            their values.
     """
 
     def __init__(
-        self, dataset: SliceDataset | PatchDataset, *, options: AIDEOptions | None = None, batch_size: int = 32
+        self,
+        dataset: SliceDataset | PatchDataset | AIDECacheDataset,
+        *,
+        options: AIDEOptions | None = None,
+        batch_size: int = 32,
+        every_epoch: bool = True,
     ) -> None:
         if dataset.store is None:
             raise ValueError(
@@ -60,6 +68,7 @@ class GlobalLabelCorrection:
         self.dataset = dataset
         self.store: LabelStore = dataset.store
         self.batch_size = batch_size
+        self.every_epoch = every_epoch
         self._num_classes = 2
 
     def attach(self, engine: Engine) -> None:
@@ -68,6 +77,16 @@ class GlobalLabelCorrection:
 
     def __call__(self, engine: Any) -> None:
         """Predict, rank, and correct if it is due."""
+        options = self.options
+        due = correction_due(
+            engine.state.epoch,
+            warmup_epochs=options.warmup_epochs,
+            interval=options.update_interval,
+            start=options.correction_start,
+        )
+        if not due and not self.every_epoch:
+            engine.state.metrics["corrected"] = 0
+            return
         mine = range(distributed.rank(), len(self.dataset.cases), distributed.world_size())
         predictions = self._predict(engine, mine)
         found: dict[tuple[int, int], Any] = {}
@@ -86,13 +105,6 @@ class GlobalLabelCorrection:
             quality = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in trusted]))
             metrics["dsc_trusted"] = quality
         metrics["corrected"] = 0
-        options = self.options
-        due = correction_due(
-            epoch,
-            warmup_epochs=options.warmup_epochs,
-            interval=options.update_interval,
-            start=options.correction_start,
-        )
         if due and quality >= options.correction_dice:
             metrics["corrected"] = self._correct(epoch, predictions, {key: found[key][1] for key in found})
             self.store.commit(epoch)

@@ -2,5 +2,6 @@
 
 from aide_monai.losses.consistency import ConsistencyLoss
 from aide_monai.losses.dice_ce import PerSampleDiceCELoss
+from aide_monai.losses.per_sample import PerSampleLoss
 
-__all__ = ["ConsistencyLoss", "PerSampleDiceCELoss"]
+__all__ = ["ConsistencyLoss", "PerSampleDiceCELoss", "PerSampleLoss"]

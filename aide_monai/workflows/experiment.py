@@ -279,21 +279,16 @@ def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> 
             f'method "{name}": found the engine {engine!r}; expected one of {", ".join(ENGINES)}, or a method of the '
             f"names {', '.join(STANDARD_METHODS)}"
         )
-    warmup = max(1, round(0.4 * budget.epochs))
-    every = max(1, budget.epochs // 5)
-    # Networks that have just begun predict worse than the labels are: see docs/results.
-    half = max(1, budget.epochs // 2)
     if engine == "aide":
-        schedule = {"warmup_epochs": warmup, "update_interval": every, "correction_start": half}
-        profile = options.pop("profile", "improved")
-        return Method(name=name, engine=engine, options=asdict(AIDEOptions.from_profile(profile, **schedule | options)))
+        return Method(name=name, engine=engine, options=asdict(AIDEOptions.for_epochs(budget.epochs, **options)))
     unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
     if unknown:
         known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
         raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
+    schedule = AIDEOptions.for_epochs(budget.epochs)
     defaults: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": half, "interval": every},
-        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": warmup},
+        "pseudo_label": {"start": schedule.correction_start, "interval": schedule.update_interval},
+        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": schedule.warmup_epochs},
     }
     return Method(name=name, engine=engine, options=defaults.get(engine, {}) | options)
 
