@@ -124,6 +124,11 @@ class LabelStore:
         return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, scratch=scratch)
 
     @property
+    def scratch(self) -> Path | None:
+        """Folder of the files that hold the current labels, where others of this run may lie; None: in memory."""
+        return None if self._scratch is None else self._scratch.path
+
+    @property
     def generation(self) -> int:
         """Number of the last committed generation; 0 holds the labels as given."""
         return self._history.generation

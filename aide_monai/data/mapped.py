@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import shutil
 import tempfile
 import weakref
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,6 @@ class MappedTensor:
     Attributes:
         shape, dtype, ndim: of the tensor.
         writing: until the file is finished, the task that writes it.
-        like: a tensor of this shape without memory, which has the metadata of a MetaTensor.
     """
 
     def __init__(self, path: str | Path, values: Tensor, *, writer: Executor | None = None) -> None:
@@ -71,7 +72,7 @@ class MappedTensor:
         self.shape = tuple(values.shape)
         self.dtype = values.dtype
         self.ndim = values.ndim
-        self.like = hollow(values)
+        self._like = hollow(values) if isinstance(values, MetaTensor) else None
         values = values.as_subclass(Tensor)
         axes = memory_order(values)
         self._stored_shape = tuple(self.shape[axis] for axis in axes)
@@ -82,6 +83,11 @@ class MappedTensor:
             self._write(content)
         else:
             self.writing = writer.submit(self._write, content)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of this shape without memory, which has the metadata of a MetaTensor."""
+        return torch.zeros(1, dtype=torch.uint8).expand(self.shape) if self._like is None else self._like
 
     def _write(self, content: Any) -> None:
         with disk_errors(self.path):
@@ -137,3 +143,9 @@ def hollow(values: Tensor) -> Tensor:
 def current(values: Tensor | MappedTensor) -> Tensor:
     """The tensor that is in memory or in a file."""
     return values.tensor() if isinstance(values, MappedTensor) else values
+
+
+def release_freed_memory() -> None:
+    """Give back to the system what the C library has kept of freed tensors, where it can: glibc's ``malloc_trim``."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -138,8 +138,13 @@ class SliceDataset(Dataset):
             network: (B, M, H, W) to logits (B, C, H, W).
             batch_size: slices per call.
         """
-        logits = [network(chunk) for chunk in self.slices(number).split(batch_size)]
-        return torch.cat([chunk.argmax(dim=1) for chunk in logits]).to("cpu", torch.uint8), logits[0].shape[1]
+        images, length = self._images[number], self._images[number].shape[self.axes[number] + 1]
+        parts, classes = [], 0
+        for first in range(0, length, batch_size):
+            logits = network(images[first : first + batch_size])
+            parts.append(logits.argmax(dim=1).to(torch.uint8))
+            classes = logits.shape[1]
+        return torch.cat(parts).to("cpu"), classes
 
     def arranged(self, number: int, volume: Tensor) -> Tensor:
         """A volume (X, Y, Z) of case ``number`` as ``predict`` arranges it: (S, H, W)."""

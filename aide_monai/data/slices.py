@@ -97,8 +97,8 @@ class Slices(Protocol):
     def axis(self) -> int:
         """Spatial axis along which it is cut."""
 
-    def __getitem__(self, position: int) -> Tensor:
-        """One slice (M, H, W) float32."""
+    def __getitem__(self, position: int | slice) -> Tensor:
+        """One slice (M, H, W) float32, or several (S, M, H, W)."""
 
     def stack(self) -> Tensor:
         """All slices (S, M, H, W) float32."""
@@ -121,9 +121,9 @@ class ViewedSlices:
         """Of the volume, (M, X, Y, Z)."""
         return tuple(self.image.shape)
 
-    def __getitem__(self, position: int) -> Tensor:
-        """One slice (M, H, W), a view."""
-        return current(self.image).select(self.axis + 1, position)
+    def __getitem__(self, position: int | slice) -> Tensor:
+        """One slice (M, H, W), or several (S, M, H, W), a view."""
+        return self.stack()[position]
 
     def stack(self) -> Tensor:
         """All slices (S, M, H, W), a view."""
@@ -166,8 +166,8 @@ class StoredSlices:
         spatial.insert(self.axis, self.voxels.shape[0])
         return (self.voxels.shape[1], *spatial)
 
-    def __getitem__(self, position: int) -> Tensor:
-        """One slice (M, H, W) float32."""
+    def __getitem__(self, position: int | slice) -> Tensor:
+        """One slice (M, H, W) float32, or several (S, M, H, W)."""
         return self._finished(current(self.voxels)[position], position)
 
     def stack(self) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from itertools import chain
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +18,31 @@ from aide_monai import distributed
 from aide_monai.algorithm import correction_due, mean_dice, worst_units
 from aide_monai.data.cache_dataset import AIDECacheDataset
 from aide_monai.data.label_store import LabelStore
+from aide_monai.data.mapped import MappedTensor, ScratchFolder, current, release_freed_memory
 from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
 from aide_monai.inferers import predictors_of
 from aide_monai.options import AIDEOptions
 
-Predictions = dict[tuple[int, int], Tensor]
-"""By network (0 or 1) and number of the case."""
+Key = tuple[int, int]
+"""Network (0 or 1) and number of the case."""
+
+
+class _Score(NamedTuple):
+    """How a network's prediction of a case agrees with its label.
+
+    Attributes:
+        dice: (units,) with the label that the network trains on.
+        ranking: (units,) Dice that ranks them.
+        predicted: foreground voxels of the prediction.
+        labelled: foreground voxels of the label.
+    """
+
+    dice: list[float]  # no tensors: small ones, kept between large ones, would keep memory from being reused
+    ranking: list[float]
+    predicted: int
+    labelled: int
 
 
 class GlobalLabelCorrection:
@@ -87,49 +106,54 @@ class GlobalLabelCorrection:
         if not due and not self.every_epoch:
             engine.state.metrics["corrected"] = 0
             return
-        mine = range(distributed.rank(), len(self.dataset.cases), distributed.world_size())
-        predictions = self._predict(engine, mine)
-        found: dict[tuple[int, int], Any] = {}
-        for part in distributed.gather({key: self._score(key, value) for key, value in predictions.items()}):
-            found |= part
-        networks = sorted({i for i, _ in found})
-        keys = [[(i, number) for number in range(len(self.dataset.cases))] for i in networks]
+        scratch = None if self.store.scratch is None else ScratchFolder(self.store.scratch)
+        predictions: dict[Key, Tensor | MappedTensor] = {}
+        scores: dict[Key, Any] = {}
+        for key, prediction in self._predict(engine):
+            scores[key] = tuple(self._score(key, prediction))
+            if due and scratch is None:
+                predictions[key] = prediction
+            elif due and scratch is not None:
+                predictions[key] = MappedTensor(scratch.path / "{}_{}".format(*key), prediction)
+            if scratch is not None:
+                release_freed_memory()
+        found: dict[Key, _Score] = {}
+        for part in distributed.gather(scores):
+            found |= {key: _Score(*score) for key, score in part.items()}
         epoch, metrics = engine.state.epoch, engine.state.metrics
-        metrics["dsc_train"] = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in keys]))
-        labels = [self.store.label(i + 1, self.dataset.cases[number]) for both in keys for i, number in both]
-        labelled = sum(int((label > 0).sum()) for label in labels)
-        metrics["foreground_ratio"] = sum(found[key][2] for both in keys for key in both) / max(labelled, 1)
-        trusted = [[key for key in both if self.dataset.high_quality[key[1]]] for both in keys]
-        quality = metrics["dsc_train"]
-        if trusted[0]:
-            quality = float(np.mean([torch.cat([found[key][0] for key in both]).mean() for both in trusted]))
-            metrics["dsc_trusted"] = quality
+        metrics["dsc_train"] = quality = _mean_dice(found.values())
+        labelled = sum(score.labelled for score in found.values())
+        metrics["foreground_ratio"] = sum(score.predicted for score in found.values()) / max(labelled, 1)
+        if any(self.dataset.high_quality):
+            trusted = [score for (_, number), score in found.items() if self.dataset.high_quality[number]]
+            metrics["dsc_trusted"] = quality = _mean_dice(trusted)
         metrics["corrected"] = 0
         if due and quality >= options.correction_dice:
-            metrics["corrected"] = self._correct(epoch, predictions, {key: found[key][1] for key in found})
+            metrics["corrected"] = self._correct(epoch, predictions, {key: found[key].ranking for key in found})
             self.store.commit(epoch)
+        if scratch is not None:
+            release_freed_memory()
 
-    @torch.no_grad()
-    def _predict(self, engine: Any, numbers: Iterable[int]) -> Predictions:
-        """Class indices, as the data set arranges them, of the networks for some cases."""
-        predictions: Predictions = {}
-        predictors = predictors_of(engine)
-        for number in numbers:
-            for i, predictor in enumerate(predictors):
-                call = partial(_on_device, predictor, engine.state.device)
-                prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
-                predictions[i, number] = self._postprocess(prediction)
-        return predictions
+    def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor]]:
+        """Class indices, as the data set arranges them, of the networks for this process's cases, one by one."""
+        calls = [partial(_on_device, predictor, engine.state.device) for predictor in predictors_of(engine)]
+        for number in range(distributed.rank(), len(self.dataset.cases), distributed.world_size()):
+            for i, call in enumerate(calls):
+                with torch.no_grad():
+                    prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
+                yield (i, number), self._postprocess(prediction)
 
-    def _score(self, key: tuple[int, int], prediction: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Dice of each unit with the label that the network trains on, that which ranks it, and foreground voxels."""
+    def _score(self, key: Key, prediction: Tensor) -> _Score:
         i, number = key
         case = self.dataset.cases[number]
-        dice = ranking = self._dice(number, prediction, self.store.label(i + 1, case))
+        label = self.store.label(i + 1, case)
+        dice = ranking = self._dice(number, prediction, label)
         if self.options.ranking_reference == "released":
             reference = self.store.initial(case) if i == 0 else self.store.label(1, case)
             ranking = self._dice(number, prediction, reference)
-        return dice, ranking, int((prediction > 0).sum())
+        return _Score(
+            dice.tolist(), ranking.tolist(), predicted=int((prediction > 0).sum()), labelled=int((label > 0).sum())
+        )
 
     def _dice(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
         arranged = self.dataset.arranged(number, label)
@@ -147,7 +171,9 @@ class GlobalLabelCorrection:
                 kept[torch.from_numpy(components == largest)] = index
         return kept
 
-    def _correct(self, epoch: int, predictions: Predictions, dice: dict[tuple[int, int], Tensor]) -> int:
+    def _correct(
+        self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]
+    ) -> int:
         """Replace the worst units and return how many were replaced."""
         numbers = [
             number
@@ -157,31 +183,36 @@ class GlobalLabelCorrection:
         if not numbers:
             return 0
         units = [(number, position) for number in numbers for position in range(len(dice[0, number]))]
-        chosen = []
         networks = sorted({i for i, _ in dice})
+        replaced = 0
         for i in networks:
-            values = torch.cat([dice[i, number] for number in numbers])
+            values = torch.tensor([*chain.from_iterable(dice[i, n] for n in numbers)], dtype=torch.float64)
             for unit in worst_units(values, self.options.update_ratio).tolist():
                 number, position = units[unit]
                 if not self.dataset.high_quality[number]:
-                    chosen.append((i, number, position, float(values[unit])))
-        new: dict[tuple[int, int, int], Tensor] = {}
-        mine = {
-            (i, number, position): self._correction(number, predictions[i, number], position)[0].clone()
-            for i, number, position, _ in chosen
-            if (i, number) in predictions
-        }
-        for part in distributed.gather(mine):
-            new |= part
-        for i, number, position, value in chosen:
-            case = self.dataset.cases[number]
-            _, index = self._correction(number, self.dataset.arranged(number, self.store.initial(case)), position)
-            network = 2 - i if len(networks) == 2 else 1
-            self.store.replace(network, case, new[i, number, position], epoch=epoch, dice_before=value, index=index)
-        return len(chosen)
+                    label = self._from_its_process(predictions.get((i, number)), number, position)
+                    case = self.dataset.cases[number]
+                    given = self.dataset.arranged(number, self.store.initial(case))
+                    index = self._correction(number, given, position)[1]
+                    network = 2 - i if len(networks) == 2 else 1
+                    dice_before = float(values[unit])
+                    self.store.replace(network, case, label, epoch=epoch, dice_before=dice_before, index=index)
+                    replaced += 1
+        return replaced
+
+    def _from_its_process(self, prediction: Tensor | MappedTensor | None, number: int, position: int) -> Tensor:
+        """The new label of a unit; of many processes, one has predicted it."""
+        mine = None if prediction is None else self._correction(number, current(prediction), position)[0].clone()
+        (label,) = [part for part in distributed.gather(mine) if part is not None]
+        return label
 
     def _correction(self, number: int, prediction: Tensor, position: int) -> tuple[Tensor, Any]:
         return self.dataset.correction(number, prediction, None if self.options.unit == "case" else position)
+
+
+def _mean_dice(scores: Iterable[_Score]) -> float:
+    """Over the units of both networks, which have as many of them."""
+    return fmean(chain.from_iterable(score.dice for score in scores))
 
 
 def _on_device(network: Callable[[Tensor], Tensor], device: torch.device, image: Tensor) -> Tensor:
