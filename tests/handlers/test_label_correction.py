@@ -63,9 +63,15 @@ def simple(name: str, first: int, second: int, *, label: int = 10, quality: str 
 
 
 def correction(
-    volumes: list[dict], *, folder: Path | None = None, batch_size: int = 32, axis: int = 2, **options: Any
+    volumes: list[dict],
+    *,
+    folder: Path | None = None,
+    scratch: Path | None = None,
+    batch_size: int = 32,
+    axis: int = 2,
+    **options: Any,
 ) -> tuple[GlobalLabelCorrection, LabelStore]:
-    store = LabelStore.from_volumes(volumes, folder=folder)
+    store = LabelStore.from_volumes(volumes, folder=folder, scratch=scratch)
     dataset = SliceDataset(volumes, store=store, axis=axis)
     return GlobalLabelCorrection(dataset, options=AIDEOptions(**options), batch_size=batch_size), store
 
@@ -100,6 +106,38 @@ def test_each_network_replaces_the_worst_label_of_the_other_one() -> None:
     assert store.records == expected
     assert store.epochs == [0, 1]
     assert engine.state.metrics["corrected"] == 2
+
+
+@pytest.mark.parametrize("unit", ["case", "slice"])
+def test_predictions_lie_where_the_labels_do(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With labels in files, predictions are files for as long as they are needed, and the outcome is the same."""
+    volumes = [
+        case("a", row(10, 10, 10), row(10, 2, 9), row(9, 9, 3)),
+        case("b", row(10, 10, 10), row(1, 10, 9), row(9, 9, 9)),
+        *FIVE[-1:],
+    ]
+    stores = []
+    for scratch in (None, tmp_path):
+        handler, store = correction(volumes, scratch=scratch, unit=unit, update_ratio=0.5)
+        before = sorted(tmp_path.rglob("*"))
+        seen: set[int] = set()
+
+        def looks(
+            *args: Any, of: LabelStore = store, seen: set[int] = seen, before: list = before, **kwargs: Any
+        ) -> Any:
+            seen.add(len(list(tmp_path.rglob("*"))) - len(before))
+            return LabelStore.replace(of, *args, **kwargs)
+
+        monkeypatch.setattr(store, "replace", looks)
+        handler(Engine())
+        assert seen == {0 if scratch is None else 1 + 2 * len(volumes)}  # a folder with a file per prediction
+        assert sorted(tmp_path.rglob("*")) == before
+        stores.append(store)
+    in_memory, in_files = stores
+    assert in_memory.records == in_files.records
+    for name in in_memory.cases:
+        for network in (1, 2):
+            assert torch.equal(in_memory.label(network, name), in_files.label(network, name))
 
 
 def test_metrics_by_hand() -> None:
