@@ -216,38 +216,26 @@ def train_co_teaching(
         InputError: if ``run_dir`` holds a run and ``resume`` is off.
     """
     dataset = SliceDataset(volumes, axis=axis)
-    networks = [_network(dataset, settings, num_classes, i) for i in (1, 2)]
-    mean = MeanNetwork(*networks)
-    optimizers = [_adam(network, settings) for network in networks]
-    schedulers = [_decay(optimizer, settings) for optimizer in optimizers]
+    pair = _TwoNetworks(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     weights = run_dir / "models" / "model.pt"
     trainer = CoTeachingTrainer(
-        settings.device,
-        settings.epochs,
-        _loader(dataset, settings),
-        networks[0],
-        optimizers[0],
-        networks[1],
-        optimizers[1],
+        **pair.arguments(_loader(dataset, settings)),
         max_forget_rate=max_forget_rate,
         warmup_epochs=warmup_epochs,
-        augment=_augmentation(settings),
-        amp=settings.amp,
-        channels_last=True,
         train_handlers=[
             *_step_callback(on_step),
-            *(LrScheduleHandler(scheduler, print_lr=False) for scheduler in schedulers),
+            *pair.learning_rates(),
             Disagreement(),
             *_memorisation(dataset, clean, num_classes),
             log,
-            BestCheckpoint(weights, mean, metric=None),
-            _checkpoint(run_dir, schedulers, resume=resume),
+            BestCheckpoint(weights, pair.mean, metric=None),
+            _checkpoint(run_dir, pair.schedulers, resume=resume),
         ],
     )
     trainer.run()
-    load_weights(mean, weights)
-    return mean, log.rows
+    load_weights(pair.mean, weights)
+    return pair.mean, log.rows
 
 
 def train_aide(
@@ -285,42 +273,30 @@ def train_aide(
     """
     store = LabelStore.from_volumes(volumes, folder=run_dir / "labels", resume=resume)
     dataset = SliceDataset(volumes, store=store, axis=axis)
-    networks = [_network(dataset, settings, num_classes, i) for i in (1, 2)]
-    mean = MeanNetwork(*networks)
-    optimizers = [_adam(network, settings) for network in networks]
-    schedulers = [_decay(optimizer, settings) for optimizer in optimizers]
+    pair = _TwoNetworks(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     weights = run_dir / "models" / "model.pt"
     trainer = AIDETrainer(
-        settings.device,
-        settings.epochs,
-        _loader(dataset, settings),
-        networks[0],
-        optimizers[0],
-        networks[1],
-        optimizers[1],
+        **pair.arguments(_loader(dataset, settings)),
         options=options,
         seed=settings.seed + 2,
-        augment=_augmentation(settings),
-        amp=settings.amp,
-        channels_last=True,
         train_handlers=[
             *_step_callback(on_step),
-            *(LrScheduleHandler(scheduler, print_lr=False) for scheduler in schedulers),
+            *pair.learning_rates(),
             GlobalLabelCorrection(dataset, options=options),
             Disagreement(),
             CollapseWarning(),
             *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
             *_memorisation(dataset, clean, num_classes),
             log,
-            BestCheckpoint(weights, mean),
-            _checkpoint(run_dir, schedulers, store=store, resume=resume),
+            BestCheckpoint(weights, pair.mean),
+            _checkpoint(run_dir, pair.schedulers, store=store, resume=resume),
         ],
     )
     trainer.run()
-    distributed.on_main(lambda: load_weights(mean, weights) and None)
-    distributed.copy_from_main(mean)
-    return mean, store, log.rows
+    distributed.on_main(lambda: load_weights(pair.mean, weights) and None)
+    distributed.copy_from_main(pair.mean)
+    return pair.mean, store, log.rows
 
 
 def clean_labels(volumes: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -341,6 +317,36 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
 
 def _augmentation(settings: TrainingSettings) -> RandomRotateFlip:
     return RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
+
+
+class _TwoNetworks:
+    """What the engines of two networks share."""
+
+    def __init__(self, dataset: SliceDataset, settings: TrainingSettings, num_classes: int) -> None:
+        self.settings = settings
+        self.networks = [_network(dataset, settings, num_classes, number) for number in (1, 2)]
+        self.mean = MeanNetwork(*self.networks)
+        self.optimizers = [_adam(network, settings) for network in self.networks]
+        self.schedulers = [_decay(optimizer, settings) for optimizer in self.optimizers]
+
+    def arguments(self, loader: DataLoader) -> dict[str, Any]:
+        """Of the engine."""
+        return {
+            "device": self.settings.device,
+            "max_epochs": self.settings.epochs,
+            "train_data_loader": loader,
+            "network_1": self.networks[0],
+            "optimizer_1": self.optimizers[0],
+            "network_2": self.networks[1],
+            "optimizer_2": self.optimizers[1],
+            "augment": _augmentation(self.settings),
+            "amp": self.settings.amp,
+            "channels_last": True,
+        }
+
+    def learning_rates(self) -> list[LrScheduleHandler]:
+        """Handlers that lower them."""
+        return [LrScheduleHandler(scheduler, print_lr=False) for scheduler in self.schedulers]
 
 
 def _supervision(settings: TrainingSettings) -> dict[str, Any]:
