@@ -148,6 +148,23 @@ def train(
     run_bundle(bundle, config.split(","), overrides)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def predict(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
+) -> None:
+    """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, or a datalist.
+
+    Every option overrides a value of the bundle's inference config: --dataset_dir VOLUMES --run_dir RUN --output_dir
+    MASKS --output_format dicom-seg.
+    """
+    from aide_monai.workflows.bundle import parse_overrides, run_bundle
+
+    parser = run_bundle(bundle, ["inference"], parse_overrides(context.args)).parser
+    console.print(f"{len(parser.get_parsed_content('dataset'))} masks:", style="dim")
+    console.print(str(parser.get_parsed_content("output_dir")), soft_wrap=True)
+
+
 @app.command()
 def labels(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of aide train or aide demo.")],

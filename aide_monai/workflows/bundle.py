@@ -15,7 +15,9 @@ from aide_monai.errors import InputError
 MANY_PROCESSES = "multi_gpu_train"
 
 
-def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
+def run_bundle(
+    bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None
+) -> ConfigWorkflow:
     """The same as ``python -m monai.bundle run`` with these configs, ``bundle_root`` and overrides.
 
     Started by torchrun as one of many processes, ``multi_gpu_train`` is added to a training's configs.
@@ -24,6 +26,9 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
         bundle: folder of the bundle.
         configs: names in its ``configs`` folder, later ones refine earlier ones.
         overrides: config id to value, for example ``{"train#trainer#max_epochs": 2}``.
+
+    Returns:
+        The finished workflow; ``parser.get_parsed_content(id)`` is what an id of the config has become.
 
     Raises:
         InputError: if the bundle or a config is missing, an override names no id of the config, a folder that must
@@ -52,6 +57,7 @@ def run_bundle(bundle: str | Path, configs: Sequence[str], overrides: Mapping[st
         if mistake is None:
             raise
         raise mistake from error
+    return workflow
 
 
 def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool = False) -> str:
