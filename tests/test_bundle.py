@@ -13,9 +13,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import create_workflow, verify_net_in_out
 
-from aide_monai.cli import run
+from aide_monai.cli import app, run
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import read_csv
@@ -73,21 +72,10 @@ def test_aide_train_and_monai_bundle_run_are_the_same_run(phantoms, trained, tmp
     assert (trained / "epochs.csv").read_text() == (tmp_path / "epochs.csv").read_text()
 
 
-def test_the_three_steps_one_by_one_are_the_same_run_too(phantoms, trained, tmp_path):
-    for configs in (["train", "pretrain"], ["train", "pseudo_label"], ["train"]):
-        run_bundle(BUNDLE, configs, {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})
-        assert (tmp_path / "pretrained" / "model.pt").exists()
-        assert (tmp_path / "standardized" / "datalist.json").exists() == (configs != ["train", "pretrain"])
-        assert (tmp_path / "models").exists() == (configs == ["train"])
-    assert same(trained, tmp_path)
-
-
 def test_a_run_folder_is_used_once_unless_resumed(phantoms, trained, capsys):
     arguments = [str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(trained)]
     for key, value in TINY_TRAINING.items():
         arguments += [f"--{key}", json.dumps(value)]
-    from aide_monai.cli import app
-
     before = weights(trained)
     assert run(lambda: app(["train", *arguments], standalone_mode=False)) == 2
     assert "already holds the labels of a run" in capsys.readouterr().err
@@ -124,36 +112,50 @@ def test_evaluation_reports_the_mean_and_each_network(phantoms, trained, capfd):
         assert f"| AIDE {name} |" in table
 
 
+def test_other_volume_options_reach_every_step(phantoms, trained, tmp_path):
+    """A window, pixels of 4 mm and slices cut to 32 x 32 instead of each slice's own statistics and padding."""
+    options = {"intensity": "window", "window": [0, 300], "spacing": [4, 4], "fit": "crop"}
+    options = {f"volume_options#{key}": value for key, value in options.items()}
+    run_dir = {"dataset_dir": str(phantoms), "run_dir": str(tmp_path)}
+    arguments = ["train", str(BUNDLE)]
+    for key, value in {**TINY_TRAINING, **run_dir, **options}.items():
+        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 0
+    assert not same(trained, tmp_path)
+
+    resumed = run_bundle(BUNDLE, ["train"], {**TINY_TRAINING, **run_dir, **options, "resume": True}).parser
+    evaluated = run_bundle(BUNDLE, ["evaluate"], {**TINY, **run_dir, **options}).parser
+    images = {**run_dir, "dataset_dir": str(phantoms / "imagesTr")}
+    segmented = run_bundle(BUNDLE, ["inference"], {**TINY_MODEL, **images, **options}).parser
+    seen = [resumed.get_parsed_content(key) for key in ("train#dataset", "pretrain#volumes")]
+    seen += [parser.get_parsed_content("dataset") for parser in (evaluated, segmented)]
+    for volume in (volume for volumes in seen for volume in volumes):
+        assert volume["image"].shape == (1, 32, 32, 6)
+        assert volume["image"].pixdim[:2].tolist() == [4, 4]
+        assert volume["image"].min() >= 0
+        assert volume["image"].max() <= 1
+        assert volume["image"].mean() > 0.1  # zero mean otherwise
+    for path in sorted((tmp_path / "predictions").iterdir()):
+        image = nibabel.load(phantoms / "imagesTr" / path.name.replace("_seg", ""))
+        assert nibabel.load(path).shape == image.shape
+        assert np.allclose(nibabel.load(path).affine, image.affine)
+    scores = read_csv(tmp_path / "eval" / "per_case.csv")
+    reference = nibabel.load(phantoms / "labelsTr" / f"{scores[0]['case']}.nii.gz")
+    assert scores[0]["tp"] + scores[0]["fn"] == np.count_nonzero(reference.dataobj)
+
+
+def test_a_window_without_its_ends_is_refused_in_one_sentence(phantoms, tmp_path, capsys):
+    arguments = ["train", str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(tmp_path)]
+    arguments += ["--labeled", "1", "--unlabeled", "2", "--volume_options#intensity", "window"]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 2
+    error = capsys.readouterr().err
+    assert "window" in error
+    assert "Traceback" not in error
+
+
 def test_missing_weights_are_named(phantoms, tmp_path):
     with pytest.raises(InputError, match=r"model\.pt: there are no weights here; train the model first"):
         run_bundle(BUNDLE, ["evaluate"], {**TINY, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})
-
-
-@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
-def test_the_bundle_has_all_properties_that_monai_asks_for(config, phantoms, trained, tmp_path):
-    kind = "train" if config == "train" else "inference"
-    overrides = {"train": {**TINY_TRAINING, "resume": True}, "evaluate": TINY, "inference": TINY_MODEL}[config]
-    folder = phantoms / "imagesTr" if config == "inference" else phantoms
-    workflow = create_workflow(
-        config_file=str(BUNDLE / "configs" / f"{config}.json"),
-        workflow_type=kind,
-        dataset_dir=str(folder),
-        run_dir=str(trained),
-        bundle_root=str(BUNDLE),
-        **overrides,
-    )
-    assert workflow.check_properties() == []
-
-
-def test_the_network_takes_and_gives_what_the_metadata_say():
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        config_file=str(BUNDLE / "configs" / "inference.json"),
-        device="cpu",
-        n=1,
-        p=1,
-    )
 
 
 def test_overrides_are_json_where_they_can_be():

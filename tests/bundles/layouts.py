@@ -1,4 +1,4 @@
-"""Tiny data for every bundle, in the layout in which its data set is downloaded."""
+"""Tiny data for every bundle, in the layout in which its data set is downloaded, and data of one's own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from PIL import Image
 
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.phantom import write_phantoms
 from tests.data.dicom_files import write_series
 from tests.data.sources import breast_files
@@ -18,8 +20,9 @@ from tests.data.sources.nci_isbi_files import write_nci_isbi
 from tests.data.sources.promise12_files import prostate_volume, write_promise12
 from tests.data.sources.qubiq_files import write_qubiq
 
-UNET = {"network_args#features": [4, 4, 4, 8, 8, 4]}
-STREAMS = {"network_args#features": [4, 8]}
+SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu"}
+UNET = {**SMALL, "network_args#features": [4, 4, 4, 8, 8, 4]}
+STREAMS = {**SMALL, "network_args#features": [4, 8]}
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ class Tiny:
 
     Attributes:
         write: writes data into a new folder.
-        network: overrides that make its network small.
+        model: overrides that make its network and slices small.
         data: overrides of its data parameters.
         images: folder of volumes for inference, seen from the data; "" infers from a datalist.
     """
 
     write: Callable[[Path], Any]
-    network: dict[str, Any]
+    model: dict[str, Any]
     data: dict[str, Any] = field(default_factory=dict)
     images: str = ""
 
@@ -95,6 +98,25 @@ def write_decathlon(root: Path) -> None:
     write_phantoms(root, cases=5, shape=(32, 30, 5), spacing_mm=(6, 6, 20))
 
 
+def write_own_data(root: Path) -> None:
+    """Two-channel volumes whose slices lie across axis 0: two labelled, one unlabelled, one test case."""
+    records = []
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        image = rng.integers(0, 100, (4, 30, 40, 2)).astype(np.int16)
+        label = np.zeros((4, 30, 40), dtype=np.uint8)
+        label[:, 5:20, 8 : 25 + number] = 1
+        image[label > 0] += 200
+        for name, voxels in (("image", image), ("label", label)):
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([8.0, 1.0, 1.0, 1.0])), root / f"{name}_{number}.nii.gz")
+        record = {"case": f"case_{number}", "image": str(root / f"image_{number}.nii.gz")}
+        if number != 2:
+            record |= {"label": str(root / f"label_{number}.nii.gz"), "quality": "high"}
+        records.append({**record, "split": "test" if number == 3 else "training"})
+    labels = {0: "background", 1: "tumour"}
+    Datalist("Mine", labels, {0: "T1", 1: "T2"}, records).save(root / "datalist.json")
+
+
 def qubiq(task: str) -> Tiny:
     return Tiny(lambda root: write_qubiq(root, task, cases=(4, 2)), UNET)
 
@@ -116,3 +138,5 @@ BUNDLES = {
     "breast_dce_hpph": breast("HPPH"),
     "cardiac_uda": Tiny(write_cardiac, UNET, images="mscmr_lge/images"),
 }
+OWN = "own_data"  # made by ``aide new-bundle``
+ALL = {**BUNDLES, OWN: Tiny(write_own_data, {**UNET, "slice_size": [32, 64]})}

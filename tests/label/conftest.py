@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundles.conftest import bundle_of, data_of  # noqa: F401 (fixtures)
+
 ROOT = Path(__file__).parents[2]
 
 

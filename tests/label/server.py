@@ -16,6 +16,7 @@ from typing import Any
 
 START_SECONDS = 300
 TASK_SECONDS = 300
+CONF = {"zoo_source": "local", "sam2": "false"}  # settings of the stock app, which else asks the internet
 
 
 class LabelServer:
@@ -34,6 +35,7 @@ class LabelServer:
             self.port = free.getsockname()[1]
         self.log = app / "server.log"
         self.app = app
+        self.studies = studies
         arguments = [str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
         arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         for key, value in conf.items():

@@ -12,23 +12,13 @@ import pytest
 
 from aide_monai.data.label_history import LabelHistory
 from aide_monai.data.sources.phantom import write_phantoms
-from tests.label.server import LabelServer, multipart
-from tests.label.tiny import tiny_bundle
+from tests.label.server import CONF, LabelServer, multipart
+from tests.label.tiny import tiny_bundle, write_mask
 
 pytestmark = pytest.mark.label
 
 MODEL = "hippocampus_ssl"
-CONF = {"zoo_source": "local", "sam2": "false"}
 TRAINING = {"max_epochs": 1, "val_split": 0.0}
-
-
-def write_mask(path: Path, image: Path, *, value: float = 1) -> np.ndarray:
-    """A box as the label of an image; the voxels."""
-    reference = nibabel.load(image)
-    mask = np.zeros(reference.shape[:3])
-    mask[8:20, 9:21, 1:4] = value
-    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), reference.affine), path)
-    return mask
 
 
 @pytest.fixture(scope="module")
@@ -116,28 +106,3 @@ def test_unknown_images_and_broken_uploads_leave_the_server_running(server, stud
     server.put_label("phantom_002", whole)
     assert server.train(MODEL, **TRAINING)["status"] == "DONE"
     assert server.checksum(MODEL) != before
-
-
-def test_two_modalities_come_as_one_4d_file(label_python, stock_app, data, tmp_path):
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for number in range(2):
-        image = nibabel.load(data / "imagesTr" / f"phantom_{number:03d}.nii.gz")
-        voxels = np.asarray(image.dataobj)
-        both = np.stack([voxels, voxels.max() - voxels], axis=-1)
-        nibabel.save(nibabel.Nifti1Image(both, image.affine), studies / f"study_{number}.nii.gz")
-    name = "two_modalities"
-    tiny_bundle(MODEL, stock_app / "model" / name, in_channels=2)
-    label = tmp_path / "label.nii.gz"
-    write_mask(label, studies / "study_0.nii.gz")
-    server = LabelServer(label_python, stock_app, studies, {"models": name, **CONF})
-    try:
-        mask = tmp_path / "mask.nii.gz"
-        mask.write_bytes(server.infer(name, "study_1"))
-        assert nibabel.load(mask).shape == (32, 30, 6)
-        server.put_label("study_0", label)
-        before = server.checksum(name)
-        assert server.train(name, **TRAINING)["status"] == "DONE"
-        assert server.checksum(name) != before
-    finally:
-        server.stop()

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import torch
 
 from aide_monai.label_app.create import initial_network
@@ -15,19 +17,17 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
 def tiny_bundle(
-    name: str,
+    name: str | Path,
     target: Path,
     *,
-    in_channels: int | None = None,
     features: Sequence[int] = (4, 4, 4, 8, 8, 4),
     **values: object,
 ) -> Path:
     """A copy of a bundle for slices of 32 x 32 pixels and a network of a few channels, with initial weights.
 
     Args:
-        name: name of the bundle.
+        name: name of the bundle, or its folder.
         target: folder of the copy.
-        in_channels: channels of an image.
         features: channels of the network, encoder to decoder.
         values: further top-level values of its configs, as far as a config has them.
     """
@@ -41,7 +41,15 @@ def tiny_bundle(
             content["options"]["warmup_epochs"] = warmup
         if "network_args" in content:
             content["network_args"]["features"] = list(features)
-            content["network_args"]["in_channels"] = in_channels or content["network_args"]["in_channels"]
         path.write_text(json.dumps(content, indent=4))
     torch.save(initial_network(target).state_dict(), target / "models" / "model.pt")
     return target
+
+
+def write_mask(path: Path, image: Path, *, value: float = 1) -> np.ndarray:
+    """A box as the label of an image; the voxels."""
+    reference = nibabel.load(image)
+    mask = np.zeros(reference.shape[:3])
+    mask[8:20, 9:21, 1:4] = value
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), reference.affine), path)
+    return mask

@@ -1,45 +1,27 @@
-"""A bundle for one's own data, from the template that all bundles share."""
+"""A bundle for one's own data, from the template that all bundles share; ``tests/bundles`` trains it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 
 from aide_monai.cli import app, run
-from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
-from aide_monai.workflows.bundle import run_bundle
 from aide_monai.workflows.new_bundle import differences, new_bundle, refresh_bundle, write_bundle
+from tests.bundles.layouts import write_own_data
 
 
 @pytest.fixture
 def datalist(tmp_path) -> Path:
-    """Two-channel volumes whose slices lie across axis 0: two labelled, one unlabelled, one test case."""
-    records = []
-    for number in range(4):
-        rng = np.random.default_rng(number)
-        image = rng.integers(0, 100, (4, 30, 40, 2)).astype(np.int16)
-        label = np.zeros((4, 30, 40), dtype=np.uint8)
-        label[:, 5:20, 8 : 25 + number] = 1
-        image[label > 0] += 200
-        for name, voxels in (("image", image), ("label", label)):
-            path = tmp_path / "data" / f"{name}_{number}.nii.gz"
-            path.parent.mkdir(exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([8.0, 1.0, 1.0, 1.0])), path)
-        record = {"case": f"case_{number}", "image": str(tmp_path / "data" / f"image_{number}.nii.gz")}
-        if number != 2:
-            record |= {"label": str(tmp_path / "data" / f"label_{number}.nii.gz"), "quality": "high"}
-        records.append({**record, "split": "test" if number == 3 else "training"})
-    labels = {0: "background", 1: "tumour"}
-    Datalist("Mine", labels, {0: "T1", 1: "T2"}, records).save(tmp_path / "data" / "list.json")
-    return tmp_path / "data" / "list.json"
+    """See ``write_own_data``."""
+    (tmp_path / "data").mkdir()
+    write_own_data(tmp_path / "data")
+    return tmp_path / "data" / "datalist.json"
 
 
-def test_one_command_makes_a_bundle_that_trains_and_segments(datalist, tmp_path):
+def test_one_command_makes_a_bundle(datalist, tmp_path):
     bundle = tmp_path / "my_tumour"
     arguments = ["new-bundle", str(bundle), "--datalist", str(datalist)]
     assert run(lambda: app(arguments, standalone_mode=False)) == 0
@@ -53,17 +35,6 @@ def test_one_command_makes_a_bundle_that_trains_and_segments(datalist, tmp_path)
     assert "Tumour from few labels" in page
     assert f"aide train {bundle}" in page
     assert "{" not in page.replace("{data_license}", "{")
-
-    model = {"network_args#features": [4, 4, 4, 8, 8, 4], "device": "cpu"}
-    run_dir = {"run_dir": str(tmp_path / "run")}
-    budget = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
-    run_bundle(bundle, ["train"], {"dataset_dir": str(datalist), **model, **run_dir, **budget})
-    run_bundle(bundle, ["evaluate"], {"dataset_dir": str(datalist), **model, **run_dir})
-    masks = {"output_dir": str(tmp_path / "masks")}
-    run_bundle(bundle, ["inference"], {"dataset_dir": str(datalist), **model, **run_dir, **masks})
-    written = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert written == [f"case_{number}_seg.nii.gz" for number in range(4)]
-    assert nibabel.load(tmp_path / "masks" / written[0]).shape == (4, 30, 40)
 
 
 def test_a_refreshed_bundle_keeps_its_parameters(datalist, tmp_path):
