@@ -15,6 +15,7 @@ _CHOICES = {
     "view_samples": ("suspicious", "all"),
     "view_statistics": ("running", "batch"),
     "view_inverse": ("probabilities", "logits"),
+    "correction_source": ("other", "mean"),
     "unit": ("case", "slice", "patch"),
     "ranking_reference": ("own", "released"),
 }
@@ -40,12 +41,14 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }
 _RANGES = {
+    "trusted_share": (0.0, 1.0),
     "keep": (0.0, 1.0),
     "supervised_floor": (0.0, 1.0),
     "consistency_weight": (0.0, float("inf")),
     "views": (1, float("inf")),
     "max_angle": (0.0, 180.0),
     "flip_probability": (0.0, 1.0),
+    "average": (0.0, 0.9999),
     "warmup_epochs": (0, float("inf")),
     "update_ratio": (0.0, 1.0),
     "update_interval": (1, float("inf")),
@@ -59,6 +62,8 @@ class AIDEOptions:
     """Options of Algorithm 1. The defaults are the paper's, with its open points filled in: the profile ``paper``.
 
     Attributes:
+        trusted_share: least share of every batch that is drawn from high-quality cases, where there are any; 0 draws
+            from all cases alike.
         keep: share of a batch that each network trusts; ``floor(keep * B)`` samples, at least one.
         filter_strata: samples of a batch are ranked all together ("none"), or those with and those without labelled
             "foreground" each among their own kind. The Dice loss of an empty slice is near 1 even where the prediction
@@ -79,9 +84,13 @@ class AIDEOptions:
         view_statistics: normalisation layers predict the views with their "running" statistics, which stay
             untouched, or with those of the "batch", which then move the running ones.
         view_inverse: what is rotated back: "probabilities" (masked mean over the views) or "logits" (zero-filled).
+        average: decay of a moving average of each network's weights, which predicts in its place: views, labels, and
+            the model that is kept; 0 keeps none.
         warmup_epochs: q_w, epochs over which lambda rises to 1 and labels are corrected after every epoch.
         unit: what is ranked and corrected: a whole "case", a single "slice" (``SliceDataset``), or a "patch" of the
             grid that 3D patches lie on (``PatchDataset``).
+        correction_source: what replaces a network's label: the prediction of the "other" one, or of the "mean" of both,
+            which then ranks the labels of both too.
         update_ratio: R, share of the ranked units whose labels are replaced.
         update_interval: after the warm-up, labels are corrected every so many epochs.
         correction_start: first epoch after which labels are corrected.
@@ -96,6 +105,7 @@ class AIDEOptions:
         InputError: if an option is out of range or not one of its choices.
     """
 
+    trusted_share: float = 0.0
     keep: float = 0.5
     filter_strata: str = "none"
     supervised_floor: float = 0.0
@@ -111,8 +121,10 @@ class AIDEOptions:
     view_samples: str = "suspicious"
     view_statistics: str = "running"
     view_inverse: str = "probabilities"
+    average: float = 0.0
     warmup_epochs: int = 20
     unit: str = "case"
+    correction_source: str = "other"
     update_ratio: float = 0.25
     update_interval: int = 10
     correction_start: int = 1

@@ -81,6 +81,8 @@ class NaiveAide:
         seed: int,
     ) -> None:
         self.networks = [copy.deepcopy(network).double() for network in networks]
+        self.averages = copy.deepcopy(self.networks) if options.average else self.networks
+        self.steps = 0
         self.optimizers = [make_optimizer(network.parameters()) for network in self.networks]
         self.cases = cases
         self.options = options
@@ -94,7 +96,7 @@ class NaiveAide:
             epoch = Epoch(ramp=naive_ramp(number, self.options.warmup_epochs))
             for batch in batches_of_epoch:
                 self._step(batch, epoch)
-            epoch.weights = [copy.deepcopy(network.state_dict()) for network in self.networks]
+            epoch.weights = [copy.deepcopy(network.state_dict()) for network in self.averages]
             self._correct_labels(number, epoch)
             epoch.labels = copy.deepcopy(self.labels)
             yield epoch
@@ -140,8 +142,17 @@ class NaiveAide:
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
+        self._average_weights()
         epoch.losses.append([total.item() for total in totals])
         epoch.kept.append([sorted(selected) for selected in kept])
+
+    def _average_weights(self) -> None:
+        self.steps += 1
+        past = min(self.options.average, self.steps / (self.steps + 9))
+        for network, average in zip(self.networks, self.averages, strict=True):
+            for name, now in network.state_dict().items():
+                before = average.state_dict()[name]
+                before.copy_(past * before + (1 - past) * now if now.is_floating_point() else now)
 
     def _pseudo_labels(
         self, index: int, images: Tensor, logits: list[Tensor], suspicious: list[int], ramp: float
@@ -159,7 +170,7 @@ class NaiveAide:
                 views.append(view_of(images[b].numpy(), turns[k * len(viewed) + position]))
         network = self.networks[source]
         if options.view_statistics == "running":
-            network.eval()
+            network = self.averages[source].eval()
         with torch.no_grad():
             outputs = network(torch.from_numpy(np.stack(views))).numpy()
         network.train()
@@ -213,7 +224,8 @@ class NaiveAide:
             for number, case in enumerate(self.cases)
             for z in ([None] if options.unit == "case" else range(case.label.shape[2]))
         ]
-        predictions = [[self._predict(i, case, result) for case in self.cases] for i in (0, 1)]
+        mean = options.correction_source == "mean"
+        predictions = [[self._predict((0, 1) if mean else (i,), case, result) for case in self.cases] for i in (0, 1)]
         agreement = [[self._dice(predictions[i], self.labels[i], unit) for unit in units] for i in (0, 1)]
         result.dsc_train = sum(sum(dice) / len(dice) for dice in agreement) / 2
 
@@ -247,17 +259,17 @@ class NaiveAide:
                     Change(epoch, 2 if i == 0 else 1, name, -1 if z is None else z, ranked[i][n], changed)
                 )
 
-    def _predict(self, i: int, case: Case, result: Epoch) -> np.ndarray:
-        """(X, Y, Z) classes, slice by slice."""
-        network = self.networks[i]
-        network.eval()
+    def _predict(self, which: Sequence[int], case: Case, result: Epoch) -> np.ndarray:
+        """(X, Y, Z) classes of one network, or of the mean of both, slice by slice."""
+        networks = [self.averages[i].eval() for i in which]
         prediction = np.zeros(case.label.shape, dtype=int)
         with torch.no_grad():
             for z in range(prediction.shape[2]):
-                logits = network(case.image[..., z].double()[None])[0].numpy()
+                found = [softmax(network(case.image[..., z].double()[None])[0].numpy()) for network in networks]
+                likely = sum(found) / len(found)
                 for x in range(prediction.shape[0]):
                     for y in range(prediction.shape[1]):
-                        prediction[x, y, z] = max(range(len(logits)), key=lambda c, at=(x, y): logits[(c, *at)])
+                        prediction[x, y, z] = max(range(len(likely)), key=lambda c, at=(x, y): likely[(c, *at)])
         if not self.options.largest_component:
             return prediction
         kept = largest_components(prediction)

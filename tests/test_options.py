@@ -14,6 +14,7 @@ from aide_monai.errors import InputError
 from aide_monai.options import _CHOICES, PROFILES, AIDEOptions
 
 DEFAULTS = {
+    "trusted_share": 0.0,
     "keep": 0.5,
     "filter_strata": "none",
     "supervised_floor": 0.0,
@@ -29,8 +30,10 @@ DEFAULTS = {
     "view_samples": "suspicious",
     "view_statistics": "running",
     "view_inverse": "probabilities",
+    "average": 0.0,
     "warmup_epochs": 20,
     "unit": "case",
+    "correction_source": "other",
     "update_ratio": 0.25,
     "update_interval": 10,
     "correction_start": 1,
@@ -68,7 +71,7 @@ def test_a_profile_can_be_changed() -> None:
     assert AIDEOptions.from_profile("original", temperature=0.5).temperature == 0.5
     with pytest.raises(InputError, match="profile is 'published'; expected one of paper, original, improved"):
         AIDEOptions.from_profile("published")
-    with pytest.raises(InputError, match="unknown option 'temprature'; expected one of keep, filter_strata"):
+    with pytest.raises(InputError, match="unknown option 'temprature'; expected one of trusted_share, keep"):
         AIDEOptions.from_profile("paper", temprature=1)
 
 
@@ -83,6 +86,7 @@ def test_a_profile_can_be_changed() -> None:
         "view_statistics",
         "view_inverse",
         "unit",
+        "correction_source",
         "ranking_reference",
     ],
 )
@@ -99,6 +103,8 @@ def test_refuses_unknown_choices_and_lists_the_good_ones(option: str) -> None:
         ("keep", -0.1, "0..1"),
         ("keep", 1.1, "0..1"),
         ("keep", float("nan"), "0..1"),
+        ("trusted_share", 1.5, "0..1"),
+        ("average", 1.0, "0..0.9999"),
         ("consistency_weight", -1, "0..inf"),
         ("views", 0, "1..inf"),
         ("max_angle", 181, "0..180"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
 from aide_monai.algorithm import confusion
 from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
@@ -168,16 +169,76 @@ class SliceDataset(Dataset):
         return tuple(n for i, n in enumerate(self._images[number].shape[1:]) if i != self.axes[number])
 
 
-def slice_loader(dataset: SliceDataset, *, batch_size: int, steps: int, seed: int) -> DataLoader:
+class _TwoKindsSampler(Sampler[int]):
+    """Draws so many samples of every batch from one kind and the others from another; neither is repeated needlessly.
+
+    Args:
+        first: indices of the one kind.
+        second: indices of the other.
+        number: samples of the first kind in a batch.
+        batch_size: samples of a batch.
+        samples: how many are drawn in all.
+        generator: what draws.
+    """
+
+    def __init__(
+        self,
+        first: Sequence[int],
+        second: Sequence[int],
+        number: int,
+        batch_size: int,
+        samples: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.kinds = torch.tensor(first), torch.tensor(second)
+        self.number = number
+        self.batch_size = batch_size
+        self.samples = samples
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[int]:
+        batches = self.samples // self.batch_size
+        shares = self.number, self.batch_size - self.number
+        parts = [self._drawn(kind, batches * n).view(batches, n) for kind, n in zip(self.kinds, shares, strict=True)]
+        for batch in torch.cat(parts, dim=1):
+            yield from batch[torch.randperm(self.batch_size, generator=self.generator)].tolist()
+
+    def _drawn(self, kind: Tensor, number: int) -> Tensor:
+        rounds = max(1, -(-number // len(kind)))
+        drawn = torch.cat([kind[torch.randperm(len(kind), generator=self.generator)] for _ in range(rounds)])
+        return drawn[:number]
+
+
+def slice_loader(
+    dataset: SliceDataset, *, batch_size: int, steps: int, seed: int, trusted_share: float = 0.0
+) -> DataLoader:
     """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
 
     Every slice comes once before any comes again. All drawing is from a generator of the loader's own. Of several
     processes, each loads its share of the batches.
 
+    Args:
+        dataset: the stream.
+        batch_size: slices per step.
+        steps: steps per epoch.
+        seed: seed of the drawing.
+        trusted_share: least share of every batch that comes from high-quality cases, where there are any.
+
     Raises:
         InputError: if ``batch_size`` is smaller than the number of processes.
     """
     generator = torch.Generator().manual_seed(seed)
-    sampler = RandomSampler(dataset, num_samples=steps * batch_size, generator=generator)
+    samples = steps * batch_size
+    trusted = math.ceil(trusted_share * batch_size - 1e-9)
+    high = [n for n, (number, _) in enumerate(dataset._places) if dataset.high_quality[number]]
+    sampler: Sampler[int]
+    if 0 < len(high) < trusted / batch_size * len(dataset):
+        low = sorted(set(range(len(dataset))) - set(high))
+        sampler = _TwoKindsSampler(high, low, trusted, batch_size, samples, generator)
+    else:
+        sampler = RandomSampler(dataset, num_samples=samples, generator=generator)
     batches = ShareBatchSampler(BatchSampler(sampler, batch_size, drop_last=False))
     return DataLoader(dataset, batch_sampler=batches, generator=generator, collate_fn=collate_share)

@@ -77,6 +77,7 @@ class AIDETrainer(TwoNetworkTrainer):
             flip_axis=self.options.flip_axis,
             seed=seed,
         )
+        kwargs = {"average": self.options.average, **kwargs}
         super().__init__(
             device, max_epochs, train_data_loader, network_1, optimizer_1, network_2, optimizer_2, **kwargs
         )

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from aide_monai import distributed
 from aide_monai.engines.prepare import Augmentation, augmented, prepare_two_labels
+from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, Predictor, place
 from aide_monai.networks.global_batch_norm import is_synchronised
@@ -30,6 +31,10 @@ class TwoNetworkTrainer(Trainer):
 
     Started as several processes (see ``aide_monai.distributed``), each has its share of every batch, the gradients are
     added up before the optimisers step, and after an epoch running statistics are averaged.
+
+    With ``average``, moving averages of the weights predict in the networks' place: ``predict`` uses them, and when an
+    epoch ends they are put into the networks, so that handlers see, score and save them. The next epoch goes on with
+    the weights of the optimisers.
 
     Args:
         device: where training runs.
@@ -47,6 +52,7 @@ class TwoNetworkTrainer(Trainer):
             kernels that are used without it were measured to be as fast, and compiling takes minutes.
         inferer_1: how network 1 is called, by default an ``AutocastInferer`` of ``amp`` and ``channels_last``.
         inferer_2: how network 2 is called, likewise.
+        average: decay of the moving average of the weights, 0..1 without 1; 0 keeps none.
         decollate: as in MONAI; off by default because nothing here needs single samples.
         train_handlers: handlers with ``attach``.
         optim_set_to_none: as in MONAI.
@@ -73,6 +79,7 @@ class TwoNetworkTrainer(Trainer):
         compile: bool | dict[str, Any] = False,
         inferer_1: Inferer | None = None,
         inferer_2: Inferer | None = None,
+        average: float = 0.0,
         decollate: bool = False,
         train_handlers: Sequence | None = None,
         optim_set_to_none: bool = True,
@@ -109,6 +116,17 @@ class TwoNetworkTrainer(Trainer):
         self._state_dict_user_keys.extend(
             ["network_1", "network_2", "optimizer_1", "optimizer_2", "scaler_1", "scaler_2"]
         )
+        self._average: WeightAverage | None = None
+        if average > 0:
+            self._average = WeightAverage(self.networks, average)
+            self.state.average_1, self.state.average_2 = self._average.averages
+            self._state_dict_user_keys.extend(["average_1", "average_2"])
+            self._view_predictors = tuple(
+                Predictor(n, i) for n, i in zip(self._average.averages, self.inferers, strict=True)
+            )
+            self.add_event_handler(Events.EPOCH_STARTED, self._take_averages_out)
+        else:
+            self._view_predictors = self.predictors
         self.add_event_handler(Events.STARTED, self._begin_as_one)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch_as_one)
         # Handlers come last: they may look at the networks when they are attached.
@@ -162,14 +180,16 @@ class TwoNetworkTrainer(Trainer):
         return self.inferers[index - 1](image, self._trained[index - 1]).float()
 
     def predict(self, index: int, image: Tensor, *, batch_size: int | None = None) -> Tensor:
-        """As ``forward``, in evaluation mode and without gradient, of the present weights (see ``Predictor``).
+        """As ``forward`` during an epoch, in evaluation mode and without gradient, of the present weights or averages.
+
+        See ``Predictor``.
 
         Args:
             index: of the network, 1 or 2.
             image: (B, M, spatial...).
             batch_size: images at a time, which bounds the memory; by default all. Predictions do not depend on it.
         """
-        predictor = self.predictors[index - 1]
+        predictor = self._view_predictors[index - 1]
         predictor.refresh()
         return torch.cat([predictor(part) for part in image.split(batch_size or len(image))])
 
@@ -204,6 +224,8 @@ class TwoNetworkTrainer(Trainer):
         self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         self._step((loss_1, loss_2))
+        if self._average is not None:
+            self._average.update(state.iteration)
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         loss_1, loss_2 = distributed.total(torch.stack([loss_1.detach(), loss_2.detach()]))
 
@@ -258,11 +280,22 @@ class TwoNetworkTrainer(Trainer):
 
     def _begin_as_one(self, engine: Any) -> None:
         """Every process starts from the weights of the main one."""
-        for network in self.networks:
+        for network in self._all_networks:
             distributed.copy_from_main(network)
 
     def _end_epoch_as_one(self, engine: Any) -> None:
         """What is predicted after an epoch must not depend on the process."""
-        for network in self.networks:
+        for network in self._all_networks:
             distributed.average_buffers(network)
-        distributed.require_same_weights(*self.networks)
+        distributed.require_same_weights(*self._all_networks)
+        if self._average is not None:
+            self._average.swap()
+
+    def _take_averages_out(self, engine: Any) -> None:
+        """Go on with the weights of the optimisers; before the first epoch they are in the networks."""
+        if self._average is not None and self.state.epoch > 1:
+            self._average.swap()
+
+    @property
+    def _all_networks(self) -> list[nn.Module]:
+        return [*self.networks, *([] if self._average is None else self._average.averages)]

@@ -51,7 +51,8 @@ class GlobalLabelCorrection:
     After every epoch both networks predict the whole training set in eval mode. ``engine.state.metrics["dsc_train"]``
     becomes the mean Dice between predictions and labels. When the update criterion holds, the units with the smallest
     Dice are replaced: network 1's prediction becomes network 2's label and the other way round; the change is
-    committed to the store. High-quality cases never change. In an engine of one network, as MONAI's
+    committed to the store. With ``correction_source="mean"`` both are ranked and replaced by what the mean of the two
+    networks' probabilities predicts. High-quality cases never change. In an engine of one network, as MONAI's
     ``SupervisedTrainer``, that network corrects the labels of network 1, which it trains on. Of many processes each
     predicts a share of the cases; all decide alike and replace the same labels.
 
@@ -137,11 +138,14 @@ class GlobalLabelCorrection:
     def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor]]:
         """Class indices, as the data set arranges them, of the networks for this process's cases, one by one."""
         calls = [partial(_on_device, predictor, engine.state.device) for predictor in predictors_of(engine)]
+        sources = [partial(_mean, calls)] if self.options.correction_source == "mean" else calls
         for number in range(distributed.rank(), len(self.dataset.cases), distributed.world_size()):
-            for i, call in enumerate(calls):
+            for i, call in enumerate(sources):
                 with torch.no_grad():
                     prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
-                yield (i, number), self._postprocess(prediction)
+                prediction = self._postprocess(prediction)
+                for network in (i,) if sources is calls else range(len(calls)):
+                    yield (network, number), prediction
 
     def _score(self, key: Key, prediction: Tensor) -> _Score:
         i, number = key
@@ -217,3 +221,8 @@ def _mean_dice(scores: Iterable[_Score]) -> float:
 
 def _on_device(network: Callable[[Tensor], Tensor], device: torch.device, image: Tensor) -> Tensor:
     return network(image.to(device))
+
+
+def _mean(networks: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:
+    """Mean of the networks' probabilities, the largest of which is what they predict."""
+    return torch.stack([network(image).softmax(dim=1) for network in networks]).mean(dim=0)

@@ -277,7 +277,7 @@ def train_aide(
     log = EpochLog(run_dir / "epochs.csv")
     weights = run_dir / "models" / "model.pt"
     trainer = AIDETrainer(
-        **pair.arguments(_loader(dataset, settings)),
+        **pair.arguments(_loader(dataset, settings, trusted_share=options.trusted_share)),
         options=options,
         seed=settings.seed + 2,
         train_handlers=[
@@ -304,8 +304,14 @@ def clean_labels(volumes: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return {v["case"]: v["clean_label"].as_tensor()[0] for v in volumes if "clean_label" in v and v["quality"] == "low"}
 
 
-def _loader(dataset: SliceDataset, settings: TrainingSettings) -> DataLoader:
-    return slice_loader(dataset, batch_size=settings.batch_size, steps=settings.steps_per_epoch, seed=settings.seed)
+def _loader(dataset: SliceDataset, settings: TrainingSettings, *, trusted_share: float = 0.0) -> DataLoader:
+    return slice_loader(
+        dataset,
+        batch_size=settings.batch_size,
+        steps=settings.steps_per_epoch,
+        seed=settings.seed,
+        trusted_share=trusted_share,
+    )
 
 
 def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int, number: int) -> nn.Module:

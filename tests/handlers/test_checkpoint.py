@@ -325,6 +325,17 @@ def test_a_resumed_run_draws_the_same_slices(tmp_path: Path, options: dict[str, 
     assert_same(resumed.result(), expected)
 
 
+def test_a_run_with_averaged_weights_resumes_bit_by_bit(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole", average=0.9)
+    whole.trainer.run()
+    expected = whole.result()
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", average=0.9, kill=(Events.ITERATION_COMPLETED, 3, "first")).trainer.run()
+    resumed = start(tmp_path / "killed", resume=True, seed=100, average=0.9)
+    resumed.trainer.run()
+    assert_same(resumed.result(), expected)
+
+
 def test_killed_in_the_first_epoch_it_starts_again(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     run = start(tmp_path, kill=(Events.EPOCH_COMPLETED, 1, "after correction"))
     with pytest.raises(Killed):

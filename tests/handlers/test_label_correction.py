@@ -140,6 +140,30 @@ def test_predictions_lie_where_the_labels_do(unit: str, tmp_path: Path, monkeypa
             assert torch.equal(in_memory.label(network, name), in_files.label(network, name))
 
 
+class Probable(Reads):
+    """Foreground with the probability that stands in one channel of the image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        foreground = image[:, self.channel : self.channel + 1]
+        return torch.cat([1 - foreground, foreground], dim=1).log()
+
+
+def test_the_mean_of_both_networks_ranks_and_replaces_the_labels_of_both() -> None:
+    """Three columns: both see a structure; network 1 alone, quite surely; network 2 alone, hardly."""
+    first, second = torch.tensor([0.9, 0.9, 0.2]).view(1, 3, 1), torch.tensor([0.8, 0.3, 0.6]).view(1, 3, 1)
+    empty = torch.zeros(1, 3, 1, dtype=torch.uint8)
+    full = case("b", empty + 1, first, second)
+    handler, store = correction([case("a", empty, first, second), full], correction_source="mean", update_ratio=0.5)
+    engine = Engine()
+    engine.networks = Probable(0, 2), Probable(1, 2)
+    handler(engine)
+    for network in (1, 2):
+        assert store.label(network, "a").flatten().tolist() == [1, 1, 0]
+        assert store.label(network, "b").flatten().tolist() == [1, 1, 1]
+    assert [(r.network, r.case, r.dice_before) for r in store.records] == [(2, "a", 0), (1, "a", 0)]
+    assert engine.state.metrics["dsc_train"] == pytest.approx((0 + 0.8) / 2)
+
+
 def test_metrics_by_hand() -> None:
     handler, _ = correction(FIVE)
     engine = Engine()
