@@ -280,7 +280,7 @@ class NaiveAide:
         number, z = unit
         where = (..., slice(None) if z is None else z)
         prediction, label = predictions[number][where], labels[self.cases[number].name][where]
-        classes = self.networks[0](self._image(0, 0)[None]).shape[1]
+        classes = self.averages[0](self._image(0, 0)[None]).shape[1]
         return naive_dice(prediction, label, classes)
 
 
