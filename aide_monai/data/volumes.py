@@ -101,7 +101,7 @@ def volume_transforms(
         pixel = _in_plane(spacing, axis, -1.0)
         steps += [
             CastToTyped("image", torch.float32),
-            Spacingd("image", pixdim=pixel, mode="bilinear", dtype=np.float32),
+            _SpacingOfKeysd("image", pixdim=pixel, mode="bilinear", dtype=np.float32),
         ]
         votes: Any = Spacing(pixdim=pixel, mode="bilinear", padding_mode="border", dtype=np.float32)
         if moved:  # a dictionary transform without keys is refused
@@ -121,6 +121,13 @@ def volume_transforms(
     if size is not None and fit != "resize":
         steps.append(SpatialPadd(["image", *moved], spatial_size=size, allow_missing_keys=True))
     return Compose(steps)
+
+
+class _SpacingOfKeysd(Spacingd):
+    """MONAI's, which else takes all that begins with "image_" for metadata, such as MONAI Label's "image_path"."""
+
+    def __call__(self, data: Any, lazy: bool | None = None) -> dict[Any, Any]:
+        return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
 
 def load_volumes(

@@ -189,3 +189,11 @@ def test_a_label_on_another_grid_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a_label.nii.gz", np.zeros((6, 6, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=r"a_label\.nii\.gz: label has shape \(6, 6, 3\), its image \(6, 6, 2\)"):
         load_volumes([entry], volume_transforms())
+
+
+def test_spacing_leaves_other_keys_alone(tmp_path: Path) -> None:
+    """MONAI Label gives "image_path", a text, which MONAI's ``Spacingd`` would take for metadata."""
+    entry = record(tmp_path, "a", (8, 8, 3), spacing=(1, 1, 4)) | {"image_path": "a.nii.gz"}
+    item = volume_transforms(axis=2, spacing=(2, 2))(entry)
+    assert item["image_path"] == "a.nii.gz"
+    assert item["image"].shape == (1, 4, 4, 3)
