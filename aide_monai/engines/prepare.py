@@ -56,7 +56,7 @@ def augmented(augment: Augmentation, image: Tensor, labels: Sequence[Tensor]) ->
     alone, and every process should seed it differently.
     """
     if world_size() == 1 or not hasattr(augment, "draw"):
-        return augment(image, labels)
+        return augment(image, labels) if len(image) else (image, labels)
     share = Share.of(len(image))
     drawn = augment.draw(share.total)[share.part]
     return drawn.apply_to_batch(image, labels) if len(image) else (image, labels)

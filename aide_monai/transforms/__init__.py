@@ -1,9 +1,18 @@
-"""Transforms: intensity and label preparation as MONAI dictionary transforms, and batched rotation and flip."""
+"""Transforms: intensity and label preparation as MONAI dictionary transforms, and batched augmentations."""
 
 from aide_monai.transforms.by_votes import ByVotesd
+from aide_monai.transforms.cut_mix import CutMix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 
-__all__ = ["AsClassIndicesd", "ByVotesd", "NormalizeSlicesd", "RandLabelNoised", "RandomRotateFlip", "RotateFlip"]
+__all__ = [
+    "AsClassIndicesd",
+    "ByVotesd",
+    "CutMix",
+    "NormalizeSlicesd",
+    "RandLabelNoised",
+    "RandomRotateFlip",
+    "RotateFlip",
+]

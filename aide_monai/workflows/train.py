@@ -32,7 +32,7 @@ from aide_monai.handlers import (
 from aide_monai.inferers import AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
-from aide_monai.transforms import RandomRotateFlip
+from aide_monai.transforms import CutMix, RandomRotateFlip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class TrainingSettings:
         features: channels of ``BasicUNet``, encoder to decoder.
         norm: its normalisation, "batch" or "instance".
         augmentation_angle: training slices are rotated in +-this many degrees and mirrored at random.
+        augmentation_mix: probability with which a box of another slice of the batch, two thirds of each side, is then
+            pasted into a slice, labels included (``CutMix``).
         amp: "off", "bf16" or "fp16".
         device: where training runs.
         seed: seed of weights, shuffling, augmentation and views.
@@ -59,6 +61,7 @@ class TrainingSettings:
     features: tuple[int, ...] = (16, 16, 32, 64, 128, 16)
     norm: str = "batch"
     augmentation_angle: float = 15.0
+    augmentation_mix: float = 0.0
     amp: str = "off"
     device: str = "cpu"
     seed: int = 0
@@ -321,8 +324,9 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
     return place(network, settings.device, channels_last=True)
 
 
-def _augmentation(settings: TrainingSettings) -> RandomRotateFlip:
-    return RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
+def _augmentation(settings: TrainingSettings) -> RandomRotateFlip | CutMix:
+    turn = RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
+    return CutMix(turn, probability=settings.augmentation_mix) if settings.augmentation_mix > 0 else turn
 
 
 class _TwoNetworks:
