@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -34,10 +35,11 @@ PROFILES: dict[str, dict[str, Any]] = {
         "largest_component": True,
     },
     "improved": {
-        "consistency_weight": 10.0,
-        "pseudo_label_source": "other",
+        "trusted_share": 0.5,
         "filter_strata": "foreground",
-        "supervised_floor": 0.5,
+        "supervised_floor": 1.0,
+        "average": 0.99,
+        "correction_source": "mean",
     },
 }
 _RANGES = {
@@ -156,8 +158,8 @@ class AIDEOptions:
     def for_epochs(cls, epochs: int, /, profile: str = "improved", **changes: Any) -> AIDEOptions:
         """The options of a profile, with a schedule that fits a training of so many epochs.
 
-        Lambda rises over the first two fifths. Labels are corrected from the middle on, after every fifth part of the
-        epochs: networks that have just begun predict worse than the labels are, see ``docs/results``.
+        Lambda rises over the first two fifths. Labels are corrected after every tenth part of the epochs, from three
+        tenths on: networks that have just begun predict worse than the labels are, see ``docs/results``.
 
         Args:
             epochs: Q.
@@ -169,8 +171,8 @@ class AIDEOptions:
         """
         schedule = {
             "warmup_epochs": max(1, round(0.4 * epochs)),
-            "update_interval": max(1, epochs // 5),
-            "correction_start": max(1, epochs // 2),
+            "update_interval": max(1, round(0.1 * epochs)),
+            "correction_start": max(1, math.ceil(3 * epochs / 10)),
         }
         return cls.from_profile(profile, **schedule | changes)
 

@@ -153,7 +153,7 @@ OTHER_VALUES = {
 
 
 @pytest.mark.parametrize(
-    ("epochs", "warmup", "interval", "start"), [(1, 1, 1, 1), (4, 2, 1, 2), (10, 4, 2, 5), (600, 240, 120, 300)]
+    ("epochs", "warmup", "interval", "start"), [(1, 1, 1, 1), (4, 2, 1, 2), (10, 4, 1, 3), (600, 240, 60, 180)]
 )
 def test_a_schedule_fits_the_length_of_the_training(epochs: int, warmup: int, interval: int, start: int) -> None:
     expected = {"warmup_epochs": warmup, "update_interval": interval, "correction_start": start}

@@ -285,10 +285,11 @@ def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> 
     if unknown:
         known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
         raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
-    schedule = AIDEOptions.for_epochs(budget.epochs)
+    # One network has to learn for longer before its predictions are better than the labels.
+    epochs = budget.epochs
     defaults: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": schedule.correction_start, "interval": schedule.update_interval},
-        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": schedule.warmup_epochs},
+        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)},
+        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},
     }
     return Method(name=name, engine=engine, options=defaults.get(engine, {}) | options)
 

@@ -118,12 +118,13 @@ def test_handlers_find_image_label_prediction_and_loss(decollate: bool) -> None:
     assert 0 < engine.state.metrics["disagreement"] < 1
 
 
-def test_labels_are_corrected_from_the_middle_on_and_volumes_predicted_only_then() -> None:
+def test_volumes_are_predicted_only_when_labels_are_due() -> None:
     predicted = []
     dataset = data()
     whole = dataset.predict
     dataset.predict = lambda number, *rest: (predicted.append(number), whole(number, *rest))[1]
-    engine = trainer(dataset=dataset, max_epochs=10)
+    schedule = {"correction_start": 5, "update_interval": 2, "correction_source": "other"}
+    engine = trainer(dataset=dataset, max_epochs=10, options=AIDEOptions.for_epochs(10, **schedule))
     corrected = []
     engine.add_event_handler(
         Events.EPOCH_COMPLETED, lambda e: corrected.append((e.state.metrics["corrected"], len(predicted)))

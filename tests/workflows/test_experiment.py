@@ -35,7 +35,7 @@ def test_defaults() -> None:
     assert options["pseudo_label"] == {"start": 5, "interval": 2}
     assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4}
     assert (options["aide"]["warmup_epochs"], options["aide"]["filter_strata"]) == (4, "foreground")
-    assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (5, 2)
+    assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (3, 1)
     assert experiment.seeds == (0,)
     assert experiment.settings[0].name == "2 labelled"
 
