@@ -103,6 +103,11 @@ class PatchDataset(Dataset):
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    @property
+    def numbers(self) -> list[int]:
+        """For every item, the number of its case."""
+        return np.repeat(range(len(self.cases)), np.diff(self._first)).tolist()
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = int(np.searchsorted(self._first, index, side="right")) - 1
         position = index - int(self._first[number])

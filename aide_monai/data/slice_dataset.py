@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from aide_monai.algorithm import confusion
 from aide_monai.data.label_store import LabelStore, case_name, is_high_quality
 from aide_monai.data.mapped import MappedTensor, current
+from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.sharing import ShareBatchSampler, collate_share
 from aide_monai.data.slices import Slices, StoredSlices, ViewedSlices, plain, slice_axis, through_plane_axis
 from aide_monai.errors import InputError
@@ -123,6 +124,11 @@ class SliceDataset(Dataset):
         item |= {"case": number, "slice": position, "high_quality": self.high_quality[number]}
         return item if self.transform is None else self.transform(item)
 
+    @property
+    def numbers(self) -> list[int]:
+        """For every item, the number of its case."""
+        return [number for number, _ in self._places]
+
     def slices(self, number: int) -> Tensor:
         """All slices of case ``number``, (S, M, H, W) float32; a view where single slices are."""
         return self._images[number].stack()
@@ -213,7 +219,7 @@ class _TwoKindsSampler(Sampler[int]):
 
 
 def slice_loader(
-    dataset: SliceDataset, *, batch_size: int, steps: int, seed: int, trusted_share: float = 0.0
+    dataset: SliceDataset | PatchDataset, *, batch_size: int, steps: int, seed: int, trusted_share: float = 0.0
 ) -> DataLoader:
     """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
 
@@ -225,7 +231,8 @@ def slice_loader(
         batch_size: slices per step.
         steps: steps per epoch.
         seed: seed of the drawing.
-        trusted_share: least share of every batch that comes from high-quality cases, where there are any.
+        trusted_share: least share of every batch that comes from high-quality cases, where there are any; below 1, it
+            leaves room for one sample of another case.
 
     Raises:
         InputError: if ``batch_size`` is smaller than the number of processes.
@@ -233,7 +240,9 @@ def slice_loader(
     generator = torch.Generator().manual_seed(seed)
     samples = steps * batch_size
     trusted = math.ceil(trusted_share * batch_size - 1e-9)
-    high = [n for n, (number, _) in enumerate(dataset._places) if dataset.high_quality[number]]
+    if trusted_share < 1:
+        trusted = min(trusted, batch_size - 1)
+    high = [item for item, number in enumerate(dataset.numbers) if dataset.high_quality[number]]
     sampler: Sampler[int]
     if 0 < len(high) < trusted / batch_size * len(dataset):
         low = sorted(set(range(len(dataset))) - set(high))

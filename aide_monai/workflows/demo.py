@@ -87,9 +87,10 @@ def demo_settings(
         unlabeled: see above.
         test: see above.
         keep_classes: see above.
-        profile: AIDE's options, see ``AIDEOptions.from_profile``; with the consistency weight and the source of
-            pseudo-labels of the paper's published runs.
-        epochs: epochs of every network; 60 % of them are AIDE's warm-up.
+        profile: AIDE's options, see ``AIDEOptions.for_epochs``; "improved" replaces all labels at once, as all of them
+            come from one network, the others take the weight of the consistency and the source of pseudo-labels from
+            the paper's published runs.
+        epochs: epochs of every network.
         steps_per_epoch: optimiser steps per epoch.
         seed: seed of everything random.
         device: where the networks run.
@@ -104,18 +105,14 @@ def demo_settings(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         learning_rate=2e-3,
+        augmentation_mix=1.0,
         amp=hardware_amp() if device == "cpu" else "off",
         device=device,
         seed=seed,
     )
-    options = AIDEOptions.from_profile(
-        profile,
-        consistency_weight=10.0,
-        pseudo_label_source="other",
-        warmup_epochs=round(0.6 * epochs),
-        update_interval=2,
-        correction_start=2,
-    )
+    published = {"consistency_weight": 10.0, "pseudo_label_source": "other"}
+    changes: dict[str, Any] = {"update_ratio": 1.0} if profile == "improved" else published
+    options = AIDEOptions.for_epochs(epochs, profile, **changes)
     return DemoSettings(
         labeled=labeled,
         unlabeled=15 if phantoms and unlabeled is None else unlabeled,

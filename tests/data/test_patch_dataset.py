@@ -33,6 +33,7 @@ def test_patches_are_views_that_cover_the_volume() -> None:
     data = [volume("a"), volume("b", (2, 3, 4), quality="high")]
     dataset = PatchDataset(data, (2, 3, 4))
     assert len(dataset) == 2 * 2 * 2 + 1
+    assert dataset.numbers == [0] * 8 + [1]
     seen = torch.zeros(4, 6, 5)
     for index in range(8):
         item = dataset[index]

@@ -312,6 +312,14 @@ def test_the_share_is_the_least_one() -> None:
     assert plain == shared
 
 
+@pytest.mark.parametrize(("batch_size", "trusted"), [(1, 0), (2, 1)])
+def test_a_share_leaves_room_for_others(batch_size: int, trusted: int) -> None:
+    dataset = qualities(3, 30, trusted=1)
+    epoch = order(slice_loader(dataset, batch_size=batch_size, steps=15, seed=0, trusted_share=0.9))
+    assert {number for batch in epoch for number, _ in batch} == {0, 1}
+    assert min(sum(number == 0 for number, _ in batch) for batch in epoch) == trusted
+
+
 def test_all_of_a_batch_can_be_trusted() -> None:
     epoch = order(slice_loader(qualities(3, 10, 9, trusted=1), batch_size=4, steps=6, seed=0, trusted_share=1))
     assert {number for batch in epoch for number, _ in batch} == {0}
