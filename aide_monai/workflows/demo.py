@@ -105,7 +105,6 @@ def demo_settings(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         learning_rate=2e-3,
-        augmentation_mix=1.0,
         amp=hardware_amp() if device == "cpu" else "off",
         device=device,
         seed=seed,
