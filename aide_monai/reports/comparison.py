@@ -44,13 +44,16 @@ def reported(rows: Iterable[_Row]) -> list[_Row]:
     return [row for row in rows if row["network"] in ("mean", "single")]
 
 
-def case_values(rows: Iterable[_Row], metric: str) -> dict[str, float]:
-    """Value of each case: the mean over its classes and seeds; infinite when one of them is."""
+def patient_values(rows: Iterable[_Row], metric: str) -> dict[str, float]:
+    """Value of each patient: the mean over its cases, their classes and seeds; infinite when one of them is.
+
+    Cases of one patient are not independent, so a patient counts once, in means, tests and intervals.
+    """
     found: dict[str, list[float]] = {}
     for row in rows:
         if row[metric] is not None:
-            found.setdefault(row["case"], []).append(row[metric])
-    return {case: float(np.mean(values)) for case, values in found.items()}
+            found.setdefault(row["patient"], []).append(row[metric])
+    return {patient: float(np.mean(values)) for patient, values in found.items()}
 
 
 def shared_seeds(*groups: Sequence[_Row]) -> list[list[_Row]]:
@@ -62,8 +65,8 @@ def shared_seeds(*groups: Sequence[_Row]) -> list[list[_Row]]:
 def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str | None) -> list[dict[str, Any]]:
     """One row per setting, method and post-processing, in order of first appearance.
 
-    The value of a seed is the mean over its cases, in which a case is the mean over its classes; mean and spread are
-    over the seeds. Infinite distances are left out of the mean of a seed, and counted.
+    The value of a seed is the mean over its patients, see ``patient_values``; mean and spread are over the seeds.
+    Infinite distances are left out of the mean of a seed, and counted.
 
     Args:
         rows: per-case rows, see ``reports.results``.
@@ -71,9 +74,10 @@ def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str 
         clean: method with gap closure 1, likewise.
 
     Returns:
-        Dictionaries with "setting", "method", "pp", "train_hqa", "train_lqa" (means over the seeds), "seeds", "cases",
-        for each metric "<metric>_mean", "<metric>_std" (NaN for one seed) and "<metric>_infinite", in the units of the
-        tables, and "gap_closure", a ``GapClosure`` of the DSC or None. The key "qubiq_mean" is there for QUBIQ data.
+        Dictionaries with "setting", "method", "pp", "train_hqa", "train_lqa" (means over the seeds), "seeds",
+        "patients", for each metric "<metric>_mean", "<metric>_std" (NaN for one seed) and "<metric>_infinite", in the
+        units of the tables, and "gap_closure", a ``GapClosure`` of the DSC or None. The key "qubiq_mean" is there for
+        QUBIQ data.
     """
     groups: dict[tuple[str, str, bool], list[_Row]] = {}
     for row in reported(rows):
@@ -88,12 +92,12 @@ def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str 
             "method": method,
             "pp": pp,
             "seeds": len(by_seed),
-            "cases": len({row["case"] for row in mine}),
+            "patients": len({row["patient"] for row in mine}),
         }
         for key in ("train_hqa", "train_lqa"):
             entry[key] = round(float(np.mean([row[key] for row in mine])))
         for key, _, _, factor, _ in (*METRICS, QUBIQ):
-            entry |= _over_seeds([case_values(seed, key) for seed in by_seed.values()], key, factor)
+            entry |= _over_seeds([patient_values(seed, key) for seed in by_seed.values()], key, factor)
         entry["gap_closure"] = _closure(groups, setting, method, pp, noisy, clean)
         summary.append(entry)
     return summary
@@ -121,10 +125,10 @@ def _closure(
     if method in (noisy, clean) or not all(name is not None and (setting, name, pp) in groups for name in names):
         return None
     three = shared_seeds(*(groups[setting, str(name), pp] for name in names))
-    columns = [case_values(rows, "dsc") for rows in three]
+    columns = [patient_values(rows, "dsc") for rows in three]
     if not all(columns) or len({tuple(sorted(column)) for column in columns}) > 1:
         return None
-    return gap_closure(*([column[case] for case in columns[0]] for column in columns))
+    return gap_closure(*([column[patient] for patient in columns[0]] for column in columns))
 
 
 def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()) -> Table:
@@ -150,14 +154,18 @@ def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[
         p = p_values.get((entry["setting"], entry["method"], entry["pp"]))
         line.append("" if p is None else _p_text(p))
         lines.append(line)
-    seeds = sorted({entry["seeds"] for entry in summary})
-    number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-    values = f"Mean ± standard deviation over {number} seeds" if seeds[-1] > 1 else "Mean over the cases of one seed"
+    several = max(entry["seeds"] for entry in summary) > 1
+    values = (
+        f"Mean ± standard deviation over {_range(summary, 'seeds')} seeds"
+        if several
+        else "Mean over the patients of one seed"
+    )
     title = next(title for name, title, *_ in metrics if name == key)
     notes = [
         f"{values}. HQA and LQA: cases with high- and low-quality annotations in training. PP: largest component kept. "
-        f"P: two-sided paired t-test of the {title} over cases, each the mean over its seeds."
-        + (" Gap closure: of the DSC, with its 95 % bootstrap interval over cases." if closures else "")
+        f"P: two-sided paired t-test of the {title} over {_range(summary, 'patients')} patients, each the mean over "
+        "its cases and seeds."
+        + (" Gap closure: of the DSC, with its 95 % bootstrap interval over patients." if closures else "")
     ]
     infinite = [
         f"{e['setting']}, {e['method']}{', PP' if e['pp'] else ''}: {title} {e[f'{name}_infinite']}"
@@ -200,14 +208,18 @@ def paired_table(tests: Sequence[Mapping[str, Any]], *, aide: str) -> Table:
                 _p_text(test["p_wilcoxon"]),
             ]
         )
-    return Table(
-        header, lines, 4, ["Two-sided paired tests over cases; a case is the mean over its classes and seeds."]
-    )
+    note = "Two-sided paired tests over n patients; a patient is the mean over its cases, their classes and seeds."
+    return Table(header, lines, 4, [note])
 
 
 def stars(p: float) -> str:
     """Significance marks of the paper's figures: ``***`` P <= 0.001, ``**`` P <= 0.01, ``*`` P <= 0.05, else ``ns``."""
     return next((mark for limit, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if p <= limit), "ns")
+
+
+def _range(summary: Sequence[Mapping[str, Any]], key: str) -> str:
+    numbers = sorted({entry[key] for entry in summary})
+    return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
 
 
 def _known(entry: Mapping[str, Any], key: str) -> bool:

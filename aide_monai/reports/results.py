@@ -12,9 +12,9 @@ from aide_monai.data.atomic import write_atomically
 from aide_monai.reports.tables import COLUMNS as SCORE_COLUMNS
 from aide_monai.reports.tables import read_rows
 
-COLUMNS = ("setting", "seed", "fold", "train_hqa", "train_lqa", "pp", *SCORE_COLUMNS, "qubiq")
+COLUMNS = ("setting", "seed", "fold", "train_hqa", "train_lqa", "pp", "patient", *SCORE_COLUMNS, "qubiq")
 _INTEGERS = ("seed", "fold", "train_hqa", "train_lqa", "pp", "label", "tp", "fp", "fn")
-_TEXTS = ("setting", "method", "network", "case", "label_name")
+_TEXTS = ("setting", "patient", "method", "network", "case", "label_name")
 
 
 def write_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -24,7 +24,8 @@ def write_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: CSV file; its folder is made.
         rows: dictionaries with keys of ``COLUMNS``; what is absent or None stays empty. Scores as in
             ``tables.write_csv``; "pp": whether the largest component was kept; "train_hqa" and "train_lqa": cases of
-            high- and low-quality labels in training; "qubiq": QUBIQ score, 0..1.
+            high- and low-quality labels in training; "patient": whose case it is, the unit of all statistics; "qubiq":
+            QUBIQ score, 0..1.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=COLUMNS)

@@ -15,8 +15,8 @@ from aide_monai.data.atomic import write_atomically
 from aide_monai.reports import comparison_figures as pictures
 from aide_monai.reports.comparison import (
     Table,
-    case_values,
     paired_table,
+    patient_values,
     reported,
     shared_seeds,
     stars,
@@ -64,7 +64,7 @@ def write_report(result: Comparison) -> RichTable:
 def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
     """Paired tests of AIDE (A) against every other method (B), per setting, post-processing and metric.
 
-    A case is the mean over its classes and over the seeds that both methods have.
+    A patient is the mean over its cases, their classes and the seeds that both methods have.
 
     Args:
         rows: per-case rows, see ``reports.results``.
@@ -90,11 +90,12 @@ def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
 
 
 def _over_seeds(rows: Sequence[_Row], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per case."""
-    values = {metric: case_values(rows, metric) for metric in metrics}
-    cases = dict.fromkeys(row["case"] for row in rows)
+    """One row per patient, as ``paired_tests`` takes it."""
+    values = {metric: patient_values(rows, metric) for metric in metrics}
+    patients = dict.fromkeys(row["patient"] for row in rows)
     return [
-        {"case": case, "label_name": "mean", **{metric: values[metric][case] for metric in metrics}} for case in cases
+        {"case": patient, "label_name": "mean", **{metric: values[metric][patient] for metric in metrics}}
+        for patient in patients
     ]
 
 
@@ -113,12 +114,12 @@ def _figures(
     for row in plain:
         values.setdefault(row["setting"], {}).setdefault(row["method"], []).append(row)
     boxes = {
-        setting: {method: list(case_values(mine, key).values()) for method, mine in methods.items()}
+        setting: {method: list(patient_values(mine, key).values()) for method, mine in methods.items()}
         for setting, methods in values.items()
     }
     p_values = pictures.significance(tests, metric=key)
     marks = {setting: {m: stars(p) for m, p in found.items()} for setting, found in p_values.items()}
-    drawn = [(folder / "scores.png", f"{unit} of held-out cases (mean over seeds), marks against {aide}")]
+    drawn = [(folder / "scores.png", f"{unit} of held-out patients (mean over cases and seeds), marks against {aide}")]
     pictures.marked_boxplots(boxes, marks, drawn[0][0], reference=aide or "", unit=unit)
     if result.experiment.task == "uda":
         drawn.append((folder / "transfer.png", "From source to target, without and with AIDE"))

@@ -167,6 +167,7 @@ class Experiment:
         _require_keys('"data"', data, (*_DATA_KEYS, *_PREPROCESSING))
         _require_layout(data)
         split = _built(HoldOut, content.get("split", {}), "split")
+        _require_numbers(split, data.get("domains", {}))
         budget = _budget(content["budget"])
         seeds = content.get("seeds", [0])
         if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
@@ -205,10 +206,13 @@ class Experiment:
         values, raters = setting.values, None
         if self.task == "uda":
             names = (values["source"], values["target"])
-            found = {name: self._held_out(data_dir, known["domains"][name], fold) for name in names}
+            found = {
+                name: self._held_out(data_dir, known["domains"][name], fold, self.split.of_domain(name))
+                for name in names
+            }
             datalist = domain_adaptation(found, **values)
         elif self.task == "ssl":
-            whole = self._held_out(data_dir, known["root"], fold)
+            whole = self._held_out(data_dir, known["root"], fold, self.split)
             # without a test set, and without a number, the split would hold out what it does not hide
             rest = len(whole.records) - values["labeled"] if self.split.transductive else None
             hidden = values.get("unlabeled", rest)
@@ -221,17 +225,19 @@ class Experiment:
             datalist = rated_by(self.split.apply(truth, fold=fold), masks, rater=values["rater"])
             raters = {case: list(files.values()) for case, files in masks.items()}
         else:
-            whole = self._held_out(data_dir, known["root"], fold)
+            whole = self._held_out(data_dir, known["root"], fold, self.split)
             axis = known.get("axis")
             datalist = with_label_noise(whole, folder / "noisy_labels", seed=seed, axis=axis, **_noise(values))
         shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
         return Task.of(datalist, raters=raters, **shape, **further)
 
-    def _held_out(self, data_dir: Path, root: str, fold: int | None) -> Datalist:
+    def _held_out(self, data_dir: Path, root: str, fold: int | None, split: HoldOut) -> Datalist:
         layout, options = self.data.get("layout"), self.data.get("source", {})
         if layout is None:
-            return self.split.apply(find_datalist(data_dir / root, roots=[data_dir]), fold=fold)
-        return self.split.apply(LAYOUTS[layout].source(data_dir / root, **options), fold=fold)
+            found = find_datalist(data_dir / root, roots=[data_dir])
+        else:
+            found = LAYOUTS[layout].source(data_dir / root, **options)
+        return split.apply(found, fold=fold)
 
 
 def default_methods(task: str) -> list[str]:
@@ -252,6 +258,14 @@ def _require_layout(data: Mapping[str, Any]) -> None:
     if options and layout is None:
         raise InputError('"data": "source" holds options of a "layout"; name it too')
     _require_keys('"source"', options, () if layout is None else LAYOUTS[layout].options)
+
+
+def _require_numbers(split: HoldOut, domains: Mapping[str, Any]) -> None:
+    for name, value in (("test", split.test), ("validation", split.validation)):
+        numbers = value if isinstance(value, Mapping) else dict.fromkeys(domains or ("",), value or 0)
+        if numbers.keys() != (domains.keys() or {""}) or not all(isinstance(n, int) for n in numbers.values()):
+            by_domain = f", or one for each of the domains {', '.join(domains)}" if domains else ""
+            raise InputError(f'"split": "{name}" is {value!r}; expected a whole number{by_domain}')
 
 
 def _budget(content: Any) -> TrainingSettings:

@@ -154,7 +154,9 @@ class Job:
         volumes, counts = self._training_data()
         network = self._train(volumes, resume, on_step)
         del volumes
-        rows = [{**dict(self.columns), **counts, **row} for row in self._score(network)]
+        patients = {record["case"]: record.get("patient", record["case"]) for record in self.task.datalist.records}
+        shared = {**dict(self.columns), **counts}
+        rows = [{**shared, "patient": patients[row["case"]], **row} for row in self._score(network)]
         write_results(self.folder / "per_case.csv", rows)
         if self.method.engine == "labelled":
             self._standardize(network)

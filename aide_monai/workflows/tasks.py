@@ -135,19 +135,26 @@ class HoldOut:
     """Which cases are held out, by whole patients; the same ones for every seed and setting.
 
     Attributes:
-        test: number of test cases; None leaves the split that the data set comes with.
+        test: number of test cases; None leaves the split that the data set comes with. For domain adaptation also
+            domain to number.
         folds: cross-validation in this many parts instead.
-        validation: number of further cases that are not trained on either, to choose settings by.
+        validation: number of further cases that are not trained on either, to choose settings by; likewise.
         transductive: hold nothing out, and score the cases whose label is hidden themselves: for data with too few
             cases, to see that everything works. It says nothing about new cases.
         seed: seed of the drawing.
     """
 
-    test: int | None = None
+    test: int | Mapping[str, int] | None = None
     folds: int | None = None
-    validation: int = 0
+    validation: int | Mapping[str, int] = 0
     transductive: bool = False
     seed: int = 0
+
+    def of_domain(self, domain: str) -> HoldOut:
+        """What is held out of one domain."""
+        test = self.test[domain] if isinstance(self.test, Mapping) else self.test
+        validation = self.validation[domain] if isinstance(self.validation, Mapping) else self.validation
+        return replace(self, test=test, validation=validation)
 
     def apply(self, datalist: Datalist, *, fold: int | None = None) -> Datalist:
         """Hold out test and validation cases; unlabelled cases stay training cases.
@@ -165,9 +172,9 @@ class HoldOut:
         unlabelled = [r for r in datalist.records if r.get("quality") != "high"]
         if fold is not None and self.folds is not None:
             labelled = fold_cases(labelled, fold=fold, folds=self.folds, seed=self.seed)
-        elif self.test is not None:
+        elif isinstance(self.test, int):
             labelled = hold_out(labelled, test=self.test, seed=self.seed)
-        if self.validation:
+        if isinstance(self.validation, int) and self.validation:
             training = replace(labelled, records=labelled.split("training"))
             drawn = hold_out(training, test=self.validation, seed=self.seed + 1)
             records = [{**r, "split": "validation" if r["split"] == "test" else r["split"]} for r in drawn.records]
@@ -218,7 +225,7 @@ def domain_adaptation(domains: Mapping[str, Datalist], *, source: str, target: s
     Cases get the name of their domain in front, for two domains may use the same names.
 
     Args:
-        domains: name to cases with held-out ones among them, see ``HoldOut``. Held-out source cases are left out.
+        domains: name to cases with held-out ones among them, see ``HoldOut``. Test cases of the source are left out.
         source: name of the labelled domain.
         target: name of the other one.
 
@@ -243,7 +250,8 @@ def domain_adaptation(domains: Mapping[str, Datalist], *, source: str, target: s
         patient = {"patient": f"{domain}_{record['patient']}"} if "patient" in record else {}
         return {**record, "case": f"{domain}_{record['case']}", "domain": domain, **patient}
 
-    records = [named(r, source) for r in first.split("training") if r.get("quality") == "high"]
+    trusted = [{**r, "split": "training"} for split in ("training", "validation") for r in first.split(split)]
+    records = [named(r, source) for r in trusted if r.get("quality") == "high"]
     records += [named(_hidden(r), target) for r in second.split("training")]
     records += [named(r, target) for split in ("validation", "test") for r in second.split(split)]
     resample = first.resample_labels or second.resample_labels

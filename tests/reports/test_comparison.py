@@ -13,8 +13,8 @@ from aide_monai.errors import InputError
 from aide_monai.reports import comparison_figures as pictures
 from aide_monai.reports.comparison import (
     Table,
-    case_values,
     paired_table,
+    patient_values,
     shared_seeds,
     stars,
     summarize_comparison,
@@ -33,6 +33,7 @@ def row(method: str, seed: int, case: str, dsc: float, **changed: Any) -> dict[s
         "method": method,
         "network": "single",
         "case": case,
+        "patient": case,
         "label": 1,
         "label_name": "liver",
         "dsc": dsc,
@@ -57,7 +58,7 @@ def test_mean_and_spread_are_over_the_seeds() -> None:
     noisy = entry(summary, "noisy")
     assert noisy["dsc_mean"] == pytest.approx(55)
     assert noisy["dsc_std"] == pytest.approx(math.sqrt(50))  # of 50 and 60
-    assert (noisy["seeds"], noisy["cases"], noisy["train_hqa"], noisy["train_lqa"]) == (2, 2, 2, 8)
+    assert (noisy["seeds"], noisy["patients"], noisy["train_hqa"], noisy["train_lqa"]) == (2, 2, 2, 8)
     assert noisy["gap_closure"] is None
     assert entry(summary, "AIDE")["dsc_mean"] == pytest.approx(70)  # single networks do not count
     assert entry(summary, "AIDE")["gap_closure"].value == pytest.approx((70 - 55) / (75 - 55))
@@ -71,10 +72,13 @@ def test_a_closure_uses_the_seeds_that_all_three_have() -> None:
 
 def test_cases_average_over_classes_and_seeds_and_infinity_stays() -> None:
     rows = [row("A", 0, "a", 0.2), row("A", 0, "a", 0.4, label=2), row("A", 1, "a", 0.9), row("A", 0, "b", 1.0)]
-    assert case_values(rows, "dsc") == {"a": pytest.approx(0.5), "b": 1.0}
+    assert patient_values(rows, "dsc") == {"a": pytest.approx(0.5), "b": 1.0}
     rows[0]["assd"] = math.inf
-    assert case_values(rows, "assd")["a"] == math.inf
-    assert case_values(rows, "qubiq") == {}
+    assert patient_values(rows, "assd")["a"] == math.inf
+    assert patient_values(rows, "qubiq") == {}
+    assert patient_values([{**r, "patient": "p"} for r in rows], "dsc") == {
+        "p": pytest.approx((0.2 + 0.4 + 0.9 + 1) / 4)
+    }
     left, right = shared_seeds(rows, [row("B", 1, "a", 0.1)])
     assert (len(left), len(right)) == (1, 1)
 

@@ -90,6 +90,12 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"data": {"root": ".", "layout": "prostate"}}, "the layout is 'prostate'; expected one of chaos, nci-isbi"),
         ({"data": {"root": ".", "source": {"organs": []}}}, '"source" holds options of a "layout"'),
         ({"data": {"root": ".", "layout": "chaos", "source": {"x": 1}}}, '"source": unknown key "x"; the keys are mod'),
+        ({"split": {"test": "3"}}, '"test" is .3.; expected a whole number$'),
+        ({"split": {"test": {"A": 3}}}, '"test" is .*; expected a whole number$'),
+        (
+            {"task": "uda", "data": {"domains": {"A": "a", "B": "b"}}, "settings": None, "split": {"test": {"A": 3}}},
+            '"test" is .*; expected a whole number, or one for each of the domains A, B',
+        ),
         ({"split": {"tests": 3}}, '"split": unknown key "tests"; the keys are test, folds'),
     ],
 )

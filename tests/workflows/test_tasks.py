@@ -108,6 +108,17 @@ def test_source_cases_are_trusted_and_target_cases_lose_their_label() -> None:
     assert task.name == "A to B"
 
 
+def test_domains_may_hold_out_numbers_of_their_own_and_validation_cases_can_be_a_source() -> None:
+    split = HoldOut(test={"A": 4, "B": 2}, validation={"A": 2, "B": 1})
+    domains = {name: split.of_domain(name).apply(datalist(12)) for name in "AB"}
+    assert [(len(d.split("test")), len(d.split("validation"))) for d in domains.values()] == [(4, 2), (2, 1)]
+    task = domain_adaptation(domains, source="A", target="B")
+    source = {r["case"] for r in task.records if r["domain"] == "A"}
+    assert source == {f"A_{case}" for case in cases(domains["A"], "training") | cases(domains["A"], "validation")}
+    assert (len(task.split("test")), len(task.split("validation"))) == (2, 1)
+    assert HoldOut(test=4).of_domain("B") == HoldOut(test=4)
+
+
 def test_domains_must_fit() -> None:
     domains = {"A": datalist(3), "B": datalist(3)}
     with pytest.raises(InputError, match="expected two of the domains A, B"):
