@@ -15,6 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from aide_monai import distributed
 from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores
+from aide_monai.metrics.masks import as_array
 from aide_monai.reports.tables import write_csv
 
 
@@ -73,12 +74,12 @@ class CaseScores:
                     f"case {case!r}: prediction has shape {tuple(prediction.shape)}, label {tuple(label.shape)}; "
                     "expected one grid"
                 )
-            spacing = np.linalg.norm(np.asarray(output[Keys.LABEL].affine)[:3, :3], axis=0)
+            spacing = np.linalg.norm(as_array(output[Keys.LABEL].affine)[:3, :3], axis=0)
             if self.keep_largest:
                 prediction = self._largest(output[Keys.PRED].clone())[0]  # it works in place
             scores = class_scores(
-                prediction.numpy().astype(np.uint8),
-                label.numpy().astype(np.uint8),
+                as_array(prediction).astype(np.uint8),
+                as_array(label).astype(np.uint8),
                 num_classes=len(self.labels),
                 spacing_mm=tuple(spacing.tolist()),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -108,13 +109,35 @@ def test_the_rivals_train_there_too(volumes: Sequence[dict[str, Any]], tmp_path:
     assert all(math.isfinite(row["loss"]) for log in logs for row in log)
 
 
+def test_a_comparison_trains_and_scores_there(phantoms: Path, tmp_path: Path) -> None:
+    budget = {"epochs": 2, "steps_per_epoch": 2, "features": SETTINGS.features, "augmentation_contrast": 0.5}
+    config = {
+        "name": "GPU",
+        "task": "ssl",
+        "data": {"root": ".", "slice_size": [32, 32]},
+        "split": {"test": 2},
+        "settings": [{"labeled": 1, "unlabeled": 2}],
+        "methods": {"labelled only": {}, "AIDE": {"largest_component": True}},
+        "budget": budget,
+    }
+    (tmp_path / "gpu.json").write_text(json.dumps(config))
+    arguments = ["--data", str(phantoms), "--out", str(tmp_path / "out"), "--device", "cuda", "--jobs", "2"]
+    python("-m", "aide_monai.cli", "compare", str(tmp_path / "gpu.json"), *arguments, cwd=tmp_path)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_a_bundle_trains_with_nccl_and_predicts(phantoms: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     where = ["--dataset_dir", str(phantoms), "--run_dir", str(tmp_path / "run")]
     bundle = str(ROOT / "bundles" / "hippocampus_ssl")
     counts = {"epochs": 2, "steps_per_epoch": 2, "labeled": 1, "unlabeled": 2, "test": 1}
     small = [word for name, number in counts.items() for word in (f"--{name}", str(number))]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "1", "-m", "aide_monai.cli", "train"]
-    for command in ([*launch, bundle, *where, *small], ["-m", "aide_monai.cli", "predict", bundle, *where]):
-        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    python(*launch, bundle, *where, *small, cwd=tmp_path)
+    python("-m", "aide_monai.cli", "predict", bundle, *where, cwd=tmp_path)
+
+
+def python(*arguments: str, cwd: Path) -> None:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
