@@ -21,7 +21,7 @@ from aide_monai.handlers.disagreement import Disagreement
 from aide_monai.handlers.label_correction import GlobalLabelCorrection
 from aide_monai.inferers import AutocastInferer
 from aide_monai.losses import PerSampleLoss
-from aide_monai.networks.seeded import reinitialised
+from aide_monai.networks.seeding import reinitialised
 from aide_monai.options import AIDEOptions
 
 

@@ -47,6 +47,15 @@ def test_bundles_differ_in_their_parameters_only(name, bundle_of):
     assert differences(bundle_of(name)) == []
 
 
+def test_no_target_of_the_configs_is_also_the_name_of_a_module():
+    """Where both exist, ``pydoc.locate`` and so MONAI find the module since Python 3.12."""
+    text = "".join(path.read_text() for path in (TEMPLATE / "configs").glob("*.json"))
+    targets = set(re.findall(r'"_target_": "(aide_monai[^"]+)"', text))
+    assert len(targets) > 10
+    files = (ROOT.parent.joinpath(*target.split(".")) for target in targets)
+    assert [str(file) for file in files if file.with_suffix(".py").exists() or file.is_dir()] == []
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_configs_of_a_bundle_describe_one_model(name, bundle_of):
     configs = {config: json.loads((bundle_of(name) / "configs" / f"{config}.json").read_text()) for config in CONFIGS}
