@@ -154,12 +154,9 @@ def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[
         p = p_values.get((entry["setting"], entry["method"], entry["pp"]))
         line.append("" if p is None else _p_text(p))
         lines.append(line)
-    several = max(entry["seeds"] for entry in summary) > 1
-    values = (
-        f"Mean ± standard deviation over {_range(summary, 'seeds')} seeds"
-        if several
-        else "Mean over the patients of one seed"
-    )
+    values = "Mean over the patients of one seed"
+    if max(entry["seeds"] for entry in summary) > 1:
+        values = f"Mean ± standard deviation over {_range(summary, 'seeds')} seeds"
     title = next(title for name, title, *_ in metrics if name == key)
     notes = [
         f"{values}. HQA and LQA: cases with high- and low-quality annotations in training. PP: largest component kept. "

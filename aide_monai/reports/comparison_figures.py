@@ -26,7 +26,7 @@ def marked_boxplots(
     """Box plots of a score, one panel per setting and one box per method, with significance marks (Fig. 4).
 
     Args:
-        values: setting to method to one value per case.
+        values: setting to method to one value per patient.
         marks: setting to method to the mark of its difference from the reference ("***", "ns", ...).
         path: PNG file.
         reference: method that the marks refer to; a bracket leads from it to each marked method.

@@ -5,7 +5,6 @@ from aide_monai.transforms.cut_mix import CutMix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
-from aide_monai.transforms.random_contrast import RandomContrast
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "CutMix",
     "NormalizeSlicesd",
     "RandLabelNoised",
-    "RandomContrast",
     "RandomRotateFlip",
     "RotateFlip",
 ]

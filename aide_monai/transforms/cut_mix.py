@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from aide_monai.errors import InputError
-from aide_monai.transforms.random_contrast import RandomContrast
 from aide_monai.transforms.rotate_flip import RandomRotateFlip
 
 
@@ -29,9 +28,7 @@ class CutMix:
         InputError: if a number is out of range.
     """
 
-    def __init__(
-        self, augment: RandomRotateFlip | RandomContrast, *, probability: float = 1.0, size: float = 2 / 3
-    ) -> None:
+    def __init__(self, augment: RandomRotateFlip, *, probability: float = 1.0, size: float = 2 / 3) -> None:
         for name, value in (("probability", probability), ("size", size)):
             if not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}; expected a share, 0..1")

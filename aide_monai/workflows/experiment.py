@@ -262,10 +262,11 @@ def _require_layout(data: Mapping[str, Any]) -> None:
 
 def _require_numbers(split: HoldOut, domains: Mapping[str, Any]) -> None:
     for name, value in (("test", split.test), ("validation", split.validation)):
-        numbers = value if isinstance(value, Mapping) else dict.fromkeys(domains or ("",), value or 0)
-        if numbers.keys() != (domains.keys() or {""}) or not all(isinstance(n, int) for n in numbers.values()):
-            by_domain = f", or one for each of the domains {', '.join(domains)}" if domains else ""
-            raise InputError(f'"split": "{name}" is {value!r}; expected a whole number{by_domain}')
+        by_domain = isinstance(value, Mapping) and domains and value.keys() == domains.keys()
+        numbers = list(value.values()) if isinstance(value, Mapping) and by_domain else [value]
+        if not all(isinstance(number, int | None) for number in numbers):
+            choice = f", or one for each of the domains {', '.join(domains)}" if domains else ""
+            raise InputError(f'"split": "{name}" is {value!r}; expected a whole number{choice}')
 
 
 def _budget(content: Any) -> TrainingSettings:

@@ -32,7 +32,7 @@ from aide_monai.handlers import (
 from aide_monai.inferers import AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
-from aide_monai.transforms import CutMix, RandomContrast, RandomRotateFlip
+from aide_monai.transforms import CutMix, RandomRotateFlip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class TrainingSettings:
         features: channels of ``BasicUNet``, encoder to decoder.
         norm: its normalisation, "batch" or "instance".
         augmentation_angle: training slices are rotated in +-this many degrees and mirrored at random.
-        augmentation_contrast: gamma of each slice is drawn with ``|log(gamma)|`` up to this (``RandomContrast``).
         augmentation_mix: probability with which a box of another slice of the batch, two thirds of each side, is then
             pasted into a slice, labels included (``CutMix``).
         amp: "off", "bf16" or "fp16".
@@ -62,7 +61,6 @@ class TrainingSettings:
     features: tuple[int, ...] = (16, 16, 32, 64, 128, 16)
     norm: str = "batch"
     augmentation_angle: float = 15.0
-    augmentation_contrast: float = 0.0
     augmentation_mix: float = 0.0
     amp: str = "off"
     device: str = "cpu"
@@ -326,11 +324,9 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
     return place(network, settings.device, channels_last=True)
 
 
-def _augmentation(settings: TrainingSettings) -> RandomRotateFlip | RandomContrast | CutMix:
+def _augmentation(settings: TrainingSettings) -> RandomRotateFlip | CutMix:
     turn = RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
-    strength = settings.augmentation_contrast
-    augment = RandomContrast(turn, strength=strength) if strength > 0 else turn
-    return CutMix(augment, probability=settings.augmentation_mix) if settings.augmentation_mix > 0 else augment
+    return CutMix(turn, probability=settings.augmentation_mix) if settings.augmentation_mix > 0 else turn
 
 
 class _TwoNetworks:

@@ -8,16 +8,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
-from aide_monai.workflows.prepare import prepare_datalist
 from aide_monai.workflows.train import (
     TrainingSettings,
     clean_labels,
@@ -28,6 +27,7 @@ from aide_monai.workflows.train import (
 )
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+Volumes = Sequence[dict[str, Any]]
 ROOT = Path(__file__).parents[2]
 SETTINGS = TrainingSettings(
     epochs=3, steps_per_epoch=4, batch_size=4, features=(4, 4, 4, 8, 8, 4), augmentation_mix=0.5, seed=7, device="cuda"
@@ -44,40 +44,30 @@ def exact_arithmetic() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
 
 
-@pytest.fixture(scope="module")
-def volumes(phantoms: Path) -> Sequence[dict[str, Any]]:
-    """One trusted case, and three whose labels are moved by four pixels."""
-    datalist = prepare_datalist(phantoms, labeled=1, unlabeled=3)
-    transform = volume_transforms(keys=["image", "label", "clean_label"], axis=2, slice_size=(32, 32))
-    return [
-        {**v, "quality": "high"} if "label" in v else {**v, "label": v["clean_label"].roll(4, dims=1), "quality": "low"}
-        for v in load_volumes(datalist.split("training"), transform)
-    ]
+def train(volumes: Volumes, run_dir: Path, *, device: str = "cuda", amp: str = "off", **options: Any) -> Any:
+    settings = replace(SETTINGS, device=device, amp=amp)
+    return train_aide(volumes, settings, options=OPTIONS, run_dir=run_dir, **shared(volumes), **options)
 
 
-def train(volumes: Sequence[dict[str, Any]], run_dir: Path, *, resume: bool = False, **changes: Any) -> Any:
-    settings = TrainingSettings(**{**vars(SETTINGS), **changes})
-    shared: dict[str, Any] = {"num_classes": 2, "axis": 2, "run_dir": run_dir, "clean": clean_labels(volumes)}
-    return train_aide(volumes, settings, options=OPTIONS, resume=resume, **shared)
+def shared(volumes: Volumes) -> dict[str, Any]:
+    return {"num_classes": 2, "axis": 2, "clean": clean_labels(volumes)}
 
 
 def weights(network: MeanNetwork) -> dict[str, torch.Tensor]:
     return {key: value.cpu() for key, value in network.state_dict().items()}
 
 
-def test_a_gpu_computes_what_a_cpu_computes(volumes: Sequence[dict[str, Any]], tmp_path: Path) -> None:
-    _, _, there = train(volumes, tmp_path / "gpu")
-    _, _, here = train(volumes, tmp_path / "cpu", device="cpu")
+def test_a_gpu_computes_what_a_cpu_computes(moved_labels: Volumes, tmp_path: Path) -> None:
+    _, _, there = train(moved_labels, tmp_path / "gpu")
+    _, _, here = train(moved_labels, tmp_path / "cpu", device="cpu")
     # rounding grows from step to step
     assert there[0]["loss"] == pytest.approx(here[0]["loss"], rel=1e-3)
     assert there[-1]["loss"] == pytest.approx(here[-1]["loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_an_interrupted_run_ends_with_the_same_weights(
-    volumes: Sequence[dict[str, Any]], tmp_path: Path, amp: str
-) -> None:
-    whole, store, log = train(volumes, tmp_path / "whole", amp=amp)
+def test_an_interrupted_run_ends_with_the_same_weights(moved_labels: Volumes, tmp_path: Path, amp: str) -> None:
+    whole, store, log = train(moved_labels, tmp_path / "whole", amp=amp)
     left = [2 * SETTINGS.steps_per_epoch + 1]
 
     def interrupt() -> None:
@@ -85,11 +75,9 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         if not left[0]:
             raise KeyboardInterrupt
 
-    shared: dict[str, Any] = {"num_classes": 2, "axis": 2, "clean": clean_labels(volumes)}
-    settings = TrainingSettings(**{**vars(SETTINGS), "amp": amp})
     with pytest.raises(KeyboardInterrupt):
-        train_aide(volumes, settings, options=OPTIONS, run_dir=tmp_path / "parts", on_step=interrupt, **shared)
-    again, store_again, _ = train(volumes, tmp_path / "parts", amp=amp, resume=True)
+        train(moved_labels, tmp_path / "parts", amp=amp, on_step=interrupt)
+    again, store_again, _ = train(moved_labels, tmp_path / "parts", amp=amp, resume=True)
     first, second = weights(whole), weights(again)
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
     assert store.records == store_again.records
@@ -97,20 +85,19 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert log[-1]["loss"] < log[0]["loss"]
 
 
-def test_the_rivals_train_there_too(volumes: Sequence[dict[str, Any]], tmp_path: Path) -> None:
-    shared: dict[str, Any] = {"num_classes": 2, "axis": 2, "clean": clean_labels(volumes)}
+def test_the_rivals_train_there_too(moved_labels: Volumes, tmp_path: Path) -> None:
+    same = shared(moved_labels)
+    co_teaching = {"max_forget_rate": 0.5, "warmup_epochs": 2}
     logs = [
-        train_supervised(volumes, SETTINGS, run_dir=tmp_path / "plain", **shared)[-1],
-        train_pseudo_label(volumes, SETTINGS, start=2, interval=1, run_dir=tmp_path / "pseudo", **shared)[-1],
-        train_co_teaching(volumes, SETTINGS, max_forget_rate=0.5, warmup_epochs=2, run_dir=tmp_path / "co", **shared)[
-            -1
-        ],
+        train_supervised(moved_labels, SETTINGS, run_dir=tmp_path / "plain", **same)[-1],
+        train_pseudo_label(moved_labels, SETTINGS, start=2, interval=1, run_dir=tmp_path / "pseudo", **same)[-1],
+        train_co_teaching(moved_labels, SETTINGS, run_dir=tmp_path / "co", **co_teaching, **same)[-1],
     ]
     assert all(math.isfinite(row["loss"]) for log in logs for row in log)
 
 
 def test_a_comparison_trains_and_scores_there(phantoms: Path, tmp_path: Path) -> None:
-    budget = {"epochs": 2, "steps_per_epoch": 2, "features": SETTINGS.features, "augmentation_contrast": 0.5}
+    budget = {"epochs": 2, "steps_per_epoch": 2, "features": SETTINGS.features}
     config = {
         "name": "GPU",
         "task": "ssl",

@@ -5,29 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
-from aide_monai.workflows.prepare import prepare_datalist
 from aide_monai.workflows.train import TrainingSettings, build_network, clean_labels, train_aide, train_supervised
 
 SETTINGS = TrainingSettings(epochs=2, steps_per_epoch=3, batch_size=4, features=(4, 4, 4, 8, 8, 4), seed=7)
 OPTIONS = AIDEOptions(warmup_epochs=2, views=2)
-
-
-@pytest.fixture(scope="module")
-def volumes(phantoms):
-    datalist = prepare_datalist(phantoms, labeled=1, unlabeled=3)
-    transform = volume_transforms(keys=["image", "label", "clean_label"], axis=2, slice_size=(32, 32))
-    loaded = load_volumes(datalist.split("training"), transform)
-    noisy = []
-    for volume in loaded:
-        if "label" in volume:
-            given = {"quality": "high"}
-        else:  # a poor label: the clean one, moved by four pixels
-            given = {"label": volume["clean_label"].roll(4, dims=1), "quality": "low"}
-        noisy.append({**volume, **given})
-    return noisy
 
 
 def train(volumes, run_dir, *, resume=False, on_step=None, **changes):
@@ -49,22 +32,22 @@ def equal(first, second) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_same_seed_same_weights_and_labels_bit_for_bit(volumes, tmp_path):
-    first, store_1, log_1 = train(volumes, tmp_path / "a")
+def test_same_seed_same_weights_and_labels_bit_for_bit(moved_labels, tmp_path):
+    first, store_1, log_1 = train(moved_labels, tmp_path / "a")
     torch.rand(5)  # the global generator plays no part
-    second, store_2, log_2 = train(volumes, tmp_path / "b")
-    other, _, _ = train(volumes, tmp_path / "c", seed=8)
+    second, store_2, log_2 = train(moved_labels, tmp_path / "b")
+    other, _, _ = train(moved_labels, tmp_path / "c", seed=8)
     assert equal(first, second)
     assert store_1.records == store_2.records
     assert log_1 == log_2
     assert not equal(first, other)
 
 
-def test_the_two_networks_start_from_different_seeds(volumes, tmp_path):
-    mean, store, log = train(volumes, tmp_path / "run")
+def test_the_two_networks_start_from_different_seeds(moved_labels, tmp_path):
+    mean, store, log = train(moved_labels, tmp_path / "run")
     assert not equal(mean.network_1, mean.network_2)
     assert log[0]["disagreement"] > 0
-    assert store.high_quality == {volumes[0]["case"]}
+    assert store.high_quality == {moved_labels[0]["case"]}
     assert {change.case for change in store.records} <= set(store.cases) - store.high_quality
     assert log[0]["consistency"] == 0
     assert log[1]["consistency"] == 0.25
@@ -73,14 +56,14 @@ def test_the_two_networks_start_from_different_seeds(volumes, tmp_path):
     assert all(torch.equal(saved[key], value) for key, value in mean.state_dict().items())
 
 
-def test_a_used_run_folder_is_refused(volumes, tmp_path):
-    train(volumes, tmp_path / "run", epochs=1)
+def test_a_used_run_folder_is_refused(moved_labels, tmp_path):
+    train(moved_labels, tmp_path / "run", epochs=1)
     with pytest.raises(InputError, match=r"already holds the labels of a run.*--resume"):
-        train(volumes, tmp_path / "run")
+        train(moved_labels, tmp_path / "run")
 
 
 @pytest.mark.parametrize("steps", [2, 4, 8])
-def test_an_interrupted_run_continues_as_if_nothing_had_happened(volumes, tmp_path, steps):
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(moved_labels, tmp_path, steps):
     left = [steps]
 
     def interrupt():
@@ -88,19 +71,19 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(volumes, tmp_pa
         if not left[0]:
             raise KeyboardInterrupt
 
-    whole, store, log = train(volumes, tmp_path / "whole", epochs=3)
+    whole, store, log = train(moved_labels, tmp_path / "whole", epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        train(volumes, tmp_path / "parts", epochs=3, on_step=interrupt)
-    again, store_again, log_again = train(volumes, tmp_path / "parts", epochs=3, resume=True)
+        train(moved_labels, tmp_path / "parts", epochs=3, on_step=interrupt)
+    again, store_again, log_again = train(moved_labels, tmp_path / "parts", epochs=3, resume=True)
     assert equal(whole, again)
     assert store.records == store_again.records
     assert [float(row["loss"]) for row in log_again] == [row["loss"] for row in log]
 
 
-def test_supervised_training_takes_the_same_number_of_steps_on_one_case(volumes, tmp_path):
+def test_supervised_training_takes_the_same_number_of_steps_on_one_case(moved_labels, tmp_path):
     steps = []
     network, log = train_supervised(
-        volumes[:1], SETTINGS, num_classes=2, axis=2, run_dir=tmp_path / "run", on_step=lambda: steps.append(1)
+        moved_labels[:1], SETTINGS, num_classes=2, axis=2, run_dir=tmp_path / "run", on_step=lambda: steps.append(1)
     )
     assert len(steps) == SETTINGS.epochs * SETTINGS.steps_per_epoch
     assert [row["epoch"] for row in log] == [1, 2]
