@@ -9,7 +9,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from aide_monai.networks.fast_layers import use_thin_convolutions
+from aide_monai.networks.fast_layers import use_fast_layers
 from aide_monai.networks.folded import FoldedNetwork
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,11 +24,11 @@ def hardware_amp() -> str:
 def place(network: nn.Module, device: torch.device | str, *, channels_last: bool = False) -> nn.Module:
     """Move a network to ``device`` and, if asked, its weights to the channels-last layout.
 
-    On a CPU, convolutions of one input channel become ``ThinConv2d`` or ``ThinConv3d``, which keep all parameters.
+    On a CPU, layers for which there is a faster way are replaced (``use_fast_layers``); all parameters stay.
     """
     network = network.to(device)
     if torch.device(device).type == "cpu":
-        use_thin_convolutions(network)
+        use_fast_layers(network)
     if channels_last:
         for weight in network.parameters():
             if weight.ndim in CHANNELS_LAST:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
 
@@ -34,14 +35,47 @@ class ThinConv3d(nn.Conv3d):
         return self._conv_forward(input, weight, self.bias)
 
 
-THIN_CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: ThinConv2d, nn.Conv3d: ThinConv3d}
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Instance normalisation that does not leave the channels-last layout.
+
+    torch's own copies such images to the other layout and back. For one image it is a batch normalisation.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.InstanceNorm2d``."""
+        if not input.is_contiguous(memory_format=torch.channels_last):
+            return F.instance_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        images = input.split(1)
+        return torch.cat([F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps) for x in images])
 
 
-def use_thin_convolutions(network: nn.Module) -> None:
-    """Let the convolutions of one input channel in a network be thin ones; parameters and their names stay."""
+class SnugUpCat(UpCat):
+    """``UpCat`` that pads what is too small only; MONAI's always does, in float32 and with copies."""
+
+    def forward(self, x: Tensor, x_e: Tensor | None) -> Tensor:
+        """As ``UpCat``."""
+        x_0 = self.upsample(x)
+        if x_e is None:
+            return self.convs(x_0)
+        if self.is_pad and x_0.shape[2:] != x_e.shape[2:]:
+            missing: list[int] = []
+            for axis in range(x.dim() - 1, 1, -1):
+                missing += [0, x_e.shape[axis] - x_0.shape[axis]]
+            x_0 = F.pad(x_0, missing, "replicate")
+        return self.convs(torch.cat([x_e, x_0], dim=1))
+
+
+def use_fast_layers(network: nn.Module) -> None:
+    """Let layers of a network compute the same in a way that is faster on CPUs; parameters and their names stay."""
     for layer in network.modules():
-        if type(layer) in THIN_CONVOLUTIONS and layer.in_channels == 1:
-            layer.__class__ = THIN_CONVOLUTIONS[type(layer)]
+        if type(layer) is nn.Conv2d and layer.in_channels == 1:
+            layer.__class__ = ThinConv2d
+        elif type(layer) is nn.Conv3d and layer.in_channels == 1:
+            layer.__class__ = ThinConv3d
+        elif type(layer) is nn.InstanceNorm2d and not layer.track_running_stats:
+            layer.__class__ = InstanceNorm2d
+        elif type(layer) is UpCat:
+            layer.__class__ = SnugUpCat
 
 
 class DoubleSize(nn.Upsample):

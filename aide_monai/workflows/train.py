@@ -66,11 +66,6 @@ class TrainingSettings:
     device: str = "cpu"
     seed: int = 0
 
-    @property
-    def channels_last(self) -> bool:
-        """Whether that memory layout is the faster one: instance normalisation copies it to the other one and back."""
-        return self.norm != "instance"
-
 
 def build_network(settings: TrainingSettings, *, in_channels: int, num_classes: int, seed: int) -> nn.Module:
     """A 2D ``BasicUNet``, initialised from ``seed`` without touching the global generator."""
@@ -326,7 +321,7 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
     """Network 1 or 2 of a run, where it trains."""
     channels = int(dataset[0]["image"].shape[0])
     network = build_network(settings, in_channels=channels, num_classes=num_classes, seed=settings.seed + number)
-    return place(network, settings.device, channels_last=settings.channels_last)
+    return place(network, settings.device, channels_last=True)
 
 
 def _augmentation(settings: TrainingSettings) -> RandomRotateFlip | CutMix:
@@ -356,7 +351,7 @@ class _TwoNetworks:
             "optimizer_2": self.optimizers[1],
             "augment": _augmentation(self.settings),
             "amp": self.settings.amp,
-            "channels_last": self.settings.channels_last,
+            "channels_last": True,
         }
 
     def learning_rates(self) -> list[LrScheduleHandler]:
@@ -368,7 +363,7 @@ def _supervision(settings: TrainingSettings) -> dict[str, Any]:
     """What the engines of one network share."""
     loss = PerSampleDiceCELoss()
     return {
-        "inferer": AutocastInferer(settings.amp, channels_last=settings.channels_last),
+        "inferer": AutocastInferer(settings.amp, channels_last=True),
         "loss_function": lambda logits, label: loss(logits, label).mean(),
         "prepare_batch": PrepareAugmented(_augmentation(settings)),
         "decollate": False,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
 from torch import nn
 
 from aide_monai.inferers import place
-from aide_monai.networks.fast_layers import DoubleSize, ThinConv2d, ThinConv3d
+from aide_monai.networks.fast_layers import DoubleSize, InstanceNorm2d, SnugUpCat, ThinConv2d, ThinConv3d
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,43 @@ def test_only_single_channels_are_thin() -> None:
     network = nn.Sequential(nn.Conv2d(2, 1, 3), nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(1, 1, 2))
     place(network, "cpu")
     assert [type(layer) for layer in network] == [nn.Conv2d, ThinConv2d, nn.ConvTranspose2d]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_normalisation_in_either_layout(affine: bool, channels_last: bool) -> None:
+    stock = nn.InstanceNorm2d(3, affine=affine)
+    if affine:
+        stock.weight.data.normal_()
+        stock.bias.data.normal_()
+    fast = place(copy.deepcopy(stock), "cpu")
+    assert type(fast) is InstanceNorm2d
+    image = torch.randn(4, 3, 5, 6) * torch.rand(4, 3, 1, 1) + torch.randn(4, 3, 1, 1)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    first, second = image.clone().requires_grad_(), image.contiguous(memory_format=layout).requires_grad_()
+    expected, found = stock(first), fast(second)
+    assert found.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(expected)
+    (expected * weight).sum().backward()
+    (found * weight).sum().backward()
+    torch.testing.assert_close(second.grad, first.grad, atol=1e-5, rtol=1e-4)
+    for one, other in zip(fast.parameters(), stock.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.jit.script(fast)(second), found)
+
+
+def test_instance_normalisation_with_running_statistics_stays() -> None:
+    assert type(place(nn.InstanceNorm2d(3, track_running_stats=True), "cpu")) is nn.InstanceNorm2d
+
+
+@pytest.mark.parametrize(("dims", "size"), [(2, (32, 32)), (2, (33, 38)), (3, (32, 16, 16)), (3, (33, 16, 19))])
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_unet_without_needless_padding(dims: int, size: tuple[int, ...], norm: str) -> None:
+    stock = BasicUNet(dims, 1, 3, features=(4, 4, 4, 8, 8, 4), norm=norm).eval()
+    fast = place(copy.deepcopy(stock), "cpu", channels_last=True)
+    assert sum(type(layer) is SnugUpCat for layer in fast.modules()) == 4
+    image = torch.randn(2, 1, *size)
+    expected = stock(image)
+    torch.testing.assert_close(fast(image), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.jit.script(fast)(image), expected, atol=1e-4, rtol=1e-4)

@@ -100,11 +100,3 @@ def test_building_a_network_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(3), expected)
     assert equal(first, build_network(SETTINGS, in_channels=2, num_classes=3, seed=5))
     assert first(torch.zeros(1, 2, 32, 32)).shape == (1, 3, 32, 32)
-
-
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_channels_last_unless_instance_normalisation_would_copy(moved_labels, tmp_path, norm):
-    mean, _, _ = train(moved_labels, tmp_path / "run", epochs=1, norm=norm)
-    weights = [w for w in mean.parameters() if w.ndim == 4 and w.shape[1] > 1 and w.shape[2] > 1]
-    assert weights
-    assert all(w.is_contiguous(memory_format=torch.channels_last) == (norm == "batch") for w in weights)
