@@ -45,6 +45,8 @@ STANDARD_METHODS = {
     "clean labels": "clean",
     "target-supervised": "clean",
 }
+# folder of a run for the labels that its methods are given
+GIVEN_LABELS = "given_labels"
 _KEYS = ("name", "task", "data", "split", "settings", "methods", "seeds", "budget")
 _SETTING_KEYS = {
     "ssl": ("labeled", "unlabeled"),
@@ -85,6 +87,11 @@ class Method:
     engine: str
     options: dict[str, Any]
 
+    @property
+    def folder(self) -> str:
+        """The name as a folder name."""
+        return _folder_name(self.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -101,7 +108,7 @@ class Setting:
     @property
     def folder(self) -> str:
         """The name as a folder name."""
-        return "".join(c if c.isalnum() or c in "-." else "_" for c in self.name)
+        return _folder_name(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +203,7 @@ class Experiment:
             seed: one of ``seeds``.
             fold: one of ``folds``.
             data_dir: folder that the paths of the config start at.
-            folder: gets files that have to be written: fused or corrupted labels.
+            folder: of the run; fused or corrupted labels are written to ``GIVEN_LABELS`` in it.
 
         Raises:
             InputError: the data cannot be used as the config says.
@@ -221,13 +228,13 @@ class Experiment:
                 datalist = with_hidden_as_test(datalist)
         elif "rater" in values:
             options = {"task": known.get("qubiq_task"), "subtask": known.get("qubiq_subtask", 1)}
-            truth, masks = qubiq_truth(data_dir / known["root"], folder / "fused", **options)
+            truth, masks = qubiq_truth(data_dir / known["root"], folder / GIVEN_LABELS, **options)
             datalist = rated_by(self.split.apply(truth, fold=fold), masks, rater=values["rater"])
             raters = {case: list(files.values()) for case, files in masks.items()}
         else:
             whole = self._held_out(data_dir, known["root"], fold, self.split)
             axis = known.get("axis")
-            datalist = with_label_noise(whole, folder / "noisy_labels", seed=seed, axis=axis, **_noise(values))
+            datalist = with_label_noise(whole, folder / GIVEN_LABELS, seed=seed, axis=axis, **_noise(values))
         shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
         return Task.of(datalist, raters=raters, **shape, **further)
 
@@ -238,6 +245,10 @@ class Experiment:
         else:
             found = LAYOUTS[layout].source(data_dir / root, **options)
         return split.apply(found, fold=fold)
+
+
+def _folder_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 
 def default_methods(task: str) -> list[str]:
@@ -283,7 +294,12 @@ def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method,
     named = dict.fromkeys(content, None) if isinstance(content, list) else content
     if not isinstance(named, dict) or not named:
         raise InputError('"methods" is empty; expected a list of names, or names with options')
-    return tuple(_method(name, options or {}, budget) for name, options in named.items())
+    methods = tuple(_method(name, options or {}, budget) for name, options in named.items())
+    folders = [GIVEN_LABELS, *(method.folder for method in methods)]
+    doubled = [method.name for method in methods if folders.count(method.folder) > 1]
+    if doubled:
+        raise InputError(f'method "{doubled[0]}": its folder {_folder_name(doubled[0])} is taken; choose another name')
+    return methods
 
 
 def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> Method:

@@ -26,7 +26,7 @@ from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
 from aide_monai.reports.results import read_results, write_results
 from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
-from aide_monai.workflows.experiment import Method
+from aide_monai.workflows.experiment import GIVEN_LABELS, Method
 from aide_monai.workflows.standardize import write_pseudo_labels
 from aide_monai.workflows.tasks import Task
 from aide_monai.workflows.train import (
@@ -67,7 +67,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where the job's files are."""
-        return self.run_dir / "".join(c if c.isalnum() or c in "-." else "_" for c in self.method.name)
+        return self.run_dir / self.method.folder
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Job:
     def _standardized(self) -> Datalist:
         if all("label" in record for record in self.task.datalist.split("training")):
             return self.task.datalist
-        folder = self.run_dir / "standardized"
+        folder = self.run_dir / GIVEN_LABELS
         return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
 
     def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
@@ -257,7 +257,7 @@ class Job:
         write_pseudo_labels(
             network,
             task.datalist,
-            self.run_dir / "standardized",
+            self.run_dir / GIVEN_LABELS,
             axis=task.axis,
             slice_size=task.slice_size,
             classes=task.classes,

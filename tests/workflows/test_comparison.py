@@ -14,7 +14,7 @@ from aide_monai.cli import app, run
 from aide_monai.errors import InputError
 from aide_monai.reports.results import read_results
 from aide_monai.workflows.comparison import list_jobs, run_comparison
-from aide_monai.workflows.experiment import Experiment
+from aide_monai.workflows.experiment import GIVEN_LABELS, Experiment
 from aide_monai.workflows.methods import Job
 
 BUDGET = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "features": [4, 4, 4, 8, 8, 4], "amp": "off"}
@@ -215,3 +215,17 @@ def test_validation_cases_are_scored_without_the_test_cases(phantoms: Path, tmp_
 def test_unlabelled_cases_need_somebody_to_label_them(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no method that labels them"):
         job_of({**SSL, "methods": ["noisy labels", "AIDE"]}, phantoms, tmp_path, "AIDE")
+
+
+def test_corrupted_labels_are_what_all_methods_are_given(phantoms: Path, tmp_path: Path) -> None:
+    """The method "noisy labels" once shared its folder with the labels, and removed them."""
+    settings = [{"rate": 1.0, "magnitude_mm": 20}]
+    methods = {"noisy labels": {}, "pseudo-label": {}, "AIDE": {"views": 1}, "clean labels": {}}
+    assert compare({**SSL, "task": "nll", "settings": settings, "methods": methods}, tmp_path, phantoms) == 0
+    rows = read_results(tmp_path / "out" / "per_case.csv")
+    given = {row["method"]: (row["train_hqa"], row["train_lqa"]) for row in rows}
+    everything = sum(given["clean labels"])
+    assert everything > 2
+    assert given == dict.fromkeys(methods, (0, everything)) | {"clean labels": (everything, 0)}
+    labels = tmp_path / "out" / "100___corrupted" / "seed_0" / GIVEN_LABELS
+    assert len(list(labels.glob("*.nii.gz"))) == everything

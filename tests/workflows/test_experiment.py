@@ -85,6 +85,11 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"methods": {"AIDE": {"view": 3}}}, "unknown option 'view'"),
         ({"methods": {"co-teaching": {"start": 3}}}, 'unknown option "start"; the options are max_forget_rate'),
         ({"methods": {}}, '"methods" is empty'),
+        (
+            {"methods": {"AIDE": {}, "a b": {"engine": "aide"}, "a_b": {"engine": "aide"}}},
+            'method "a b": its folder a_b',
+        ),
+        ({"methods": {"given labels": {"engine": "noisy"}}}, "its folder given_labels is taken; choose another name"),
         ({"budget": {"epochs": 3}}, '"budget": .*steps_per_epoch'),
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "seed": 1}}, 'the seeds stand under "seeds"'),
         ({"data": {"root": ".", "layout": "prostate"}}, "the layout is 'prostate'; expected one of chaos, nci-isbi"),
