@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -294,7 +295,7 @@ def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method,
     named = dict.fromkeys(content, None) if isinstance(content, list) else content
     if not isinstance(named, dict) or not named:
         raise InputError('"methods" is empty; expected a list of names, or names with options')
-    methods = tuple(_method(name, options or {}, budget) for name, options in named.items())
+    methods = tuple(_method(task, name, options or {}, budget) for name, options in named.items())
     folders = [GIVEN_LABELS, *(method.folder for method in methods)]
     doubled = [method.name for method in methods if folders.count(method.folder) > 1]
     if doubled:
@@ -302,8 +303,8 @@ def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method,
     return methods
 
 
-def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> Method:
-    options = dict(content)
+def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSettings) -> Method:
+    options, epochs = dict(content), budget.epochs
     engine = options.pop("engine", STANDARD_METHODS.get(name))
     if engine not in ENGINES:
         raise InputError(
@@ -311,13 +312,15 @@ def _method(name: str, content: Mapping[str, Any], budget: TrainingSettings) -> 
             f"names {', '.join(STANDARD_METHODS)}"
         )
     if engine == "aide":
-        return Method(name=name, engine=engine, options=asdict(AIDEOptions.for_epochs(budget.epochs, **options)))
+        if task == "nll":
+            # Random noise averages out in training, so that early predictions are worse than what they would replace.
+            options.setdefault("correction_start", math.ceil(2 * epochs / 3))
+        return Method(name=name, engine=engine, options=asdict(AIDEOptions.for_epochs(epochs, **options)))
     unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
     if unknown:
         known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
         raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
     # One network has to learn for longer before its predictions are better than the labels.
-    epochs = budget.epochs
     defaults: dict[str, dict[str, Any]] = {
         "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)},
         "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},

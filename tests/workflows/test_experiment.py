@@ -40,6 +40,13 @@ def test_defaults() -> None:
     assert experiment.settings[0].name == "2 labelled"
 
 
+def test_noisy_labels_are_corrected_late_unless_the_config_says_otherwise() -> None:
+    noisy = {**MINIMAL, "task": "nll", "settings": [{"rate": 0.3}]}
+    changed = {"AIDE": {}, "early": {"engine": "aide", "correction_start": 2}}
+    starts = [method.options["correction_start"] for method in Experiment.of({**noisy, "methods": changed}).methods]
+    assert starts == [7, 2]
+
+
 def test_adaptation_takes_all_ordered_pairs() -> None:
     content = {**MINIMAL, "task": "uda", "data": {"domains": {"A": "a", "B": "b", "C": "c"}}}
     del content["settings"]
