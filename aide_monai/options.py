@@ -155,15 +155,19 @@ class AIDEOptions:
         return cls(**(PROFILES[profile] | changes))
 
     @classmethod
-    def for_epochs(cls, epochs: int, /, profile: str = "improved", **changes: Any) -> AIDEOptions:
+    def for_epochs(
+        cls, epochs: int, /, profile: str = "improved", *, random_errors: bool = False, **changes: Any
+    ) -> AIDEOptions:
         """The options of a profile, with a schedule that fits a training of so many epochs.
 
         Lambda rises over the first two fifths. Labels are corrected after every tenth part of the epochs, from three
-        tenths on: networks that have just begun predict worse than the labels are, see ``docs/results``.
+        tenths on: networks that have just begun predict worse than the labels are, see ``docs/results``. Labels with
+        random errors, which average out in training, stay better than predictions for longer: from two thirds on.
 
         Args:
             epochs: Q.
             profile: as in ``from_profile``.
+            random_errors: doubtful labels are wrong at random, not as a network that made them is.
             changes: likewise.
 
         Raises:
@@ -172,7 +176,7 @@ class AIDEOptions:
         schedule = {
             "warmup_epochs": max(1, round(0.4 * epochs)),
             "update_interval": max(1, round(0.1 * epochs)),
-            "correction_start": max(1, math.ceil(3 * epochs / 10)),
+            "correction_start": max(1, math.ceil(2 * epochs / 3 if random_errors else 3 * epochs / 10)),
         }
         return cls.from_profile(profile, **schedule | changes)
 

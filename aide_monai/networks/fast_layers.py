@@ -35,7 +35,7 @@ class ThinConv3d(nn.Conv3d):
         return self._conv_forward(input, weight, self.bias)
 
 
-class InstanceNorm2d(nn.InstanceNorm2d):
+class ChannelsLastInstanceNorm2d(nn.InstanceNorm2d):
     """Instance normalisation that does not leave the channels-last layout.
 
     torch's own copies such images to the other layout and back. For one image it is a batch normalisation.
@@ -73,7 +73,7 @@ def use_fast_layers(network: nn.Module) -> None:
         elif type(layer) is nn.Conv3d and layer.in_channels == 1:
             layer.__class__ = ThinConv3d
         elif type(layer) is nn.InstanceNorm2d and not layer.track_running_stats:
-            layer.__class__ = InstanceNorm2d
+            layer.__class__ = ChannelsLastInstanceNorm2d
         elif type(layer) is UpCat:
             layer.__class__ = SnugUpCat
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -75,7 +74,17 @@ _ENGINE_OPTIONS = {"pseudo_label": ("start", "interval"), "co_teaching": ("max_f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class _Named:
+    name: str
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder name."""
+        return "".join(c if c.isalnum() or c in "-." else "_" for c in self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(_Named):
     """One way of training.
 
     Attributes:
@@ -84,18 +93,12 @@ class Method:
         options: of the engine, all of them.
     """
 
-    name: str
     engine: str
     options: dict[str, Any]
 
-    @property
-    def folder(self) -> str:
-        """The name as a folder name."""
-        return _folder_name(self.name)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(_Named):
     """One task among several of an experiment.
 
     Attributes:
@@ -103,13 +106,7 @@ class Setting:
         values: the entries of the config.
     """
 
-    name: str
     values: dict[str, Any]
-
-    @property
-    def folder(self) -> str:
-        """The name as a folder name."""
-        return _folder_name(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +245,6 @@ class Experiment:
         return split.apply(found, fold=fold)
 
 
-def _folder_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
-
-
 def default_methods(task: str) -> list[str]:
     """The standard methods of a task, in the order of the tables."""
     absent = {
@@ -296,10 +289,7 @@ def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method,
     if not isinstance(named, dict) or not named:
         raise InputError('"methods" is empty; expected a list of names, or names with options')
     methods = tuple(_method(task, name, options or {}, budget) for name, options in named.items())
-    folders = [GIVEN_LABELS, *(method.folder for method in methods)]
-    doubled = [method.name for method in methods if folders.count(method.folder) > 1]
-    if doubled:
-        raise InputError(f'method "{doubled[0]}": its folder {_folder_name(doubled[0])} is taken; choose another name')
+    _require_own_folders("method", methods, taken=[GIVEN_LABELS])
     return methods
 
 
@@ -312,10 +302,8 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
             f"names {', '.join(STANDARD_METHODS)}"
         )
     if engine == "aide":
-        if task == "nll":
-            # Random noise averages out in training, so that early predictions are worse than what they would replace.
-            options.setdefault("correction_start", math.ceil(2 * epochs / 3))
-        return Method(name=name, engine=engine, options=asdict(AIDEOptions.for_epochs(epochs, **options)))
+        chosen = AIDEOptions.for_epochs(epochs, **{"random_errors": task == "nll"} | options)
+        return Method(name=name, engine=engine, options=asdict(chosen))
     unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
     if unknown:
         known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
@@ -338,10 +326,7 @@ def _settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Setting
         values = {key: value for key, value in entry.items() if key != "name"}
         _require_keys('"settings"', values, _SETTING_KEYS[task])
         settings.append(Setting(name=str(entry.get("name", _setting_name(task, values, data))), values=values))
-    folders = [setting.folder for setting in settings]
-    doubled = [setting.name for setting in settings if folders.count(setting.folder) > 1]
-    if doubled:
-        raise InputError(f'two settings are called "{doubled[0]}"; give each a "name" of its own')
+    _require_own_folders("setting", settings)
     return tuple(settings)
 
 
@@ -376,6 +361,13 @@ def _built(kind: Any, content: Any, name: str) -> Any:
         return kind(**content)
     except TypeError as error:
         raise InputError(f'"{name}": {error}') from error
+
+
+def _require_own_folders(kind: str, entries: Sequence[_Named], taken: Sequence[str] = ()) -> None:
+    folders = [*taken, *(entry.folder for entry in entries)]
+    for entry in entries:
+        if folders.count(entry.folder) > 1:
+            raise InputError(f'{kind} "{entry.name}": its folder {entry.folder} is taken; choose another name')
 
 
 def _require_keys(where: str, content: Any, known: Sequence[str], required: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ from monai.networks.nets import BasicUNet
 from torch import nn
 
 from aide_monai.inferers import place
-from aide_monai.networks.fast_layers import DoubleSize, InstanceNorm2d, SnugUpCat, ThinConv2d, ThinConv3d
+from aide_monai.networks.fast_layers import ChannelsLastInstanceNorm2d, DoubleSize, SnugUpCat, ThinConv2d, ThinConv3d
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_instance_normalisation_in_either_layout(affine: bool, channels_last: bo
         stock.weight.data.normal_()
         stock.bias.data.normal_()
     fast = place(copy.deepcopy(stock), "cpu")
-    assert type(fast) is InstanceNorm2d
+    assert type(fast) is ChannelsLastInstanceNorm2d
     image = torch.randn(4, 3, 5, 6) * torch.rand(4, 3, 1, 1) + torch.randn(4, 3, 1, 1)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     first, second = image.clone().requires_grad_(), image.contiguous(memory_format=layout).requires_grad_()

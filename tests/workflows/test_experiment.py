@@ -85,7 +85,10 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"settings": []}, '"settings" is'),
         ({"settings": [{"labelled": 1}]}, 'unknown key "labelled"; the keys are labeled, unlabeled'),
         ({"settings": [{"unlabeled": 1}]}, "lacks the key 'labeled'"),
-        ({"settings": [{"labeled": 1}, {"labeled": 1, "unlabeled": 3}]}, 'two settings are called "1 labelled"'),
+        (
+            {"settings": [{"labeled": 1}, {"labeled": 1, "unlabeled": 3}]},
+            'setting "1 labelled": its folder 1_labelled is taken',
+        ),
         ({"task": "nll", "settings": [{"rate": 0.1, "rater": 1}]}, 'expected "rater" .QUBIQ. or "rate"'),
         ({"methods": ["magic"]}, 'method "magic": found the engine None; expected one of labelled, noisy'),
         ({"methods": {"AIDE": {"profile": "best"}}}, "profile is 'best'; expected one of paper"),
