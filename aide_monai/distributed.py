@@ -64,6 +64,8 @@ def initialize(*, timeout_minutes: float = 30.0) -> None:
     """
     if dist.is_initialized() or not launched():
         return
+    import torch.distributed.nn  # its default arguments would hold the group, were it imported later, as by optimisers
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _exchange():
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
@@ -72,7 +74,11 @@ def initialize(*, timeout_minutes: float = 30.0) -> None:
 
 
 def finalize() -> None:
-    """Leave the other processes, at the end of a run."""
+    """Leave the other processes, at the end of a run.
+
+    Nothing may hold the group any more: gloo's threads end with it, and one that still works when Python ends aborts
+    the process.
+    """
     _Groups.host = None
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
@@ -205,9 +211,9 @@ class Share:
 
 
 def batch_mean(losses: Tensor) -> Tensor:
-    """Mean of per-sample losses (b,) over the global batch, for a network in ``DistributedDataParallel``.
+    """Mean of per-sample losses (b,) over the global batch, for the network of ``data_parallel``.
 
-    That averages the gradients of the processes, so shares of different size are weighted here.
+    The mean of this over the processes is the loss, also where their shares differ in size.
     """
     if world_size() == 1:
         return losses.mean()
@@ -244,9 +250,31 @@ def sum_gradients(network: nn.Module) -> Callable[[], None]:
     return finish
 
 
-def data_parallel(network: nn.Module) -> nn.Module:
-    """The network in torch's ``DistributedDataParallel``, for engines with one network; in one process, itself."""
-    return network if world_size() == 1 else nn.parallel.DistributedDataParallel(network)
+def data_parallel(network: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
+    """Let an engine with one network train as one with those of the other processes.
+
+    All start from the main one's weights, and every step of ``optimizer`` is made with the mean of the gradients. It
+    must be made in all processes or in none, so not with a gradient scaler, by which each skips steps of its own.
+    Torch's ``DistributedDataParallel`` would hold the group past ``finalize``.
+
+    Args:
+        network: what the engine trains; place it on its device first.
+        optimizer: of its parameters.
+
+    Returns:
+        The network itself.
+    """
+
+    def average_gradients(*_: Any) -> None:
+        sum_gradients(network)()
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= world_size()
+
+    if world_size() > 1:
+        copy_from_main(network)
+        optimizer.register_step_pre_hook(average_gradients)
+    return network
 
 
 def copy_from_main(network: nn.Module) -> None:

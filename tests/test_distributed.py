@@ -30,7 +30,7 @@ def test_one_process_exchanges_nothing() -> None:
     share = distributed.Share.of(5)
     assert (share.total, share.part, share.sizes) == (5, slice(0, 5), (5,))
     network = nn.Linear(2, 2)
-    assert distributed.data_parallel(network) is network
+    assert distributed.data_parallel(network, torch.optim.SGD(network.parameters())) is network
     distributed.sum_gradients(network)()
     distributed.copy_from_main(network)
     distributed.average_buffers(network)

@@ -143,6 +143,15 @@ def test_a_process_that_dies_leaves_the_last_commit(folder: Path) -> None:
     assert {record["epoch"] for record in resumed["records"]} == {1, 2, 3}
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not list threads in /proc")
+def test_one_network_and_no_thread_that_outlives_the_run() -> None:
+    """A thread of gloo that still worked when Python ended aborted the process."""
+    result = torchrun(WORKER.with_name("leaving.py"))
+    assert result.returncode == 0, result.stderr
+    # three samples in all: the first input is 1 in two of them, the second in one
+    assert result.stdout.count("moved [0.6667, 0.3333], same True, threads True []") == 2, result.stdout
+
+
 # The bundle
 
 
