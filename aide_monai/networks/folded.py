@@ -19,8 +19,9 @@ from aide_monai.networks.fast_layers import ThinConv2d, ThinConv3d
 logger = logging.getLogger(__name__)
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, ThinConv2d, ThinConv3d)
 _FUSED: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)  # oneDNN's convolution with activation
-# Without AVX-512 oneDNN refuses bfloat16, which torch's own convolutions compute all the same.
-_HAS_FUSED_BF16 = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_FUSED_DTYPES = [torch.float32]
+if _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # else torch's own convolutions do bfloat16
+    _FUSED_DTYPES.append(torch.bfloat16)
 
 
 class FoldedNetwork:
@@ -168,7 +169,7 @@ class _FoldedConvolution(nn.Module):
         return (
             _FUSED is not None
             and image.is_cpu
-            and (image.dtype == torch.float32 or (image.dtype == torch.bfloat16 and _HAS_FUSED_BF16))
+            and image.dtype in _FUSED_DTYPES
             and torch.backends.mkldnn.is_available()
             and self.convolution.padding_mode == "zeros"
             and not isinstance(self.convolution.padding, str)

@@ -9,7 +9,7 @@ from monai.networks.nets import BasicUNet, SegResNet
 from torch import Tensor, nn
 
 from aide_monai.inferers import AutocastInferer, Predictor, place, predictors_of
-from aide_monai.networks import FoldedNetwork, MultiStreamUNet
+from aide_monai.networks import FoldedNetwork, MultiStreamUNet, folded
 
 
 def trained(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
@@ -57,8 +57,10 @@ def test_predicts_what_the_network_predicts_in_evaluation_mode(network: nn.Modul
     assert not found.requires_grad
 
 
-def test_one_channel_in_bfloat16() -> None:
-    """The thin convolution's second channel adds nothing."""
+@pytest.mark.parametrize("fused", [folded._FUSED_DTYPES, [torch.float32]], ids=["as here", "without AVX-512"])
+def test_one_channel_in_bfloat16(fused: list[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thin convolution's second channel adds nothing; oneDNN refuses bfloat16 on processors without AVX-512."""
+    monkeypatch.setattr(folded, "_FUSED_DTYPES", fused)
     network = place(trained(MultiStreamUNet(2, 1, 2, features=(4, 8)), (2, 1, 16, 16)), "cpu", channels_last=True)
     image = torch.randn(2, 1, 16, 16)
     predict = Predictor(network, AutocastInferer("bf16", channels_last=True))
