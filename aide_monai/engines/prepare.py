@@ -14,6 +14,9 @@ from aide_monai.distributed import Share, world_size
 Augmentation = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 """Augments a batch on the device: (image, [label, ...]) to the same, all (B, channels, spatial...)."""
 
+Perturbation = Callable[[Tensor], Tensor]
+"""Changes the images of a batch (B, M, spatial...) so that their labels stay true: (image) to the same shape."""
+
 
 def prepare_two_labels(
     batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
@@ -62,15 +65,28 @@ def augmented(augment: Augmentation, image: Tensor, labels: Sequence[Tensor]) ->
     return drawn.apply_to_batch(image, labels) if len(image) else (image, labels)
 
 
+def perturbed(perturb: Perturbation | None, image: Tensor) -> Tensor:
+    """Perturb a batch; of many processes, each does so with its share, as ``augmented`` does."""
+    if perturb is None:
+        return image
+    if world_size() == 1 or not hasattr(perturb, "draw"):
+        return perturb(image) if len(image) else image
+    share = Share.of(len(image))
+    drawn = perturb.draw(share.total)[share.part]  # type: ignore[attr-defined]
+    return perturb.apply(image, drawn)  # type: ignore[attr-defined]
+
+
 class PrepareAugmented:
     """``prepare_batch`` for MONAI's ``SupervisedTrainer`` that augments the whole batch on the device.
 
     Args:
         augment: the augmentation, for example ``RandomRotateFlip``.
+        perturb: what changes images alone, after it, for example ``RandomIntensity``.
     """
 
-    def __init__(self, augment: Augmentation) -> None:
+    def __init__(self, augment: Augmentation, perturb: Perturbation | None = None) -> None:
         self.augment = augment
+        self.perturb = perturb
 
     def __call__(
         self,
@@ -82,4 +98,4 @@ class PrepareAugmented:
         """Augmented image (B, M, spatial...) and label (B, 1, spatial...) on ``device``."""
         image, label, _, _ = prepare_two_labels(batch, device, non_blocking, **kwargs)
         image, labels = augmented(self.augment, image, [label])
-        return image, labels[0]
+        return perturbed(self.perturb, image), labels[0]

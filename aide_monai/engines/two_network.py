@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from aide_monai import distributed
-from aide_monai.engines.prepare import Augmentation, augmented, prepare_two_labels
+from aide_monai.engines.prepare import Augmentation, Perturbation, augmented, perturbed, prepare_two_labels
 from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, Predictor, place
@@ -45,6 +45,8 @@ class TwoNetworkTrainer(Trainer):
         network_2: second network; start it from another seed.
         optimizer_2: its optimiser.
         augment: optional callable ``(image, [label, ...]) -> (image, [label, ...])`` on the batch, on the device.
+        perturb: optional callable ``image -> image``, after it: what the networks train on. Views are made of the image
+            without it.
         prepare_batch: as ``prepare_two_labels``.
         amp: "off", "bf16" or "fp16" autocast.
         channels_last: use the channels-last memory layout.
@@ -73,6 +75,7 @@ class TwoNetworkTrainer(Trainer):
         optimizer_2: Optimizer,
         *,
         augment: Augmentation | None = None,
+        perturb: Perturbation | None = None,
         prepare_batch: Callable = prepare_two_labels,
         amp: str = "off",
         channels_last: bool = False,
@@ -97,6 +100,7 @@ class TwoNetworkTrainer(Trainer):
             **kwargs,
         )
         self.augment = augment
+        self.perturb = perturb
         self.optim_set_to_none = optim_set_to_none
         self._nothing: tuple[Any, ...] | None = None  # a batch without samples
         self._no_logits: tuple[Tensor, Tensor]
@@ -170,6 +174,7 @@ class TwoNetworkTrainer(Trainer):
         batches = getattr(loader, "batch_sampler", None) or loader
         found = {
             "augmentation": getattr(self.augment, "generator", None),
+            "perturbation": getattr(self.perturb, "generator", None),
             "loader": getattr(loader, "generator", None),
             "sampler": getattr(getattr(batches, "sampler", None), "generator", None),
         }
@@ -199,7 +204,7 @@ class TwoNetworkTrainer(Trainer):
         """The scalar losses of both networks, and what else is worth logging; subclasses implement it.
 
         Args:
-            image: (B, M, spatial...) float.
+            image: (B, M, spatial...) float, augmented and not perturbed.
             logits: of both networks, (B, C, spatial...) float32.
             labels: current labels of both networks, (B, 1, spatial...) integers.
 
@@ -215,9 +220,10 @@ class TwoNetworkTrainer(Trainer):
         image, label_1, label_2, high_quality = self._prepare(batchdata)
         if self.augment is not None:
             image, (label_1, label_2) = augmented(self.augment, image, [label_1, label_2])
+        seen = perturbed(self.perturb, image)
         for network in self.networks:
             network.train()
-        logits = (self.forward(1, image), self.forward(2, image)) if len(image) else self._no_logits
+        logits = (self.forward(1, seen), self.forward(2, seen)) if len(image) else self._no_logits
         self._no_logits = (logits[0][:0].detach(), logits[1][:0].detach())
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss_1, loss_2, extra = self.compute_losses(image, logits, (label_1, label_2))

@@ -5,6 +5,7 @@ from aide_monai.transforms.cut_mix import CutMix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
+from aide_monai.transforms.random_intensity import RandomIntensity
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CutMix",
     "NormalizeSlicesd",
     "RandLabelNoised",
+    "RandomIntensity",
     "RandomRotateFlip",
     "RotateFlip",
 ]

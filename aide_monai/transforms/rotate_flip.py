@@ -1,4 +1,4 @@
-"""Random rotation and flip of a whole batch as tensor operations, with an exact inverse."""
+"""Random rotation, flip and zoom of a whole batch as tensor operations, with an exact inverse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RotateFlip:
-    """One rotation and flip per sample, about the image centre.
+    """One rotation and flip per sample, about the image centre, and a zoom where there is one.
 
     The rotation acts in the plane of the first two spatial axes, in pixels; further axes stay as they are. The map is
     affine, so its inverse is known exactly; only the interpolation of pixel values is approximate.
@@ -22,11 +22,13 @@ class RotateFlip:
         angle: (N,) float, radians.
         flip: (N,) bool, mirror along ``flip_axis`` after the rotation.
         flip_axis: spatial axis that is mirrored, 0 or 1. Axis 0 of a RAS volume is left-right.
+        zoom: (N,) float, what lies in the plane of the rotation becomes so many times as large; None leaves it.
     """
 
     angle: Tensor
     flip: Tensor
     flip_axis: int = 0
+    zoom: Tensor | None = None
 
     def apply(self, image: Tensor, *, mode: str = "bilinear", padding_mode: str = "zeros") -> Tensor:
         """The views of ``image``.
@@ -57,10 +59,11 @@ class RotateFlip:
 
     def __getitem__(self, index: slice | Tensor) -> RotateFlip:
         """Those of some samples."""
-        return RotateFlip(angle=self.angle[index], flip=self.flip[index], flip_axis=self.flip_axis)
+        zoom = None if self.zoom is None else self.zoom[index]
+        return RotateFlip(angle=self.angle[index], flip=self.flip[index], flip_axis=self.flip_axis, zoom=zoom)
 
     def apply_to_batch(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Rotate and flip images (N, C, spatial...) and their labels (N, 1, spatial...) alike, see the class below."""
+        """Turn images (N, C, spatial...) and their labels (N, 1, spatial...) alike, see the class below."""
         turned = [self.apply(label, mode="nearest") for label in labels]
         return self.apply(image), turned
 
@@ -88,10 +91,15 @@ class RotateFlip:
             matrix[:, axis, axis] = 1
         sign = 1 - 2 * self.flip.cpu().float()
         matrix[:, :, self.flip_axis] *= sign[:, None]
+        if self.zoom is not None:
+            matrix[:, :2, :2] /= self.zoom.cpu()[:, None, None]
         return matrix
 
     def _inverse_matrix(self, like: Tensor) -> Tensor:
-        return self._matrix(like).transpose(1, 2)
+        inverse = self._matrix(like).transpose(1, 2)  # of a rotation and flip
+        if self.zoom is not None:
+            inverse[:, :2, :2] *= self.zoom.cpu()[:, None, None] ** 2
+        return inverse
 
 
 class RandomRotateFlip:
@@ -101,6 +109,7 @@ class RandomRotateFlip:
         max_angle: rotations are uniform in +-``max_angle`` degrees.
         flip_probability: probability of a mirror image.
         flip_axis: spatial axis that is mirrored, 0 or 1.
+        max_zoom: sizes change by up to this factor, up or down alike (the logarithm is uniform); 1 keeps them.
         seed: seed of the generator, which is independent of torch's global one.
 
     Raises:
@@ -108,7 +117,13 @@ class RandomRotateFlip:
     """
 
     def __init__(
-        self, *, max_angle: float = 60.0, flip_probability: float = 0.5, flip_axis: int = 0, seed: int = 0
+        self,
+        *,
+        max_angle: float = 60.0,
+        flip_probability: float = 0.5,
+        flip_axis: int = 0,
+        max_zoom: float = 1.0,
+        seed: int = 0,
     ) -> None:
         if not 0 <= max_angle <= 180:
             raise ValueError(f"max_angle is {max_angle}; expected degrees in 0..180")
@@ -116,19 +131,25 @@ class RandomRotateFlip:
             raise ValueError(f"flip_probability is {flip_probability}; expected a value in 0..1")
         if flip_axis not in (0, 1):
             raise ValueError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
+        if not 1 <= max_zoom < math.inf:
+            raise ValueError(f"max_zoom is {max_zoom}; expected a factor of at least 1")
         self.max_angle = max_angle
         self.flip_probability = flip_probability
         self.flip_axis = flip_axis
+        self.max_zoom = max_zoom
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, samples: int) -> RotateFlip:
         """Random parameters for ``samples`` samples."""
         draws = torch.rand(2, samples, generator=self.generator)
         angle = (2 * draws[0] - 1) * math.radians(self.max_angle)
-        return RotateFlip(angle=angle, flip=draws[1] < self.flip_probability, flip_axis=self.flip_axis)
+        zoom = None
+        if self.max_zoom > 1:
+            zoom = self.max_zoom ** (2 * torch.rand(samples, generator=self.generator) - 1)
+        return RotateFlip(angle=angle, flip=draws[1] < self.flip_probability, flip_axis=self.flip_axis, zoom=zoom)
 
     def __call__(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Rotate and flip a training batch and its labels alike, as augmentation; labels outside become background.
+        """Turn a training batch and its labels alike, as augmentation; labels outside become background.
 
         Args:
             image: (N, C, spatial...) float.

@@ -32,7 +32,7 @@ from aide_monai.handlers import (
 from aide_monai.inferers import AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
-from aide_monai.transforms import CutMix, RandomRotateFlip
+from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,9 @@ class TrainingSettings:
         augmentation_angle: training slices are rotated in +-this many degrees and mirrored at random.
         augmentation_mix: probability with which a box of another slice of the batch, two thirds of each side, is then
             pasted into a slice, labels included (``CutMix``).
+        augmentation_zoom: they also change their size by up to this factor, up or down.
+        augmentation_intensity: probability of each change of contrast, brightness, sharpness and noise
+            (``RandomIntensity``), which AIDE's views do not see.
         amp: "off", "bf16" or "fp16".
         device: where training runs.
         seed: seed of weights, shuffling, augmentation and views.
@@ -62,6 +65,8 @@ class TrainingSettings:
     norm: str = "batch"
     augmentation_angle: float = 15.0
     augmentation_mix: float = 0.0
+    augmentation_zoom: float = 1.0
+    augmentation_intensity: float = 0.0
     amp: str = "off"
     device: str = "cpu"
     seed: int = 0
@@ -324,9 +329,16 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
     return place(network, settings.device, channels_last=True)
 
 
-def _augmentation(settings: TrainingSettings) -> RandomRotateFlip | CutMix:
-    turn = RandomRotateFlip(max_angle=settings.augmentation_angle, seed=settings.seed)
-    return CutMix(turn, probability=settings.augmentation_mix) if settings.augmentation_mix > 0 else turn
+def _augmentation(settings: TrainingSettings) -> dict[str, Any]:
+    """What changes batches, as the engines name it."""
+    turn = RandomRotateFlip(
+        max_angle=settings.augmentation_angle, max_zoom=settings.augmentation_zoom, seed=settings.seed
+    )
+    mix, intensity = settings.augmentation_mix, settings.augmentation_intensity
+    return {
+        "augment": CutMix(turn, probability=mix) if mix > 0 else turn,
+        "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity > 0 else None,
+    }
 
 
 class _TwoNetworks:
@@ -349,7 +361,7 @@ class _TwoNetworks:
             "optimizer_1": self.optimizers[0],
             "network_2": self.networks[1],
             "optimizer_2": self.optimizers[1],
-            "augment": _augmentation(self.settings),
+            **_augmentation(self.settings),
             "amp": self.settings.amp,
             "channels_last": True,
         }
@@ -365,7 +377,7 @@ def _supervision(settings: TrainingSettings) -> dict[str, Any]:
     return {
         "inferer": AutocastInferer(settings.amp, channels_last=True),
         "loss_function": lambda logits, label: loss(logits, label).mean(),
-        "prepare_batch": PrepareAugmented(_augmentation(settings)),
+        "prepare_batch": PrepareAugmented(**_augmentation(settings)),
         "decollate": False,
         "optim_set_to_none": True,
     }

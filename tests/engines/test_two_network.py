@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from aide_monai.engines import PrepareAugmented, TwoNetworkTrainer, prepare_two_labels
-from aide_monai.transforms import RandomRotateFlip
+from aide_monai.transforms import RandomIntensity, RandomRotateFlip
 
 
 class CrossEntropyTrainer(TwoNetworkTrainer):
@@ -166,6 +166,27 @@ def test_the_augmentation_gets_the_image_with_both_labels() -> None:
     assert torch.equal(engine.state.output["label_2"], 1 - batch["label_2"])
 
 
+def test_networks_see_the_perturbed_image_and_the_losses_the_augmented_one() -> None:
+    passed = []
+
+    class Counts(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            passed.append(input.detach())
+            return super().forward(input)
+
+    networks = (Counts(1, 2, 1), Counts(1, 2, 1))
+    engine = trainer(
+        batches(1),
+        networks=networks,
+        augment=lambda image, labels: (image * 0 + 7, list(labels)),
+        perturb=lambda image: image + 1,
+    )
+    engine.run()
+    assert all(bool((image == 8).all()) for image in passed)
+    assert len(passed) == 2
+    assert bool((engine.state.output["seen"] == 7).all())
+
+
 # State
 
 
@@ -198,10 +219,15 @@ def test_the_state_holds_both_networks_and_their_optimisers() -> None:
 def test_generators_that_training_draws_from() -> None:
     assert trainer().generators == {}
     generator = torch.Generator()
-    augment = RandomRotateFlip()
+    augment, perturb = RandomRotateFlip(), RandomIntensity()
     loader = DataLoader(batches(), shuffle=True, generator=generator)
-    engine = trainer(loader, augment=augment)
-    assert engine.generators == {"augmentation": augment.generator, "loader": generator, "sampler": generator}
+    engine = trainer(loader, augment=augment, perturb=perturb)
+    assert engine.generators == {
+        "augmentation": augment.generator,
+        "perturbation": perturb.generator,
+        "loader": generator,
+        "sampler": generator,
+    }
 
 
 # Precision and layout
@@ -278,6 +304,12 @@ def test_one_network_gets_an_augmented_image_and_its_label() -> None:
     prepare = PrepareAugmented(lambda image, labels: (image + 1, [label + 5 for label in labels]))
     image, label = prepare(batch, torch.device("cpu"))
     assert bool((image == 2).all())
+    assert bool((label == 5).all())
+    prepare = PrepareAugmented(
+        lambda image, labels: (image + 1, [label + 5 for label in labels]), lambda image: image * 3
+    )
+    image, label = prepare(batch, torch.device("cpu"))
+    assert bool((image == 6).all())
     assert bool((label == 5).all())
 
 

@@ -293,3 +293,45 @@ def test_labels_outside_the_image_become_background() -> None:
 def test_refuses_options_out_of_range(options: dict, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         RandomRotateFlip(**options)
+
+
+# Zoom
+
+
+def test_twice_as_large_shows_the_middle_and_half_as_large_all() -> None:
+    image = coordinates(8, 8)
+    zoomed = RotateFlip(angle=torch.zeros(2), flip=torch.zeros(2, dtype=torch.bool), zoom=torch.tensor([2.0, 0.5]))
+    large, small = zoomed.apply(image.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(large, image[0] / 2)
+    torch.testing.assert_close(small[:, 2:6, 2:6], 2 * image[0][:, 2:6, 2:6])
+    assert bool((small[:, :1] == 0).all())
+    visible = zoomed.visible(torch.zeros(2, 1, 8, 8))
+    assert visible[0, 0].nonzero().unique().tolist() == [2, 3, 4, 5]
+    assert bool(visible[1].all())
+
+
+@pytest.mark.parametrize("size", [(40, 40), (40, 56), (40, 40, 3)])
+def test_the_inverse_undoes_turn_flip_and_zoom(size: tuple[int, ...]) -> None:
+    drawn = RandomRotateFlip(max_angle=60, max_zoom=1.5, seed=4).draw(6)
+    offsets = coordinates(*size[:2]) if len(size) == 2 else coordinates(*size[:2])[..., None].expand(1, 2, *size)
+    offsets = offsets.repeat(6, *[1] * (offsets.ndim - 1))
+    restored = drawn.invert(drawn.apply(offsets, padding_mode="border"))
+    near = offsets.norm(dim=1, keepdim=True) < min(size[:2]) / 2 / 1.5 - 2
+    assert float(((restored - offsets) * near).abs().max()) < 1e-4
+    part = drawn[torch.tensor([1, 4])]
+    assert torch.equal(part.apply(offsets[:2]), drawn.apply(offsets)[[1, 4]])
+
+
+def test_zooms_are_drawn_up_and_down_alike() -> None:
+    drawn = RandomRotateFlip(max_zoom=1.25).draw(20_000)
+    assert drawn.zoom is not None
+    assert float(drawn.zoom.min()) == pytest.approx(0.8, abs=0.001)
+    assert float(drawn.zoom.max()) == pytest.approx(1.25, abs=0.001)
+    assert float(drawn.zoom.log().mean()) == pytest.approx(0, abs=0.005)
+    assert RandomRotateFlip().draw(1).zoom is None
+
+
+@pytest.mark.parametrize("zoom", [0.9, math.inf, math.nan])
+def test_a_zoom_below_one_is_refused(zoom: float) -> None:
+    with pytest.raises(ValueError, match="expected a factor of at least 1"):
+        RandomRotateFlip(max_zoom=zoom)

@@ -33,7 +33,7 @@ from aide_monai.handlers import (
     RunCheckpoint,
 )
 from aide_monai.networks import MeanNetwork, seeded, synchronise_batch_norm
-from aide_monai.transforms import RandomRotateFlip
+from aide_monai.transforms import RandomIntensity, RandomRotateFlip
 
 EPOCHS = 3
 DEPTHS = (3, 2, 4, 3, 2)
@@ -52,11 +52,12 @@ class Run:
     seed: int = 3
     global_batch_norm: bool = False
     patches: bool = False
+    perturbed: bool = False
 
 
 RUNS = {
     "even shares": Run(),
-    "uneven shares": Run(batch_size=13),
+    "uneven shares": Run(batch_size=13, perturbed=True),
     "foreground strata": Run(profile="improved", batch_size=5),
     "single slices": Run(options=(("unit", "slice"),), classes=3, batch_size=5),
     "the released code": Run(profile="original", batch_size=5),
@@ -150,6 +151,7 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
         options=options,
         seed=run.seed,
         augment=RandomRotateFlip(max_angle=10, seed=run.seed),
+        perturb=RandomIntensity(probability=0.3, seed=run.seed) if run.perturbed else None,
         train_handlers=[
             GlobalLabelCorrection(dataset, options=options),
             recorder,
