@@ -20,8 +20,8 @@ from aide_monai.workflows.draw import draw_figures
 from aide_monai.workflows.experiment import STANDARD_METHODS, Method
 from aide_monai.workflows.methods import STEP_COST, Job
 from aide_monai.workflows.prepare import prepare_datalist
+from aide_monai.workflows.recipe import TrainingSettings
 from aide_monai.workflows.tasks import Task
-from aide_monai.workflows.train import TrainingSettings
 
 METHODS = (LABELLED, NOISY, AIDE, CLEAN) = ("labelled only", "noisy labels", "AIDE", "clean labels")
 

@@ -19,6 +19,7 @@ from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.label_noise import NOISES
 from aide_monai.workflows.prepare import LAYOUTS
+from aide_monai.workflows.recipe import TrainingSettings
 from aide_monai.workflows.tasks import (
     HoldOut,
     Task,
@@ -30,7 +31,6 @@ from aide_monai.workflows.tasks import (
     with_hidden_as_test,
     with_label_noise,
 )
-from aide_monai.workflows.train import TrainingSettings
 
 TASKS = ("ssl", "uda", "nll")
 ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", "aide", "clean")

@@ -43,7 +43,8 @@ from aide_monai.engines import AIDEOptions, TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.handlers import BestCheckpoint, EpochLog, GlobalLabelCorrection, RunCheckpoint
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.train import TrainingSettings, clean_labels, train_aide
+from aide_monai.workflows.recipe import TrainingSettings
+from aide_monai.workflows.train import clean_labels, train_aide
 
 SETTINGS = TrainingSettings(
     epochs=5, steps_per_epoch=3, batch_size=4, learning_rate=1e-2, features=(4, 4, 4, 8, 8, 4), seed=7

@@ -20,7 +20,8 @@ from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
 from aide_monai.workflows.labels import diff, export, list_generations, open_history, rollback
-from aide_monai.workflows.train import TrainingSettings, train_aide
+from aide_monai.workflows.recipe import TrainingSettings
+from aide_monai.workflows.train import train_aide
 
 SHAPE = (18, 14, 4)
 CASES = ("phantom_000", "phantom_001", "phantom_002", "phantom_003")

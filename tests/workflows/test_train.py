@@ -7,7 +7,8 @@ import torch
 
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
-from aide_monai.workflows.train import TrainingSettings, build_network, clean_labels, train_aide, train_supervised
+from aide_monai.workflows.recipe import TrainingSettings, build_network
+from aide_monai.workflows.train import clean_labels, train_aide, train_supervised
 
 SETTINGS = TrainingSettings(epochs=2, steps_per_epoch=3, batch_size=4, features=(4, 4, 4, 8, 8, 4), seed=7)
 OPTIONS = AIDEOptions(warmup_epochs=2, views=2)
