@@ -144,6 +144,21 @@ def test_other_volume_options_reach_every_step(phantoms, trained, tmp_path):
     assert scores[0]["tp"] + scores[0]["fn"] == np.count_nonzero(reference.dataobj)
 
 
+def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_path):
+    """A zoom alone, and changed intensities alone, change the weights of the pretraining and of AIDE."""
+    for number, option in enumerate([{"augmentation_zoom": 1.25}, {"augmentation_intensity": 1.0}]):
+        run_dir = tmp_path / str(number)
+        result = run_bundle(
+            BUNDLE, ["train"], {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(run_dir), **option}
+        )
+        perturb = result.parser.get_parsed_content("train#trainer").perturb
+        assert (perturb is None) == ("augmentation_zoom" in option)
+        assert not same(trained, run_dir)
+        pretrained = [next(run.glob("**/pretrained/model.pt")) for run in (trained, run_dir)]
+        assert pretrained[0].read_bytes() != pretrained[1].read_bytes()
+    assert not same(tmp_path / "0", tmp_path / "1")
+
+
 def test_a_window_without_its_ends_is_refused_in_one_sentence(phantoms, tmp_path, capsys):
     arguments = ["train", str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(tmp_path)]
     arguments += ["--labeled", "1", "--unlabeled", "2", "--volume_options#intensity", "window"]
