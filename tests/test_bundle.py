@@ -168,6 +168,15 @@ def test_a_window_without_its_ends_is_refused_in_one_sentence(phantoms, tmp_path
     assert "Traceback" not in error
 
 
+def test_a_zoom_below_one_is_refused_in_one_sentence(phantoms, tmp_path, capsys):
+    arguments = ["train", str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(tmp_path)]
+    arguments += ["--labeled", "1", "--unlabeled", "2", "--augmentation_zoom", "0.8"]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 2
+    error = capsys.readouterr().err
+    assert "max_zoom is 0.8; expected a factor of at least 1" in error
+    assert "Traceback" not in error
+
+
 def test_missing_weights_are_named(phantoms, tmp_path):
     with pytest.raises(InputError, match=r"model\.pt: there are no weights here; train the model first"):
         run_bundle(BUNDLE, ["evaluate"], {**TINY, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})

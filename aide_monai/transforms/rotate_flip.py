@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aide_monai.errors import InputError
+
 
 @dataclass(frozen=True)
 class RotateFlip:
@@ -113,7 +115,7 @@ class RandomRotateFlip:
         seed: seed of the generator, which is independent of torch's global one.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        InputError: if a parameter is out of range.
     """
 
     def __init__(
@@ -126,13 +128,13 @@ class RandomRotateFlip:
         seed: int = 0,
     ) -> None:
         if not 0 <= max_angle <= 180:
-            raise ValueError(f"max_angle is {max_angle}; expected degrees in 0..180")
+            raise InputError(f"max_angle is {max_angle}; expected degrees in 0..180")
         if not 0 <= flip_probability <= 1:
-            raise ValueError(f"flip_probability is {flip_probability}; expected a value in 0..1")
+            raise InputError(f"flip_probability is {flip_probability}; expected a value in 0..1")
         if flip_axis not in (0, 1):
-            raise ValueError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
+            raise InputError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
         if not 1 <= max_zoom < math.inf:
-            raise ValueError(f"max_zoom is {max_zoom}; expected a factor of at least 1")
+            raise InputError(f"max_zoom is {max_zoom}; expected a factor of at least 1")
         self.max_angle = max_angle
         self.flip_probability = flip_probability
         self.flip_axis = flip_axis

@@ -19,7 +19,7 @@ from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.label_noise import NOISES
 from aide_monai.workflows.prepare import LAYOUTS
-from aide_monai.workflows.recipe import TrainingSettings
+from aide_monai.workflows.recipe import TrainingSettings, augmentation
 from aide_monai.workflows.tasks import (
     HoldOut,
     Task,
@@ -280,7 +280,12 @@ def _budget(content: Any) -> TrainingSettings:
     values = {"amp": hardware_amp(), **content}
     if isinstance(values.get("features"), list):
         values["features"] = tuple(values["features"])
-    return _built(TrainingSettings, values, "budget")
+    budget = _built(TrainingSettings, values, "budget")
+    try:
+        augmentation(budget)
+    except InputError as error:
+        raise InputError(f'"budget": an augmentation\'s {error}') from error
+    return budget
 
 
 def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method, ...]:

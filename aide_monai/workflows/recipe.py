@@ -82,6 +82,22 @@ def training_loader(dataset: SliceDataset, settings: TrainingSettings, *, truste
     )
 
 
+def augmentation(settings: TrainingSettings) -> dict[str, Any]:
+    """What changes batches, by the names that the engines have for it.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+    turn = RandomRotateFlip(
+        max_angle=settings.augmentation_angle, max_zoom=settings.augmentation_zoom, seed=settings.seed
+    )
+    mix, intensity = settings.augmentation_mix, settings.augmentation_intensity
+    return {
+        "augment": CutMix(turn, probability=mix) if mix > 0 else turn,
+        "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity > 0 else None,
+    }
+
+
 class OneNetwork:
     """What the engines of one network share.
 
@@ -108,7 +124,7 @@ class OneNetwork:
             "optimizer": self.optimizer,
             "inferer": AutocastInferer(self.settings.amp, channels_last=True),
             "loss_function": lambda logits, label: loss(logits, label).mean(),
-            "prepare_batch": PrepareAugmented(**_augmentation(self.settings)),
+            "prepare_batch": PrepareAugmented(**augmentation(self.settings)),
             "decollate": False,
             "optim_set_to_none": True,
         }
@@ -144,7 +160,7 @@ class TwoNetworks:
             "optimizer_1": self.optimizers[0],
             "network_2": self.networks[1],
             "optimizer_2": self.optimizers[1],
-            **_augmentation(self.settings),
+            **augmentation(self.settings),
             "amp": self.settings.amp,
             "channels_last": True,
         }
@@ -159,18 +175,6 @@ def _network(dataset: SliceDataset, settings: TrainingSettings, num_classes: int
     channels = int(dataset[0]["image"].shape[0])
     network = build_network(settings, in_channels=channels, num_classes=num_classes, seed=settings.seed + number)
     return place(network, settings.device, channels_last=True)
-
-
-def _augmentation(settings: TrainingSettings) -> dict[str, Any]:
-    """What changes batches, as the engines name it."""
-    turn = RandomRotateFlip(
-        max_angle=settings.augmentation_angle, max_zoom=settings.augmentation_zoom, seed=settings.seed
-    )
-    mix, intensity = settings.augmentation_mix, settings.augmentation_intensity
-    return {
-        "augment": CutMix(turn, probability=mix) if mix > 0 else turn,
-        "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity > 0 else None,
-    }
 
 
 def _adam(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
