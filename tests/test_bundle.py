@@ -159,21 +159,20 @@ def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_pat
     assert not same(tmp_path / "0", tmp_path / "1")
 
 
-def test_a_window_without_its_ends_is_refused_in_one_sentence(phantoms, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("volume_options#intensity", "window", 'intensity="window" needs a window; give its two ends'),
+        ("augmentation_zoom", "0.8", "max_zoom is 0.8; expected a factor of at least 1"),
+        ("augmentation_intensity", "-1", "probability is -1; expected a share"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_one_sentence(option, value, message, phantoms, tmp_path, capsys):
     arguments = ["train", str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(tmp_path)]
-    arguments += ["--labeled", "1", "--unlabeled", "2", "--volume_options#intensity", "window"]
+    arguments += ["--labeled", "1", "--unlabeled", "2", f"--{option}", value]
     assert run(lambda: app(arguments, standalone_mode=False)) == 2
     error = capsys.readouterr().err
-    assert "window" in error
-    assert "Traceback" not in error
-
-
-def test_a_zoom_below_one_is_refused_in_one_sentence(phantoms, tmp_path, capsys):
-    arguments = ["train", str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(tmp_path)]
-    arguments += ["--labeled", "1", "--unlabeled", "2", "--augmentation_zoom", "0.8"]
-    assert run(lambda: app(arguments, standalone_mode=False)) == 2
-    error = capsys.readouterr().err
-    assert "max_zoom is 0.8; expected a factor of at least 1" in error
+    assert message in error
     assert "Traceback" not in error
 
 

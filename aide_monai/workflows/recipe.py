@@ -31,9 +31,9 @@ class TrainingSettings:
         features: channels of ``BasicUNet``, encoder to decoder.
         norm: its normalisation, "batch" or "instance".
         augmentation_angle: training slices are rotated in +-this many degrees and mirrored at random.
+        augmentation_zoom: they also change their size by up to this factor, up or down.
         augmentation_mix: probability with which a box of another slice of the batch, two thirds of each side, is then
             pasted into a slice, labels included (``CutMix``).
-        augmentation_zoom: they also change their size by up to this factor, up or down.
         augmentation_intensity: probability of each change of contrast, brightness, sharpness and noise
             (``RandomIntensity``), which AIDE's views do not see.
         amp: "off", "bf16" or "fp16".
@@ -48,8 +48,8 @@ class TrainingSettings:
     features: tuple[int, ...] = (16, 16, 32, 64, 128, 16)
     norm: str = "batch"
     augmentation_angle: float = 15.0
-    augmentation_mix: float = 0.0
     augmentation_zoom: float = 1.0
+    augmentation_mix: float = 0.0
     augmentation_intensity: float = 0.0
     amp: str = "off"
     device: str = "cpu"
@@ -93,8 +93,8 @@ def augmentation(settings: TrainingSettings) -> dict[str, Any]:
     )
     mix, intensity = settings.augmentation_mix, settings.augmentation_intensity
     return {
-        "augment": CutMix(turn, probability=mix) if mix > 0 else turn,
-        "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity > 0 else None,
+        "augment": CutMix(turn, probability=mix) if mix else turn,
+        "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity else None,
     }
 
 

@@ -105,6 +105,11 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_zoom": 0.8}}, '"budget": .*max_zoom is 0.8'),
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_mix": 1.5}}, '"budget": .*probability is 1.5'),
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_intensity": 2}}, '"budget": .*probability is 2'),
+        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_mix": -1}}, '"budget": .*probability is -1'),
+        (
+            {"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_intensity": -1}},
+            '"budget": .*probability is -1',
+        ),
         ({"data": {"root": ".", "layout": "prostate"}}, "the layout is 'prostate'; expected one of chaos, nci-isbi"),
         ({"data": {"root": ".", "source": {"organs": []}}}, '"source" holds options of a "layout"'),
         ({"data": {"root": ".", "layout": "chaos", "source": {"x": 1}}}, '"source": unknown key "x"; the keys are mod'),
