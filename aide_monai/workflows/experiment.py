@@ -70,6 +70,9 @@ _PREPROCESSING = tuple(
     for key in inspect.signature(volume_transforms).parameters
     if key not in (*_DATA_KEYS, "keys", "resample_labels", "fit_labels")
 )
+# AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
+# share of every batch for them would teach the wrong one.
+_AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
 _ENGINE_OPTIONS = {"pseudo_label": ("start", "interval"), "co_teaching": ("max_forget_rate", "warmup_epochs")}
 
 
@@ -307,7 +310,7 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
             f"names {', '.join(STANDARD_METHODS)}"
         )
     if engine == "aide":
-        chosen = AIDEOptions.for_epochs(epochs, **{"random_errors": task == "nll"} | options)
+        chosen = AIDEOptions.for_epochs(epochs, **_AIDE_OPTIONS[task] | options)
         return Method(name=name, engine=engine, options=asdict(chosen))
     unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
     if unknown:

@@ -47,6 +47,15 @@ def test_noisy_labels_are_corrected_late_unless_the_config_says_otherwise() -> N
     assert starts == [7, 2]
 
 
+def test_adaptation_has_no_share_for_the_trusted_cases_unless_the_config_says_otherwise() -> None:
+    content = {**MINIMAL, "task": "uda", "data": {"domains": {"A": "a", "B": "b"}}}
+    del content["settings"]
+    changed = {"AIDE": {}, "half": {"engine": "aide", "trusted_share": 0.5}}
+    shares = [method.options["trusted_share"] for method in Experiment.of({**content, "methods": changed}).methods]
+    assert shares == [0.0, 0.5]
+    assert Experiment.of({**MINIMAL, "methods": ["AIDE"]}).methods[0].options["trusted_share"] == 0.5
+
+
 def test_adaptation_takes_all_ordered_pairs() -> None:
     content = {**MINIMAL, "task": "uda", "data": {"domains": {"A": "a", "B": "b", "C": "c"}}}
     del content["settings"]
