@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,9 +18,10 @@ from aide_monai.data.volumes import volume_transforms
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
+from aide_monai.ranges import require_numbers
 from aide_monai.transforms.label_noise import NOISES
 from aide_monai.workflows.prepare import LAYOUTS
-from aide_monai.workflows.recipe import TrainingSettings, augmentation
+from aide_monai.workflows.recipe import TrainingSettings
 from aide_monai.workflows.tasks import (
     HoldOut,
     Task,
@@ -53,6 +55,12 @@ _SETTING_KEYS = {
     "uda": ("source", "target"),
     "nll": ("rater", "rate", "kinds", "magnitude_mm"),
 }
+_SETTING_RANGES: dict[str, tuple[float, float]] = {
+    "labeled": (1, math.inf),
+    "unlabeled": (0, math.inf),
+    "rate": (0.0, 1.0),
+    "magnitude_mm": (0.0, math.inf),
+}
 _DATA_KEYS = (
     "root",
     "domains",
@@ -73,7 +81,10 @@ _PREPROCESSING = tuple(
 # AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
 # share of every batch for them would teach the wrong one.
 _AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
-_ENGINE_OPTIONS = {"pseudo_label": ("start", "interval"), "co_teaching": ("max_forget_rate", "warmup_epochs")}
+_RIVALS_OPTIONS: dict[str, dict[str, tuple[float, float]]] = {
+    "pseudo_label": {"start": (1, math.inf), "interval": (1, math.inf)},
+    "co_teaching": {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +181,19 @@ class Experiment:
         if task not in TASKS:
             raise InputError(f'"task" is {task!r}; expected one of {", ".join(TASKS)}')
         data = content["data"]
-        if not isinstance(data, dict) or ("domains" if task == "uda" else "root") not in data:
-            raise InputError(f'"data" needs "{"domains" if task == "uda" else "root"}" for the task {task}')
+        place = "domains" if task == "uda" else "root"
+        if not isinstance(data, dict) or place not in data:
+            raise InputError(f'"data" needs "{place}" for the task {task}')
+        if not isinstance(data[place], dict if task == "uda" else str):
+            expected = "an object with a folder for each domain" if task == "uda" else "a folder"
+            raise InputError(f'"data": "{place}" is {data[place]!r}; expected {expected}')
         _require_keys('"data"', data, (*_DATA_KEYS, *_PREPROCESSING))
         _require_layout(data)
         split = _built(HoldOut, content.get("split", {}), "split")
-        _require_numbers(split, data.get("domains", {}))
+        _require_split(split, data.get("domains", {}))
         budget = _budget(content["budget"])
         seeds = content.get("seeds", [0])
-        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
             raise InputError(f'"seeds" is {seeds!r}; expected a list of whole numbers')
         return cls(
             name=str(content["name"]),
@@ -268,7 +283,9 @@ def _require_layout(data: Mapping[str, Any]) -> None:
     _require_keys('"source"', options, () if layout is None else LAYOUTS[layout].options)
 
 
-def _require_numbers(split: HoldOut, domains: Mapping[str, Any]) -> None:
+def _require_split(split: HoldOut, domains: Mapping[str, Any]) -> None:
+    if split.folds is not None:
+        _require_in("split", {"folds": split.folds}, {"folds": (2, math.inf)})
     for name, value in (("test", split.test), ("validation", split.validation)):
         by_domain = isinstance(value, Mapping) and domains and value.keys() == domains.keys()
         numbers = list(value.values()) if isinstance(value, Mapping) and by_domain else [value]
@@ -283,19 +300,17 @@ def _budget(content: Any) -> TrainingSettings:
     values = {"amp": hardware_amp(), **content}
     if isinstance(values.get("features"), list):
         values["features"] = tuple(values["features"])
-    budget = _built(TrainingSettings, values, "budget")
-    try:
-        augmentation(budget)
-    except InputError as error:
-        raise InputError(f'"budget": an augmentation\'s {error}') from error
-    return budget
+    return _built(TrainingSettings, values, "budget")
 
 
 def _methods(task: str, content: Any, budget: TrainingSettings) -> tuple[Method, ...]:
     content = default_methods(task) if content is None else content
-    named = dict.fromkeys(content, None) if isinstance(content, list) else content
-    if not isinstance(named, dict) or not named:
-        raise InputError('"methods" is empty; expected a list of names, or names with options')
+    if not isinstance(content, list | dict) or not content or not all(isinstance(name, str) for name in content):
+        raise InputError(f'"methods" is {content!r}; expected a list of names, or names with options')
+    named = dict.fromkeys(content) if isinstance(content, list) else content
+    for name, options in named.items():
+        if not isinstance(options, dict | None):
+            raise InputError(f'method "{name}" has {options!r}; expected its options, {{}} for none')
     methods = tuple(_method(task, name, options or {}, budget) for name, options in named.items())
     _require_own_folders("method", methods, taken=[GIVEN_LABELS])
     return methods
@@ -309,19 +324,29 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
             f'method "{name}": found the engine {engine!r}; expected one of {", ".join(ENGINES)}, or a method of the '
             f"names {', '.join(STANDARD_METHODS)}"
         )
-    if engine == "aide":
-        chosen = AIDEOptions.for_epochs(epochs, **_AIDE_OPTIONS[task] | options)
-        return Method(name=name, engine=engine, options=asdict(chosen))
-    unknown = options.keys() - set(_ENGINE_OPTIONS.get(engine, ()))
+    try:
+        if engine == "aide":
+            chosen = asdict(AIDEOptions.for_epochs(epochs, **_AIDE_OPTIONS[task] | options))
+        else:
+            chosen = _rivals_options(engine, options, epochs)
+    except InputError as error:
+        raise InputError(f'method "{name}": {error}') from error
+    return Method(name=name, engine=engine, options=chosen)
+
+
+def _rivals_options(engine: str, options: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    ranges = _RIVALS_OPTIONS.get(engine, {})
+    unknown = options.keys() - ranges.keys()
     if unknown:
-        known = ", ".join(_ENGINE_OPTIONS.get(engine, ())) or "none"
-        raise InputError(f'method "{name}": unknown option "{min(unknown)}"; the options are {known}')
+        raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(ranges) or "none"}')
     # One network has to learn for longer before its predictions are better than the labels.
     defaults: dict[str, dict[str, Any]] = {
         "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)},
         "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},
     }
-    return Method(name=name, engine=engine, options=defaults.get(engine, {}) | options)
+    chosen = {**defaults.get(engine, {}), **options}
+    require_numbers(chosen, ranges)
+    return chosen
 
 
 def _settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Setting, ...]:
@@ -333,9 +358,20 @@ def _settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Setting
     for entry in content:
         values = {key: value for key, value in entry.items() if key != "name"}
         _require_keys('"settings"', values, _SETTING_KEYS[task])
+        _require_setting(values)
         settings.append(Setting(name=str(entry.get("name", _setting_name(task, values, data))), values=values))
     _require_own_folders("setting", settings)
     return tuple(settings)
+
+
+def _require_setting(values: Mapping[str, Any]) -> None:
+    unset = ("unlabeled",) if values.get("unlabeled") is None else ()
+    _require_in("settings", values, {k: v for k, v in _SETTING_RANGES.items() if k in values and k not in unset})
+    kinds, rater = values.get("kinds", [*NOISES]), values.get("rater", "all")
+    if not isinstance(kinds, list) or not kinds or not all(kind in [*NOISES] for kind in kinds):
+        raise InputError(f'"settings": kinds is {kinds!r}; expected a list of some of {", ".join(NOISES)}')
+    if rater != "all" and (type(rater) is not int or rater < 1):
+        raise InputError(f'"settings": rater is {rater!r}; expected the number of one, from 1, or "all"')
 
 
 def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -344,8 +380,10 @@ def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any])
             return f"{values['labeled']} labelled"
         if task == "uda":
             for name in (values["source"], values["target"]):
-                if name not in data["domains"]:
-                    raise InputError(f'domain "{name}": expected one of {", ".join(data["domains"])}')
+                if not isinstance(name, str) or name not in data["domains"]:
+                    raise InputError(
+                        f'"settings": the domain is {name!r}; expected one of {", ".join(data["domains"])}'
+                    )
             return f"{values['source']} to {values['target']}"
     except KeyError as error:
         raise InputError(f'"settings": a setting of the task {task} lacks the key {error}') from error
@@ -367,8 +405,15 @@ def _built(kind: Any, content: Any, name: str) -> Any:
     _require_keys(f'"{name}"', content, known)
     try:
         return kind(**content)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f'"{name}": {error}') from error
+
+
+def _require_in(where: str, values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
+    try:
+        require_numbers(values, ranges)
+    except InputError as error:
+        raise InputError(f'"{where}": {error}') from error
 
 
 def _require_own_folders(kind: str, entries: Sequence[_Named], taken: Sequence[str] = ()) -> None:

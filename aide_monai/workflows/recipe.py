@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,25 @@ from torch.utils.data import DataLoader
 
 from aide_monai.data import SliceDataset, slice_loader
 from aide_monai.engines import PrepareAugmented
-from aide_monai.inferers import AutocastInferer, place
+from aide_monai.errors import InputError
+from aide_monai.inferers import AMP_DTYPES, AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.ranges import require_numbers
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
+
+_RANGES = {
+    "epochs": (1, math.inf),
+    "steps_per_epoch": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "learning_rate": (0.0, math.inf),
+    "augmentation_angle": (0.0, 180.0),
+    "augmentation_zoom": (1.0, math.inf),
+    "augmentation_mix": (0.0, 1.0),
+    "augmentation_intensity": (0.0, 1.0),
+    "seed": (0, math.inf),
+}
+_CHOICES = {"norm": ("batch", "instance"), "amp": tuple(AMP_DTYPES)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,9 @@ class TrainingSettings:
         amp: "off", "bf16" or "fp16".
         device: where training runs.
         seed: seed of weights, shuffling, augmentation and views.
+
+    Raises:
+        InputError: if a setting is out of range or not one of its choices.
     """
 
     epochs: int
@@ -54,6 +73,18 @@ class TrainingSettings:
     amp: str = "off"
     device: str = "cpu"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_numbers(vars(self), _RANGES)
+        if self.learning_rate == 0:
+            raise InputError("learning_rate is 0; expected a value above 0")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        features = self.features
+        whole = isinstance(features, tuple) and all(isinstance(number, int) and number > 0 for number in features)
+        if not whole or len(features) != 6:
+            raise InputError(f"features is {features!r}; expected 6 whole numbers, the channels of BasicUNet")
 
 
 def build_network(settings: TrainingSettings, *, in_channels: int, num_classes: int, seed: int) -> nn.Module:
@@ -83,11 +114,7 @@ def training_loader(dataset: SliceDataset, settings: TrainingSettings, *, truste
 
 
 def augmentation(settings: TrainingSettings) -> dict[str, Any]:
-    """What changes batches, by the names that the engines have for it.
-
-    Raises:
-        InputError: if a number is out of range.
-    """
+    """What changes batches, by the names that the engines have for it."""
     turn = RandomRotateFlip(
         max_angle=settings.augmentation_angle, max_zoom=settings.augmentation_zoom, seed=settings.seed
     )

@@ -103,7 +103,19 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"methods": {"AIDE": {"profile": "best"}}}, "profile is 'best'; expected one of paper"),
         ({"methods": {"AIDE": {"view": 3}}}, "unknown option 'view'"),
         ({"methods": {"co-teaching": {"start": 3}}}, 'unknown option "start"; the options are max_forget_rate'),
-        ({"methods": {}}, '"methods" is empty'),
+        ({"methods": {}}, '"methods" is {}; expected a list of names'),
+        ({"methods": 3}, '"methods" is 3; expected a list of names'),
+        ({"methods": [["AIDE"]]}, '"methods" is .*; expected a list of names'),
+        ({"methods": {"AIDE": "improved"}}, "method \"AIDE\" has 'improved'; expected its options"),
+        ({"data": {"root": 3}}, '"data": "root" is 3; expected a folder'),
+        ({"task": "uda", "data": {"domains": "a"}}, '"data": "domains" is .a.; expected an object with a folder for'),
+        ({"seeds": [True]}, '"seeds" is .True.; expected a list of whole numbers'),
+        ({"split": {"folds": 1}}, '"split": folds is 1; expected a value in 2..inf'),
+        ({"settings": [{"labeled": "2"}]}, "\"settings\": labeled is '2'; expected a value in 1..inf"),
+        ({"settings": [{"labeled": 2, "unlabeled": 1.5}]}, '"settings": unlabeled is 1.5; expected a whole number'),
+        ({"task": "nll", "settings": [{"rate": None}]}, '"settings": rate is None; expected a value in 0..1'),
+        ({"task": "nll", "settings": [{"rater": 0}]}, '"settings": rater is 0; expected the number of one'),
+        ({"task": "nll", "settings": [{"rate": 0.1, "kinds": "elastic"}]}, "kinds is 'elastic'; expected a list of"),
         (
             {"methods": {"AIDE": {}, "a b": {"engine": "aide"}, "a_b": {"engine": "aide"}}},
             'method "a b": its folder a_b',
@@ -111,14 +123,6 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"methods": {"given labels": {"engine": "noisy"}}}, "its folder given_labels is taken; choose another name"),
         ({"budget": {"epochs": 3}}, '"budget": .*steps_per_epoch'),
         ({"budget": {"epochs": 3, "steps_per_epoch": 2, "seed": 1}}, 'the seeds stand under "seeds"'),
-        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_zoom": 0.8}}, '"budget": .*max_zoom is 0.8'),
-        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_mix": 1.5}}, '"budget": .*probability is 1.5'),
-        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_intensity": 2}}, '"budget": .*probability is 2'),
-        ({"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_mix": -1}}, '"budget": .*probability is -1'),
-        (
-            {"budget": {"epochs": 3, "steps_per_epoch": 2, "augmentation_intensity": -1}},
-            '"budget": .*probability is -1',
-        ),
         ({"data": {"root": ".", "layout": "prostate"}}, "the layout is 'prostate'; expected one of chaos, nci-isbi"),
         ({"data": {"root": ".", "source": {"organs": []}}}, '"source" holds options of a "layout"'),
         ({"data": {"root": ".", "layout": "chaos", "source": {"x": 1}}}, '"source": unknown key "x"; the keys are mod'),
@@ -146,3 +150,52 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(InputError, match=r"x.json: the config is \[\]; expected an object"):
         Experiment.load(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", "ten", "a value in 1..inf"),
+        ("epochs", 0, "a value in 1..inf"),
+        ("epochs", True, "a value in 1..inf"),
+        ("steps_per_epoch", 1.5, "a whole number"),
+        ("batch_size", None, "a value in 1..inf"),
+        ("learning_rate", 0, "a value above 0"),
+        ("learning_rate", -0.1, "a value in 0..inf"),
+        ("features", [16, 32], "6 whole numbers"),
+        ("features", [16, 16, 32, 64, 128, 0], "6 whole numbers"),
+        ("features", "16", "6 whole numbers"),
+        ("norm", "group", "one of batch, instance"),
+        ("augmentation_angle", 181, "a value in 0..180"),
+        ("augmentation_zoom", 0.8, "a value in 1..inf"),
+        ("augmentation_zoom", "big", "a value in 1..inf"),
+        ("augmentation_mix", 1.5, "a value in 0..1"),
+        ("augmentation_mix", -1, "a value in 0..1"),
+        ("augmentation_intensity", [1], "a value in 0..1"),
+        ("amp", "bf32", "one of off, bf16, fp16"),
+    ],
+)
+def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: str, value: Any, expected: str) -> None:
+    message = rf'"budget": {key} is .*; expected {expected}'
+    with pytest.raises(InputError, match=message):
+        Experiment.of({**MINIMAL, "budget": {**MINIMAL["budget"], key: value}})
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value", "expected"),
+    [
+        ("AIDE", "keep", "half", "a value in 0..1"),
+        ("AIDE", "views", 2.5, "a whole number"),
+        ("AIDE", "temperature", 0, "a value above 0"),
+        ("AIDE", "largest_component", "yes", "true or false"),
+        ("pseudo-label", "start", 0, "a value in 1..inf"),
+        ("pseudo-label", "interval", None, "a value in 1..inf"),
+        ("co-teaching", "max_forget_rate", 1, "a value in 0..0.9999"),
+        ("co-teaching", "warmup_epochs", -1, "a value in 0..inf"),
+    ],
+)
+def test_options_of_a_method_are_checked_when_they_are_read(
+    method: str, option: str, value: Any, expected: str
+) -> None:
+    with pytest.raises(InputError, match=rf'method "{method}": {option} is .*; expected {expected}'):
+        Experiment.of({**MINIMAL, "methods": {method: {option: value}}})
