@@ -68,7 +68,7 @@ class AIDEOptions:
 
     Attributes:
         trusted_share: least share of every batch that is drawn from high-quality cases, where there are any; 0 draws
-            from all cases alike.
+            from all cases alike, as is right where those are of another domain.
         keep: share of a batch that each network trusts; ``floor(keep * B)`` samples, at least one.
         filter_strata: samples of a batch are ranked all together ("none"), or those with and those without labelled
             "foreground" each among their own kind. The Dice loss of an empty slice is near 1 even where the prediction

@@ -98,7 +98,7 @@ class GlobalLabelCorrection:
     def __call__(self, engine: Any) -> None:
         """Predict, rank, and correct if it is due."""
         options = self.options
-        due = correction_due(
+        due = options.update_ratio > 0 and correction_due(
             engine.state.epoch,
             warmup_epochs=options.warmup_epochs,
             interval=options.update_interval,

@@ -108,6 +108,20 @@ def test_each_network_replaces_the_worst_label_of_the_other_one() -> None:
     assert engine.state.metrics["corrected"] == 2
 
 
+def test_without_a_share_of_labels_to_replace_none_is_due() -> None:
+    handler, store = correction(FIVE, update_ratio=0)
+    engine = Engine()
+    handler(engine)
+    assert store.epochs == [0]
+    assert engine.state.metrics["corrected"] == 0
+    assert engine.state.metrics["dsc_train"] < 1  # it still tells how predictions and labels agree
+    handler.every_epoch = False
+    networks = engine.networks
+    calls = len(networks[0].calls)
+    handler(engine)
+    assert len(networks[0].calls) == calls
+
+
 @pytest.mark.parametrize("unit", ["case", "slice"])
 def test_predictions_lie_where_the_labels_do(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With labels in files, predictions are files for as long as they are needed, and the outcome is the same."""
