@@ -17,7 +17,7 @@ from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
 from aide_monai.workflows.comparison import run_in_turn
 from aide_monai.workflows.draw import draw_figures
-from aide_monai.workflows.experiment import STANDARD_METHODS, Method
+from aide_monai.workflows.experiment_parts import STANDARD_METHODS, Method
 from aide_monai.workflows.methods import STEP_COST, Job
 from aide_monai.workflows.prepare import prepare_datalist
 from aide_monai.workflows.recipe import TrainingSettings

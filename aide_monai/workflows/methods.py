@@ -26,7 +26,7 @@ from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
 from aide_monai.reports.results import read_results, write_results
 from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
-from aide_monai.workflows.experiment import GIVEN_LABELS, Method
+from aide_monai.workflows.experiment_parts import GIVEN_LABELS, Method
 from aide_monai.workflows.recipe import TrainingSettings, build_network
 from aide_monai.workflows.standardize import write_pseudo_labels
 from aide_monai.workflows.tasks import Task

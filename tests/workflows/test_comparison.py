@@ -14,7 +14,8 @@ from aide_monai.cli import app, run
 from aide_monai.errors import InputError
 from aide_monai.reports.results import read_results
 from aide_monai.workflows.comparison import list_jobs, run_comparison
-from aide_monai.workflows.experiment import GIVEN_LABELS, Experiment
+from aide_monai.workflows.experiment import Experiment
+from aide_monai.workflows.experiment_parts import GIVEN_LABELS
 from aide_monai.workflows.methods import Job
 
 BUDGET = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "features": [4, 4, 4, 8, 8, 4], "amp": "off"}
