@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from aide_monai.errors import InputError
-from aide_monai.ranges import require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
 
 _CHOICES = {
     "filter_strata": ("none", "foreground"),
@@ -48,11 +48,10 @@ _RANGES = {
     "keep": (0.0, 1.0),
     "supervised_floor": (0.0, 1.0),
     "consistency_weight": (0.0, float("inf")),
-    "temperature": (0.0, float("inf")),
+    "temperature": ABOVE_0,
     "views": (1, float("inf")),
     "max_angle": (0.0, 180.0),
     "flip_probability": (0.0, 1.0),
-    "flip_axis": (0, 1),
     "average": (0.0, 0.9999),
     "warmup_epochs": (0, float("inf")),
     "update_ratio": (0.0, 1.0),
@@ -184,12 +183,10 @@ class AIDEOptions:
         return cls.from_profile(profile, **schedule | changes)
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        require_choices(vars(self), _CHOICES)
         require_numbers(vars(self), _RANGES)
-        if self.temperature == 0:
-            raise InputError("temperature is 0; expected a value above 0")
+        if self.flip_axis not in (0, 1):
+            raise InputError(f"flip_axis is {self.flip_axis!r}; expected 0 or 1")
         for name in ("rank_high_quality", "largest_component"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")

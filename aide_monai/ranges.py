@@ -1,12 +1,16 @@
-"""Numbers that a user sets, checked before anything starts."""
+"""Values that a user sets, checked before anything starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from aide_monai.errors import InputError
+
+ABOVE_0 = (math.ulp(0.0), math.inf)
+"""The range of numbers above 0."""
 
 
 def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -22,6 +26,22 @@ def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float,
     for name, (low, high) in ranges.items():
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
-            raise InputError(f"{name} is {value!r}; expected a value in {low:g}..{high:g}")
+            expected = "above 0" if (low, high) == ABOVE_0 else f"in {low:g}..{high:g}"
+            raise InputError(f"{name} is {value!r}; expected a value {expected}")
         if isinstance(low, int) and not float(value).is_integer():
             raise InputError(f"{name} is {value}; expected a whole number")
+
+
+def require_choices(values: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse what is none of its choices.
+
+    Args:
+        values: as in ``require_numbers``.
+        choices: what there is to choose from, by name.
+
+    Raises:
+        InputError: naming the first value that is none.
+    """
+    for name, known in choices.items():
+        if values[name] not in known:
+            raise InputError(f"{name} is {values[name]!r}; expected one of {', '.join(known)}")

@@ -115,9 +115,9 @@ def test_refuses_unknown_choices_and_lists_the_good_ones(option: str) -> None:
         ("correction_start", 0, "1..inf"),
         ("correction_dice", 1.5, "0..1"),
         ("temperature", 0, "above 0"),
-        ("temperature", -1, "0..inf"),
-        ("flip_axis", 2, "0..1"),
-        ("flip_axis", -1, "0..1"),
+        ("temperature", -1, "above 0"),
+        ("flip_axis", 2, "0 or 1"),
+        ("flip_axis", -1, "0 or 1"),
     ],
 )
 def test_refuses_values_out_of_range(option: str, value: float, expected: str) -> None:

@@ -150,9 +150,11 @@ def check_noise(kinds: Sequence[str], magnitude_mm: float) -> None:
     Raises:
         InputError: an unknown kind, none, or a size that is not above 0.
     """
-    unknown = [kind for kind in kinds if kind not in NOISES]
+    known = list(NOISES)
+    unknown = [kind for kind in kinds if kind not in known] if isinstance(kinds, list | tuple) else [kinds]
     if unknown or not kinds:
-        raise InputError(f"label noise {unknown[0] if unknown else '[]'!r}: expected some of {', '.join(NOISES)}")
+        found = repr(unknown[0]) if unknown else "[]"
+        raise InputError(f"label noise {found}: expected some of {', '.join(known)}, in a list")
     if not magnitude_mm > 0:
         raise InputError(f"magnitude_mm is {magnitude_mm}; expected a size of the label noise above 0 mm")
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from aide_monai.data.volumes import volume_transforms
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
-from aide_monai.ranges import require_numbers
-from aide_monai.transforms.label_noise import NOISES
+from aide_monai.ranges import ABOVE_0, require_numbers
+from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.workflows.prepare import LAYOUTS
 from aide_monai.workflows.recipe import TrainingSettings
 from aide_monai.workflows.tasks import HoldOut, domain_pairs
@@ -45,7 +46,7 @@ _SETTING_RANGES: dict[str, tuple[float, float]] = {
     "labeled": (1, math.inf),
     "unlabeled": (0, math.inf),
     "rate": (0.0, 1.0),
-    "magnitude_mm": (0.0, math.inf),
+    "magnitude_mm": ABOVE_0,
 }
 DATA_KEYS = (
     "root",
@@ -139,7 +140,8 @@ def read_split(content: Any, data: Mapping[str, Any]) -> HoldOut:
     """Which cases are held out."""
     split = _built(HoldOut, content, "split")
     if split.folds is not None:
-        _require_in("split", {"folds": split.folds}, {"folds": (2, math.inf)})
+        with _naming('"split"'):
+            require_numbers({"folds": split.folds}, {"folds": (2, math.inf)})
     domains = data.get("domains", {})
     for name, value in (("test", split.test), ("validation", split.validation)):
         by_domain = isinstance(value, Mapping) and domains and value.keys() == domains.keys()
@@ -199,13 +201,11 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
             f'method "{name}": found the engine {engine!r}; expected one of {", ".join(ENGINES)}, or a method of the '
             f"names {', '.join(STANDARD_METHODS)}"
         )
-    try:
+    with _naming(f'method "{name}"'):
         if engine == "aide":
             chosen = asdict(AIDEOptions.for_epochs(epochs, **_AIDE_OPTIONS[task] | options))
         else:
             chosen = _rivals_options(engine, options, epochs)
-    except InputError as error:
-        raise InputError(f'method "{name}": {error}') from error
     return Method(name=name, engine=engine, options=chosen)
 
 
@@ -242,10 +242,11 @@ def read_settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Set
 
 def _require_setting(values: Mapping[str, Any]) -> None:
     unset = ("unlabeled",) if values.get("unlabeled") is None else ()
-    _require_in("settings", values, {k: v for k, v in _SETTING_RANGES.items() if k in values and k not in unset})
-    kinds, rater = values.get("kinds", [*NOISES]), values.get("rater", "all")
-    if not isinstance(kinds, list) or not kinds or not all(kind in [*NOISES] for kind in kinds):
-        raise InputError(f'"settings": kinds is {kinds!r}; expected a list of some of {", ".join(NOISES)}')
+    noise = noise_options(values)
+    with _naming('"settings"'):
+        require_numbers(values, {k: v for k, v in _SETTING_RANGES.items() if k in values and k not in unset})
+        check_noise(noise["kinds"], noise["magnitude_mm"])
+    rater = values.get("rater", "all")
     if rater != "all" and (type(rater) is not int or rater < 1):
         raise InputError(f'"settings": rater is {rater!r}; expected the number of one, from 1, or "all"')
 
@@ -278,19 +279,20 @@ def noise_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _built(kind: Any, content: Any, name: str) -> Any:
-    known = [field.name for field in fields(kind)]
-    require_keys(f'"{name}"', content, known)
-    try:
+    known = fields(kind)
+    required = [field.name for field in known if field.default is MISSING and field.default_factory is MISSING]
+    require_keys(f'"{name}"', content, [field.name for field in known], required)
+    with _naming(f'"{name}"'):
         return kind(**content)
-    except (TypeError, InputError) as error:
-        raise InputError(f'"{name}": {error}') from error
 
 
-def _require_in(where: str, values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Says where in the config a value stands that is refused."""
     try:
-        require_numbers(values, ranges)
+        yield
     except InputError as error:
-        raise InputError(f'"{where}": {error}') from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _require_own_folders(kind: str, entries: Sequence[_Named], taken: Sequence[str] = ()) -> None:

@@ -18,14 +18,14 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import AMP_DTYPES, AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
-from aide_monai.ranges import require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
 
 _RANGES = {
     "epochs": (1, math.inf),
     "steps_per_epoch": (1, math.inf),
     "batch_size": (1, math.inf),
-    "learning_rate": (0.0, math.inf),
+    "learning_rate": ABOVE_0,
     "augmentation_angle": (0.0, 180.0),
     "augmentation_zoom": (1.0, math.inf),
     "augmentation_mix": (0.0, 1.0),
@@ -76,11 +76,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         require_numbers(vars(self), _RANGES)
-        if self.learning_rate == 0:
-            raise InputError("learning_rate is 0; expected a value above 0")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        require_choices(vars(self), _CHOICES)
         features = self.features
         whole = isinstance(features, tuple) and all(isinstance(number, int) and number > 0 for number in features)
         if not whole or len(features) != 6:
@@ -113,7 +109,7 @@ def training_loader(dataset: SliceDataset, settings: TrainingSettings, *, truste
     )
 
 
-def augmentation(settings: TrainingSettings) -> dict[str, Any]:
+def _augmentation(settings: TrainingSettings) -> dict[str, Any]:
     """What changes batches, by the names that the engines have for it."""
     turn = RandomRotateFlip(
         max_angle=settings.augmentation_angle, max_zoom=settings.augmentation_zoom, seed=settings.seed
@@ -151,7 +147,7 @@ class OneNetwork:
             "optimizer": self.optimizer,
             "inferer": AutocastInferer(self.settings.amp, channels_last=True),
             "loss_function": lambda logits, label: loss(logits, label).mean(),
-            "prepare_batch": PrepareAugmented(**augmentation(self.settings)),
+            "prepare_batch": PrepareAugmented(**_augmentation(self.settings)),
             "decollate": False,
             "optim_set_to_none": True,
         }
@@ -187,7 +183,7 @@ class TwoNetworks:
             "optimizer_1": self.optimizers[0],
             "network_2": self.networks[1],
             "optimizer_2": self.optimizers[1],
-            **augmentation(self.settings),
+            **_augmentation(self.settings),
             "amp": self.settings.amp,
             "channels_last": True,
         }

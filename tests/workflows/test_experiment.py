@@ -115,7 +115,14 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
         ({"settings": [{"labeled": 2, "unlabeled": 1.5}]}, '"settings": unlabeled is 1.5; expected a whole number'),
         ({"task": "nll", "settings": [{"rate": None}]}, '"settings": rate is None; expected a value in 0..1'),
         ({"task": "nll", "settings": [{"rater": 0}]}, '"settings": rater is 0; expected the number of one'),
-        ({"task": "nll", "settings": [{"rate": 0.1, "kinds": "elastic"}]}, "kinds is 'elastic'; expected a list of"),
+        (
+            {"task": "nll", "settings": [{"rate": 0.1, "kinds": "elastic"}]},
+            "\"settings\": label noise 'elastic': .*, in a list",
+        ),
+        (
+            {"task": "nll", "settings": [{"rate": 0.1, "magnitude_mm": 0}]},
+            "magnitude_mm is 0; expected a value above 0",
+        ),
         (
             {"methods": {"AIDE": {}, "a b": {"engine": "aide"}, "a_b": {"engine": "aide"}}},
             'method "a b": its folder a_b',
@@ -161,7 +168,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("steps_per_epoch", 1.5, "a whole number"),
         ("batch_size", None, "a value in 1..inf"),
         ("learning_rate", 0, "a value above 0"),
-        ("learning_rate", -0.1, "a value in 0..inf"),
+        ("learning_rate", -0.1, "a value above 0"),
         ("features", [16, 32], "6 whole numbers"),
         ("features", [16, 16, 32, 64, 128, 0], "6 whole numbers"),
         ("features", "16", "6 whole numbers"),
