@@ -163,8 +163,8 @@ def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_pat
     ("option", "value", "message"),
     [
         ("volume_options#intensity", "window", 'intensity="window" needs a window; give its two ends'),
-        ("augmentation_zoom", "0.8", "max_zoom is 0.8; expected a factor of at least 1"),
-        ("augmentation_intensity", "-1", "probability is -1; expected a share"),
+        ("augmentation_zoom", "0.8", "max_zoom is 0.8; expected a value in 1..10"),
+        ("augmentation_intensity", "-1", "probability is -1; expected a value in 0..1"),
     ],
 )
 def test_values_out_of_range_are_refused_in_one_sentence(option, value, message, phantoms, tmp_path, capsys):

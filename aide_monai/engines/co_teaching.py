@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch.optim import Optimizer
 from aide_monai.algorithm import forget_rate, small_loss_mask
 from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
-from aide_monai.errors import InputError
 from aide_monai.losses import PerSampleDiceCELoss
+from aide_monai.ranges import require_numbers
+
+SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)}
+"""Smallest and largest value of the options, by name."""
 
 
 class CoTeachingTrainer(TwoNetworkTrainer):
@@ -31,7 +35,7 @@ class CoTeachingTrainer(TwoNetworkTrainer):
         optimizer_1: its optimiser.
         network_2: second network; start it from another seed.
         optimizer_2: its optimiser.
-        max_forget_rate: share of a batch that is dropped after the warm-up, 0..1 without 1.
+        max_forget_rate: share of a batch that is dropped after the warm-up, 0..0.9999.
         warmup_epochs: epochs until then; 0 drops from the start.
         loss_function: per-sample segmentation loss, (logits, label) to (B,); eq. 1 by default.
         kwargs: as in ``TwoNetworkTrainer``.
@@ -56,10 +60,7 @@ class CoTeachingTrainer(TwoNetworkTrainer):
         loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= max_forget_rate < 1:
-            raise InputError(f"max_forget_rate is {max_forget_rate}; expected a share from 0 to below 1")
-        if warmup_epochs < 0:
-            raise InputError(f"warmup_epochs is {warmup_epochs}; expected 0 or more")
+        require_numbers({"max_forget_rate": max_forget_rate, "warmup_epochs": warmup_epochs}, SCHEDULE_RANGES)
         self.max_forget_rate = max_forget_rate
         self.warmup_epochs = warmup_epochs
         self.segmentation_loss = loss_function or PerSampleDiceCELoss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
+from aide_monai.ranges import require_numbers
+
+SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
+"""Smallest and largest value of the options, by name."""
 
 
 class PseudoLabelTrainer(SupervisedTrainer):
@@ -60,9 +65,8 @@ class PseudoLabelTrainer(SupervisedTrainer):
             )
         if dataset.store is None:
             raise InputError("dataset has no label store; build it with SliceDataset(volumes, store=LabelStore(...))")
-        for name, value in (("start", start), ("interval", interval), ("batch_size", batch_size)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; expected at least 1")
+        numbers = {"start": start, "interval": interval, "batch_size": batch_size}
+        require_numbers(numbers, SCHEDULE_RANGES | {"batch_size": (1, math.inf)})
         self.dataset = dataset
         self.store = dataset.store
         self.start = start

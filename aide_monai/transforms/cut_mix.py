@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aide_monai.errors import InputError
+from aide_monai.ranges import require_numbers
 from aide_monai.transforms.rotate_flip import RandomRotateFlip
 
 
@@ -29,9 +29,7 @@ class CutMix:
     """
 
     def __init__(self, augment: RandomRotateFlip, *, probability: float = 1.0, size: float = 2 / 3) -> None:
-        for name, value in (("probability", probability), ("size", size)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; expected a share, 0..1")
+        require_numbers({"probability": probability, "size": size}, {"probability": (0.0, 1.0), "size": (0.0, 1.0)})
         self.augment = augment
         self.probability = probability
         self.size = size

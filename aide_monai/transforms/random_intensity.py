@@ -13,7 +13,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from aide_monai.errors import InputError
+from aide_monai.ranges import require_numbers
 
 
 class RandomIntensity:
@@ -33,8 +33,7 @@ class RandomIntensity:
     """
 
     def __init__(self, *, probability: float = 0.5, seed: int = 0) -> None:
-        if not 0 <= probability <= 1:
-            raise InputError(f"probability is {probability}; expected a share, 0..1")
+        require_numbers({"probability": probability}, {"probability": (0.0, 1.0)})
         self.generator = torch.Generator().manual_seed(seed)
         self.change = Compose(
             [

@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.ranges import require_numbers
+
+RANGES = {"max_angle": (0.0, 180.0), "flip_probability": (0.0, 1.0), "max_zoom": (1.0, 10.0)}
+"""Smallest and largest value of what ``RandomRotateFlip`` draws from."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class RandomRotateFlip:
         max_angle: rotations are uniform in +-``max_angle`` degrees.
         flip_probability: probability of a mirror image.
         flip_axis: spatial axis that is mirrored, 0 or 1.
-        max_zoom: sizes change by up to this factor, up or down alike (the logarithm is uniform); 1 keeps them.
+        max_zoom: sizes change by up to this factor, up or down alike (the logarithm is uniform), 1..10; 1 keeps them.
         seed: seed of the generator, which is independent of torch's global one.
 
     Raises:
@@ -127,14 +131,10 @@ class RandomRotateFlip:
         max_zoom: float = 1.0,
         seed: int = 0,
     ) -> None:
-        if not 0 <= max_angle <= 180:
-            raise InputError(f"max_angle is {max_angle}; expected degrees in 0..180")
-        if not 0 <= flip_probability <= 1:
-            raise InputError(f"flip_probability is {flip_probability}; expected a value in 0..1")
+        numbers = {"max_angle": max_angle, "flip_probability": flip_probability, "max_zoom": max_zoom}
+        require_numbers(numbers, RANGES)
         if flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
-        if not 1 <= max_zoom < math.inf:
-            raise InputError(f"max_zoom is {max_zoom}; expected a factor of at least 1")
         self.max_angle = max_angle
         self.flip_probability = flip_probability
         self.flip_axis = flip_axis

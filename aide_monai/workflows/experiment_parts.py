@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from aide_monai.data.volumes import volume_transforms
+from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
@@ -69,8 +70,8 @@ _PREPROCESSING = tuple(
 # share of every batch for them would teach the wrong one.
 _AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
 _RIVALS_OPTIONS: dict[str, dict[str, tuple[float, float]]] = {
-    "pseudo_label": {"start": (1, math.inf), "interval": (1, math.inf)},
-    "co_teaching": {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)},
+    "pseudo_label": pseudo_label.SCHEDULE_RANGES,
+    "co_teaching": co_teaching.SCHEDULE_RANGES,
 }
 
 

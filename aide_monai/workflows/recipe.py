@@ -19,15 +19,15 @@ from aide_monai.inferers import AMP_DTYPES, AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
 from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
-from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
+from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip, rotate_flip
 
 _RANGES = {
     "epochs": (1, math.inf),
     "steps_per_epoch": (1, math.inf),
     "batch_size": (1, math.inf),
     "learning_rate": ABOVE_0,
-    "augmentation_angle": (0.0, 180.0),
-    "augmentation_zoom": (1.0, math.inf),
+    "augmentation_angle": rotate_flip.RANGES["max_angle"],
+    "augmentation_zoom": rotate_flip.RANGES["max_zoom"],
     "augmentation_mix": (0.0, 1.0),
     "augmentation_intensity": (0.0, 1.0),
     "seed": (0, math.inf),

@@ -90,7 +90,7 @@ def test_nothing_is_replaced_before_the_start():
 @pytest.mark.parametrize("name", ["start", "interval", "batch_size"])
 def test_wrong_numbers_are_refused(name):
     dataset = SliceDataset(volumes(), store=LabelStore.from_volumes(volumes()), axis=2)
-    with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
+    with pytest.raises(InputError, match=f"{name} is 0; expected a value in 1"):
         trainer(dataset, 1, **{name: 0})
 
 

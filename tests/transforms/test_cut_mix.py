@@ -62,5 +62,5 @@ def test_the_same_seed_draws_the_same_after_the_turn() -> None:
 
 @pytest.mark.parametrize("option", ["probability", "size"])
 def test_numbers_out_of_range(option: str) -> None:
-    with pytest.raises(InputError, match=f"{option} is 1.5; expected a share, 0..1"):
+    with pytest.raises(InputError, match=f"{option} is 1.5; expected a value in 0..1"):
         CutMix(RandomRotateFlip(), **{option: 1.5})

@@ -72,5 +72,5 @@ def test_a_share_changes_as_it_does_in_the_whole() -> None:
 
 
 def test_probability_out_of_range() -> None:
-    with pytest.raises(InputError, match=r"probability is 1\.5; expected a share"):
+    with pytest.raises(InputError, match=r"probability is 1\.5; expected a value in 0\.\.1"):
         RandomIntensity(probability=1.5)
