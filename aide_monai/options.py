@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from aide_monai.errors import InputError
-from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_flags, require_numbers
 
 _CHOICES = {
     "filter_strata": ("none", "foreground"),
@@ -187,6 +187,4 @@ class AIDEOptions:
         require_numbers(vars(self), _RANGES)
         if self.flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {self.flip_axis!r}; expected 0 or 1")
-        for name in ("rank_high_quality", "largest_component"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        require_flags(vars(self), ("rank_high_quality", "largest_component"))

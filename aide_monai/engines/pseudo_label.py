@@ -15,7 +15,8 @@ from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
-from aide_monai.ranges import require_numbers
+from aide_monai.ranges import require_flags, require_numbers
+from aide_monai.transforms import largest_components
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
 """Smallest and largest value of the options, by name."""
@@ -36,6 +37,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         dataset: the training stream; its ``store`` holds the labels.
         start: first epoch after which labels are replaced.
         interval: from then on labels are replaced after every epoch that is a multiple of this.
+        largest_component: predictions keep the largest component of each class before they become labels.
         batch_size: slices per forward pass of the prediction.
         kwargs: as in ``SupervisedTrainer`` (optimizer, loss_function, inferer, train_handlers, ...).
 
@@ -53,6 +55,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         dataset: SliceDataset,
         start: int = 10,
         interval: int = 10,
+        largest_component: bool = False,
         batch_size: int = 32,
         train_handlers: Any = None,
         inferer: Inferer | None = None,
@@ -67,10 +70,12 @@ class PseudoLabelTrainer(SupervisedTrainer):
             raise InputError("dataset has no label store; build it with SliceDataset(volumes, store=LabelStore(...))")
         numbers = {"start": start, "interval": interval, "batch_size": batch_size}
         require_numbers(numbers, SCHEDULE_RANGES | {"batch_size": (1, math.inf)})
+        require_flags({"largest_component": largest_component}, ["largest_component"])
         self.dataset = dataset
         self.store = dataset.store
         self.start = start
         self.interval = interval
+        self.largest_component = largest_component
         self.batch_size = batch_size
         super().__init__(
             device=torch.device(device),
@@ -106,6 +111,8 @@ class PseudoLabelTrainer(SupervisedTrainer):
             ]
         )
         prediction = logits.argmax(dim=1).to(torch.uint8)
+        if self.largest_component:
+            prediction = largest_components(prediction)
         current = self.dataset.labels(number)["label_1"]
         dice = unit_dice(prediction, current, num_classes=logits.shape[1], unit="case")
         label = prediction.movedim(0, self.dataset.axes[number])

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-from monai.transforms import KeepLargestConnectedComponent
 from monai.utils.enums import CommonKeys as Keys
 
 from aide_monai import distributed
@@ -17,6 +16,7 @@ from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores
 from aide_monai.metrics.masks import as_array
 from aide_monai.reports.tables import write_csv
+from aide_monai.transforms import largest_components
 
 
 class CaseScores:
@@ -51,9 +51,6 @@ class CaseScores:
         self.network = network
         self.path = path
         self.keep_largest = keep_largest
-        self._largest = KeepLargestConnectedComponent(
-            applied_labels=[index for index in self.labels if index], is_onehot=False, connectivity=1
-        )
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -76,7 +73,7 @@ class CaseScores:
                 )
             spacing = np.linalg.norm(as_array(output[Keys.LABEL].affine)[:3, :3], axis=0)
             if self.keep_largest:
-                prediction = self._largest(output[Keys.PRED].clone())[0]  # it works in place
+                prediction = largest_components(prediction)
             scores = class_scores(
                 as_array(prediction).astype(np.uint8),
                 as_array(label).astype(np.uint8),

@@ -8,10 +8,8 @@ from itertools import chain
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from scipy import ndimage
 from torch import Tensor
 
 from aide_monai import distributed
@@ -24,6 +22,7 @@ from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
 from aide_monai.inferers import predictors_of
 from aide_monai.options import AIDEOptions
+from aide_monai.transforms import largest_components
 
 Key = tuple[int, int]
 """Network (0 or 1) and number of the case."""
@@ -165,15 +164,7 @@ class GlobalLabelCorrection:
         return mean_dice(counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts)
 
     def _postprocess(self, prediction: Tensor) -> Tensor:
-        if not self.options.largest_component:
-            return prediction
-        kept = torch.zeros_like(prediction)
-        for index in prediction.unique().tolist():
-            if index:
-                components, _ = ndimage.label((prediction == index).numpy())
-                largest = 1 + np.bincount(components.ravel())[1:].argmax()
-                kept[torch.from_numpy(components == largest)] = index
-        return kept
+        return largest_components(prediction) if self.options.largest_component else prediction
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import KeepLargestConnectedComponent
 from rich.progress import Progress
 
 import aide_monai
@@ -32,6 +31,7 @@ from aide_monai.data.volume_files import (
 from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
+from aide_monai.transforms import largest_components
 
 Labels = npt.NDArray[np.integer]
 
@@ -177,15 +177,11 @@ def _read_pair(case: str, prediction: Path, reference: Path, settings: Evaluatio
             "slice spacing from the slices' positions)"
         )
     if settings.keep_largest:
-        kept = _largest_components(both[0].labels, [v for v in settings.labels or both[0].values if v])
-        both = Segmentation(**{**vars(both[0]), "labels": kept}), both[1]
+        found = both[0].labels
+        scored = [value for value in settings.labels or () if value] or None
+        kept = largest_components(torch.from_numpy(found.astype(np.int32)), scored)
+        both = Segmentation(**{**vars(both[0]), "labels": kept.numpy().astype(found.dtype)}), both[1]
     return _Pair(case, *both, spacing)
-
-
-def _largest_components(labels: Labels, values: Sequence[int]) -> Labels:
-    keep = KeepLargestConnectedComponent(applied_labels=list(values), is_onehot=False, connectivity=1)
-    kept = keep(torch.from_numpy(labels.astype(np.int32))[None])
-    return np.asarray(kept)[0].astype(labels.dtype)
 
 
 def _score(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Scored:

@@ -17,7 +17,7 @@ from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
-from aide_monai.ranges import ABOVE_0, require_numbers
+from aide_monai.ranges import ABOVE_0, require_flags, require_numbers
 from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.workflows.prepare import LAYOUTS
 from aide_monai.workflows.recipe import TrainingSettings
@@ -69,7 +69,7 @@ _PREPROCESSING = tuple(
 # AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
 # share of every batch for them would teach the wrong one.
 _AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
-_RIVALS_OPTIONS: dict[str, dict[str, tuple[float, float]]] = {
+_RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "pseudo_label": pseudo_label.SCHEDULE_RANGES,
     "co_teaching": co_teaching.SCHEDULE_RANGES,
 }
@@ -210,18 +210,19 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
     return Method(name=name, engine=engine, options=chosen)
 
 
-def _rivals_options(engine: str, options: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    ranges = _RIVALS_OPTIONS.get(engine, {})
-    unknown = options.keys() - ranges.keys()
-    if unknown:
-        raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(ranges) or "none"}')
+def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
     # One network has to learn for longer before its predictions are better than the labels.
-    defaults: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)},
+    of_all: dict[str, dict[str, Any]] = {
+        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5), "largest_component": False},
         "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},
     }
-    chosen = {**defaults.get(engine, {}), **options}
-    require_numbers(chosen, ranges)
+    defaults = of_all.get(engine, {})
+    unknown = options.keys() - defaults.keys()
+    if unknown:
+        raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(defaults) or "none"}')
+    chosen = defaults | options
+    require_numbers(chosen, _RIVALS_RANGES.get(engine, {}))
+    require_flags(chosen, [name for name, value in defaults.items() if isinstance(value, bool)])
     return chosen
 
 

@@ -75,6 +75,7 @@ def train_pseudo_label(
     *,
     start: int,
     interval: int,
+    largest_component: bool,
     num_classes: int,
     axis: int,
     run_dir: Path,
@@ -88,6 +89,7 @@ def train_pseudo_label(
         settings: budget and recipe.
         start: first epoch after which labels are replaced.
         interval: from then on after every epoch that is a multiple of this.
+        largest_component: labels are the largest components of what is predicted.
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``labels/`` and ``models/model.pt`` (last epoch).
@@ -106,6 +108,7 @@ def train_pseudo_label(
         dataset=dataset,
         start=start,
         interval=interval,
+        largest_component=largest_component,
         train_handlers=[
             *_step_callback(on_step),
             single.learning_rate(),

@@ -90,7 +90,9 @@ def test_the_rivals_train_there_too(moved_labels: Volumes, tmp_path: Path) -> No
     co_teaching = {"max_forget_rate": 0.5, "warmup_epochs": 2}
     logs = [
         train_supervised(moved_labels, SETTINGS, run_dir=tmp_path / "plain", **same)[-1],
-        train_pseudo_label(moved_labels, SETTINGS, start=2, interval=1, run_dir=tmp_path / "pseudo", **same)[-1],
+        train_pseudo_label(
+            moved_labels, SETTINGS, start=2, interval=1, largest_component=False, run_dir=tmp_path / "pseudo", **same
+        )[-1],
         train_co_teaching(moved_labels, SETTINGS, run_dir=tmp_path / "co", **co_teaching, **same)[-1],
     ]
     assert all(math.isfinite(row["loss"]) for log in logs for row in log)

@@ -32,7 +32,7 @@ def test_defaults() -> None:
         "clean labels",
     ]
     options = {method.engine: method.options for method in experiment.methods}
-    assert options["pseudo_label"] == {"start": 5, "interval": 2}
+    assert options["pseudo_label"] == {"start": 5, "interval": 2, "largest_component": False}
     assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4}
     assert (options["aide"]["warmup_epochs"], options["aide"]["filter_strata"]) == (4, "foreground")
     assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (3, 1)
@@ -174,8 +174,8 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("features", "16", "6 whole numbers"),
         ("norm", "group", "one of batch, instance"),
         ("augmentation_angle", 181, "a value in 0..180"),
-        ("augmentation_zoom", 0.8, "a value in 1..inf"),
-        ("augmentation_zoom", "big", "a value in 1..inf"),
+        ("augmentation_zoom", 0.8, "a value in 1..10"),
+        ("augmentation_zoom", "big", "a value in 1..10"),
         ("augmentation_mix", 1.5, "a value in 0..1"),
         ("augmentation_mix", -1, "a value in 0..1"),
         ("augmentation_intensity", [1], "a value in 0..1"),
@@ -197,6 +197,7 @@ def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: st
         ("AIDE", "largest_component", "yes", "true or false"),
         ("pseudo-label", "start", 0, "a value in 1..inf"),
         ("pseudo-label", "interval", None, "a value in 1..inf"),
+        ("pseudo-label", "largest_component", "yes", "true or false"),
         ("co-teaching", "max_forget_rate", 1, "a value in 0..0.9999"),
         ("co-teaching", "warmup_epochs", -1, "a value in 0..inf"),
     ],
