@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from aide_monai.errors import InputError
-from aide_monai.ranges import ABOVE_0, require_choices, require_flags, require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
+from aide_monai.transforms.largest_components import COMPONENTS
 
 _CHOICES = {
     "filter_strata": ("none", "foreground"),
@@ -20,6 +21,7 @@ _CHOICES = {
     "correction_source": ("other", "mean"),
     "unit": ("case", "slice", "patch"),
     "ranking_reference": ("own", "released"),
+    "largest_component": COMPONENTS,
 }
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -33,7 +35,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "view_inverse": "logits",
         "ranking_reference": "released",
         "rank_high_quality": True,
-        "largest_component": True,
+        "largest_component": "class",
     },
     "improved": {
         "trusted_share": 0.5,
@@ -103,7 +105,9 @@ class AIDEOptions:
         ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
             given label and network 2 against network 1's label ("released": an index slip of the released code).
         rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
-        largest_component: predictions keep the largest component of each class before ranking and writing.
+        largest_component: what predictions keep before ranking and writing: "none" keeps all, "class" the largest
+            component of each class, "foreground" likewise within the largest component of all classes together, for
+            structures that touch.
 
     Raises:
         InputError: if an option is out of range or not one of its choices.
@@ -135,7 +139,7 @@ class AIDEOptions:
     correction_dice: float = 0.0
     ranking_reference: str = "own"
     rank_high_quality: bool = False
-    largest_component: bool = False
+    largest_component: str = "none"
 
     @classmethod
     def from_profile(cls, profile: str = "paper", **changes: Any) -> AIDEOptions:
@@ -187,4 +191,5 @@ class AIDEOptions:
         require_numbers(vars(self), _RANGES)
         if self.flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {self.flip_axis!r}; expected 0 or 1")
-        require_flags(vars(self), ("rank_high_quality", "largest_component"))
+        if not isinstance(self.rank_high_quality, bool):
+            raise InputError(f"rank_high_quality is {self.rank_high_quality!r}; expected true or false")

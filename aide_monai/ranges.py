@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -30,21 +30,6 @@ def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float,
             raise InputError(f"{name} is {value!r}; expected a value {expected}")
         if isinstance(low, int) and not float(value).is_integer():
             raise InputError(f"{name} is {value}; expected a whole number")
-
-
-def require_flags(values: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse what is neither True nor False.
-
-    Args:
-        values: as in ``require_numbers``.
-        names: of those to check.
-
-    Raises:
-        InputError: naming the first value that is none.
-    """
-    for name in names:
-        if not isinstance(values[name], bool):
-            raise InputError(f"{name} is {values[name]!r}; expected true or false")
 
 
 def require_choices(values: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:

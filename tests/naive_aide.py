@@ -270,9 +270,12 @@ class NaiveAide:
                 for x in range(prediction.shape[0]):
                     for y in range(prediction.shape[1]):
                         prediction[x, y, z] = max(range(len(likely)), key=lambda c, at=(x, y): likely[(c, *at)])
-        if not self.options.largest_component:
+        if self.options.largest_component == "none":
             return prediction
-        kept = largest_components(prediction)
+        kept = prediction
+        if self.options.largest_component == "foreground":
+            kept = np.where(largest_components((prediction > 0).astype(np.uint8)), prediction, 0)
+        kept = largest_components(kept)
         result.voxels_outside_the_largest_component += int((kept != prediction).sum())
         return kept
 

@@ -40,7 +40,7 @@ DEFAULTS = {
     "correction_dice": 0.0,
     "ranking_reference": "own",
     "rank_high_quality": False,
-    "largest_component": False,
+    "largest_component": "none",
 }
 
 
@@ -62,7 +62,7 @@ def test_the_profile_of_the_released_run() -> None:
         "view_inverse": "logits",
         "ranking_reference": "released",
         "rank_high_quality": True,
-        "largest_component": True,
+        "largest_component": "class",
     }
 
 

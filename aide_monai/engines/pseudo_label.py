@@ -15,11 +15,13 @@ from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice
 from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
-from aide_monai.ranges import require_flags, require_numbers
-from aide_monai.transforms import largest_components
+from aide_monai.ranges import require_choices, require_numbers
+from aide_monai.transforms import COMPONENTS, keep_components
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
 """Smallest and largest value of the options, by name."""
+CHOICES = {"largest_component": COMPONENTS}
+"""Of the other one."""
 
 
 class PseudoLabelTrainer(SupervisedTrainer):
@@ -37,7 +39,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         dataset: the training stream; its ``store`` holds the labels.
         start: first epoch after which labels are replaced.
         interval: from then on labels are replaced after every epoch that is a multiple of this.
-        largest_component: predictions keep the largest component of each class before they become labels.
+        largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
         batch_size: slices per forward pass of the prediction.
         kwargs: as in ``SupervisedTrainer`` (optimizer, loss_function, inferer, train_handlers, ...).
 
@@ -55,7 +57,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         dataset: SliceDataset,
         start: int = 10,
         interval: int = 10,
-        largest_component: bool = False,
+        largest_component: str = "none",
         batch_size: int = 32,
         train_handlers: Any = None,
         inferer: Inferer | None = None,
@@ -70,7 +72,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
             raise InputError("dataset has no label store; build it with SliceDataset(volumes, store=LabelStore(...))")
         numbers = {"start": start, "interval": interval, "batch_size": batch_size}
         require_numbers(numbers, SCHEDULE_RANGES | {"batch_size": (1, math.inf)})
-        require_flags({"largest_component": largest_component}, ["largest_component"])
+        require_choices({"largest_component": largest_component}, CHOICES)
         self.dataset = dataset
         self.store = dataset.store
         self.start = start
@@ -111,8 +113,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
             ]
         )
         prediction = logits.argmax(dim=1).to(torch.uint8)
-        if self.largest_component:
-            prediction = largest_components(prediction)
+        prediction = keep_components(prediction, self.largest_component)
         current = self.dataset.labels(number)["label_1"]
         dice = unit_dice(prediction, current, num_classes=logits.shape[1], unit="case")
         label = prediction.movedim(0, self.dataset.axes[number])

@@ -22,7 +22,7 @@ from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
 from aide_monai.inferers import predictors_of
 from aide_monai.options import AIDEOptions
-from aide_monai.transforms import largest_components
+from aide_monai.transforms import keep_components
 
 Key = tuple[int, int]
 """Network (0 or 1) and number of the case."""
@@ -142,7 +142,7 @@ class GlobalLabelCorrection:
             for i, call in enumerate(sources):
                 with torch.no_grad():
                     prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
-                prediction = self._postprocess(prediction)
+                prediction = keep_components(prediction, self.options.largest_component)
                 for network in (i,) if sources is calls else range(len(calls)):
                     yield (network, number), prediction
 
@@ -162,9 +162,6 @@ class GlobalLabelCorrection:
         arranged = self.dataset.arranged(number, label)
         counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
         return mean_dice(counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts)
-
-    def _postprocess(self, prediction: Tensor) -> Tensor:
-        return largest_components(prediction) if self.options.largest_component else prediction
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]

@@ -5,11 +5,12 @@ from aide_monai.transforms.cut_mix import CutMix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
-from aide_monai.transforms.largest_components import largest_components
+from aide_monai.transforms.largest_components import COMPONENTS, keep_components, largest_components
 from aide_monai.transforms.random_intensity import RandomIntensity
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 
 __all__ = [
+    "COMPONENTS",
     "AsClassIndicesd",
     "ByVotesd",
     "CutMix",
@@ -18,5 +19,6 @@ __all__ = [
     "RandomIntensity",
     "RandomRotateFlip",
     "RotateFlip",
+    "keep_components",
     "largest_components",
 ]

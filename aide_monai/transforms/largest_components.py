@@ -9,6 +9,10 @@ from torch import Tensor
 
 from aide_monai.data.slices import plain
 
+COMPONENTS = ("none", "class", "foreground")
+"""What can be kept of a prediction before it becomes a label: all, or the largest component of each class, in the
+"foreground" of the largest one of all classes together."""
+
 
 def largest_components(labels: Tensor, values: Sequence[int] | None = None) -> Tensor:
     """The labels without all but the largest component of each, connected through faces (edges in 2D).
@@ -20,5 +24,30 @@ def largest_components(labels: Tensor, values: Sequence[int] | None = None) -> T
     Returns:
         (spatial...), a new tensor of the same dtype.
     """
-    keep = KeepLargestConnectedComponent(applied_labels=values, is_onehot=False, connectivity=1)
+    return _keep(labels, values, independent=True)
+
+
+def keep_components(prediction: Tensor, kept: str) -> Tensor:
+    """What becomes a label of a prediction.
+
+    Args:
+        prediction: (spatial...) class indices, 0 is background.
+        kept: "none" leaves it as it is; "class" keeps the largest component of each class; "foreground" does so too,
+            within the largest component of all classes together, for structures that touch: what is far from the rest
+            is then none of them, however large.
+
+    Returns:
+        (spatial...) of the same dtype.
+    """
+    if kept == "none":
+        return prediction
+    if kept == "foreground":
+        prediction = _keep(prediction, None, independent=False)
+    return largest_components(prediction)
+
+
+def _keep(labels: Tensor, values: Sequence[int] | None, *, independent: bool) -> Tensor:
+    keep = KeepLargestConnectedComponent(
+        applied_labels=values, is_onehot=False, independent=independent, connectivity=1
+    )
     return plain(keep(labels.clone()[None]))[0]  # it works in place

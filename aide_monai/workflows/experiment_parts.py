@@ -17,7 +17,7 @@ from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import AIDEOptions
-from aide_monai.ranges import ABOVE_0, require_flags, require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
 from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.workflows.prepare import LAYOUTS
 from aide_monai.workflows.recipe import TrainingSettings
@@ -213,7 +213,7 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
 def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
     # One network has to learn for longer before its predictions are better than the labels.
     of_all: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5), "largest_component": False},
+        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5), "largest_component": "none"},
         "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},
     }
     defaults = of_all.get(engine, {})
@@ -222,7 +222,7 @@ def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[s
         raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(defaults) or "none"}')
     chosen = defaults | options
     require_numbers(chosen, _RIVALS_RANGES.get(engine, {}))
-    require_flags(chosen, [name for name, value in defaults.items() if isinstance(value, bool)])
+    require_choices(chosen, pseudo_label.CHOICES if engine == "pseudo_label" else {})
     return chosen
 
 

@@ -110,7 +110,7 @@ class Job:
 
     def _changed(self, stored: dict[str, Any]) -> list[str]:
         """Parts of the specification that differ; settings that are newer than the run were at their default then."""
-        options = {"aide": asdict(AIDEOptions()), "pseudo_label": {"largest_component": False}}
+        options = {"aide": asdict(AIDEOptions()), "pseudo_label": {"largest_component": "none"}}
         budget = asdict(TrainingSettings(epochs=1, steps_per_epoch=1))
         defaults = {"method": options.get(self.method.engine, {}), "budget": budget}
         defaults["budget"].pop("device")

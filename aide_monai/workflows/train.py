@@ -75,7 +75,7 @@ def train_pseudo_label(
     *,
     start: int,
     interval: int,
-    largest_component: bool,
+    largest_component: str,
     num_classes: int,
     axis: int,
     run_dir: Path,
@@ -89,7 +89,7 @@ def train_pseudo_label(
         settings: budget and recipe.
         start: first epoch after which labels are replaced.
         interval: from then on after every epoch that is a multiple of this.
-        largest_component: labels are the largest components of what is predicted.
+        largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``labels/`` and ``models/model.pt`` (last epoch).

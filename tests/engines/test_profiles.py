@@ -293,7 +293,7 @@ def assert_rich(epochs: list[Epoch], *, one_label: bool = False) -> None:
         ("correction_dice", 1.0),
         ("ranking_reference", "released"),
         ("rank_high_quality", True),
-        ("largest_component", True),
+        ("largest_component", "class"),
     ],
 )
 def test_the_comparison_notices_every_option(option: str, value: Any) -> None:

@@ -81,8 +81,8 @@ def test_predictions_are_made_in_eval_mode_and_training_goes_on():
     assert engine.network.training
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(False, [1, 1, 0, 0, 1]), (True, [1, 1, 0, 0, 0])])
-def test_the_largest_component_becomes_the_label(keep: bool, expected: list[int]) -> None:
+@pytest.mark.parametrize(("keep", "expected"), [("none", [1, 1, 0, 0, 1]), ("class", [1, 1, 0, 0, 0])])
+def test_the_largest_component_becomes_the_label(keep: str, expected: list[int]) -> None:
     case = {**volumes()[1], "image": image([[1.0, 1.0, 0.0, 0.0, 1.0]]), "label": torch.zeros(1, 1, 5, 1).byte()}
     store = LabelStore.from_volumes([case])
     trainer(SliceDataset([case], store=store, axis=2), 1, start=1, interval=1, largest_component=keep).run()
@@ -100,8 +100,8 @@ def test_wrong_numbers_are_refused(name):
     dataset = SliceDataset(volumes(), store=LabelStore.from_volumes(volumes()), axis=2)
     with pytest.raises(InputError, match=f"{name} is 0; expected a value in 1"):
         trainer(dataset, 1, **{name: 0})
-    with pytest.raises(InputError, match="largest_component is 1; expected true or false"):
-        trainer(dataset, 1, largest_component=1)
+    with pytest.raises(InputError, match="largest_component is True; expected one of none, class, foreground"):
+        trainer(dataset, 1, largest_component=True)
 
 
 def test_a_stream_without_a_store_is_refused():

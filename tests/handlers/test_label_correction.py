@@ -383,7 +383,7 @@ def test_the_largest_component_is_kept_before_ranking_and_writing() -> None:
     prediction = label.clone()
     prediction[5, 5, :] = 1  # a second component
     prediction[2, 2, 2] = 1  # touches the first by a corner only
-    for keep, voxels in ((False, 16), (True, 12)):
+    for keep, voxels in (("none", 16), ("class", 12)):
         handler, store = correction(
             [case("a", label, prediction, prediction)], update_ratio=1.0, largest_component=keep
         )
@@ -401,7 +401,7 @@ def test_the_largest_component_of_each_class_across_slices() -> None:
     prediction[0, 4, 0] = 2
     prediction[2, 0, 1:] = 2
     handler, store = correction(
-        [case("a", torch.zeros_like(prediction), prediction, prediction)], update_ratio=1.0, largest_component=True
+        [case("a", torch.zeros_like(prediction), prediction, prediction)], update_ratio=1.0, largest_component="class"
     )
     handler(Engine(classes=3))
     expected = torch.zeros_like(prediction)
@@ -411,7 +411,7 @@ def test_the_largest_component_of_each_class_across_slices() -> None:
 
 
 def test_an_empty_prediction_has_no_component() -> None:
-    handler, store = correction([simple("a", 0, 0)], update_ratio=1.0, largest_component=True)
+    handler, store = correction([simple("a", 0, 0)], update_ratio=1.0, largest_component="class")
     handler(Engine())
     assert sizes(store, 1) == {"a": 0}
 

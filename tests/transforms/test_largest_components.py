@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aide_monai.transforms import largest_components
+from aide_monai.transforms import keep_components, largest_components
 
 
 def labels() -> torch.Tensor:
@@ -37,3 +37,10 @@ def test_other_values_stay() -> None:
 def test_nothing_has_no_component() -> None:
     nothing = torch.zeros(3, 3, dtype=torch.uint8)
     assert torch.equal(largest_components(nothing), nothing)
+
+
+def test_a_class_far_from_the_others_is_none_however_large() -> None:
+    found = torch.tensor([[1, 1, 2, 2, 1, 0, 1, 1, 1, 1, 0, 2]])
+    assert torch.equal(keep_components(found, "none"), found)
+    assert keep_components(found, "class").tolist() == [[0, 0, 2, 2, 0, 0, 1, 1, 1, 1, 0, 0]]
+    assert keep_components(found, "foreground").tolist() == [[1, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]]

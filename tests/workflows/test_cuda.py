@@ -91,7 +91,7 @@ def test_the_rivals_train_there_too(moved_labels: Volumes, tmp_path: Path) -> No
     logs = [
         train_supervised(moved_labels, SETTINGS, run_dir=tmp_path / "plain", **same)[-1],
         train_pseudo_label(
-            moved_labels, SETTINGS, start=2, interval=1, largest_component=False, run_dir=tmp_path / "pseudo", **same
+            moved_labels, SETTINGS, start=2, interval=1, largest_component="none", run_dir=tmp_path / "pseudo", **same
         )[-1],
         train_co_teaching(moved_labels, SETTINGS, run_dir=tmp_path / "co", **co_teaching, **same)[-1],
     ]
@@ -106,7 +106,7 @@ def test_a_comparison_trains_and_scores_there(phantoms: Path, tmp_path: Path) ->
         "data": {"root": ".", "slice_size": [32, 32]},
         "split": {"test": 2},
         "settings": [{"labeled": 1, "unlabeled": 2}],
-        "methods": {"labelled only": {}, "AIDE": {"largest_component": True}},
+        "methods": {"labelled only": {}, "AIDE": {"largest_component": "class"}},
         "budget": budget,
     }
     (tmp_path / "gpu.json").write_text(json.dumps(config))

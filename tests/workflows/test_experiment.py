@@ -32,7 +32,7 @@ def test_defaults() -> None:
         "clean labels",
     ]
     options = {method.engine: method.options for method in experiment.methods}
-    assert options["pseudo_label"] == {"start": 5, "interval": 2, "largest_component": False}
+    assert options["pseudo_label"] == {"start": 5, "interval": 2, "largest_component": "none"}
     assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4}
     assert (options["aide"]["warmup_epochs"], options["aide"]["filter_strata"]) == (4, "foreground")
     assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (3, 1)
@@ -194,10 +194,11 @@ def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: st
         ("AIDE", "keep", "half", "a value in 0..1"),
         ("AIDE", "views", 2.5, "a whole number"),
         ("AIDE", "temperature", 0, "a value above 0"),
-        ("AIDE", "largest_component", "yes", "true or false"),
+        ("AIDE", "largest_component", "yes", "one of none, class, foreground"),
+        ("AIDE", "rank_high_quality", "yes", "true or false"),
         ("pseudo-label", "start", 0, "a value in 1..inf"),
         ("pseudo-label", "interval", None, "a value in 1..inf"),
-        ("pseudo-label", "largest_component", "yes", "true or false"),
+        ("pseudo-label", "largest_component", True, "one of none, class, foreground"),
         ("co-teaching", "max_forget_rate", 1, "a value in 0..0.9999"),
         ("co-teaching", "warmup_epochs", -1, "a value in 0..inf"),
     ],
