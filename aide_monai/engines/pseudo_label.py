@@ -21,7 +21,7 @@ from aide_monai.transforms import COMPONENTS, keep_components
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
 """Smallest and largest value of the options, by name."""
 CHOICES = {"largest_component": COMPONENTS}
-"""Of the other one."""
+"""Values of the option that is no number, by name."""
 
 
 class PseudoLabelTrainer(SupervisedTrainer):
