@@ -236,6 +236,11 @@ def test_the_profile_original(setting: Setting) -> None:
     assert any(epoch.voxels_outside_the_largest_component for epoch in epochs)
 
 
+def test_the_largest_component_of_the_foreground() -> None:
+    setting = replace(THREE_CLASSES, options=(*THREE_CLASSES.options, ("largest_component", "foreground")))
+    assert any(epoch.voxels_outside_the_largest_component for epoch in run_both(setting))
+
+
 def test_averaged_weights_and_labels_of_both_networks() -> None:
     epochs = run_both(AVERAGED)
     assert [epoch.ramp for epoch in epochs] == [0, 0.25, 1]
@@ -294,6 +299,7 @@ def assert_rich(epochs: list[Epoch], *, one_label: bool = False) -> None:
         ("ranking_reference", "released"),
         ("rank_high_quality", True),
         ("largest_component", "class"),
+        ("largest_component", "foreground"),
     ],
 )
 def test_the_comparison_notices_every_option(option: str, value: Any) -> None:
