@@ -162,7 +162,7 @@ class AIDEOptions:
 
     @classmethod
     def for_epochs(
-        cls, epochs: int, /, profile: str = "improved", *, random_errors: bool = False, **changes: Any
+        cls, epochs: int, profile: str = "improved", *, random_errors: bool = False, **changes: Any
     ) -> AIDEOptions:
         """The options of a profile, with a schedule that fits a training of so many epochs.
 

@@ -16,6 +16,7 @@ import torch
 
 from aide_monai.cli import app, run
 from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.bundle import history_folder, parse_overrides, run_bundle
@@ -145,18 +146,35 @@ def test_other_volume_options_reach_every_step(phantoms, trained, tmp_path):
 
 
 def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_path):
-    """A zoom alone, and changed intensities alone, change the weights of the pretraining and of AIDE."""
-    for number, option in enumerate([{"augmentation_zoom": 1.25}, {"augmentation_intensity": 1.0}]):
+    """A zoom, changed intensities and pasted boxes, each alone, change the weights of the pretraining and of AIDE."""
+    options = [{"augmentation_zoom": 1.25}, {"augmentation_intensity": 1.0}, {"augmentation_mix": 1.0}]
+    for number, option in enumerate(options):
         run_dir = tmp_path / str(number)
         result = run_bundle(
             BUNDLE, ["train"], {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(run_dir), **option}
         )
         perturb = result.parser.get_parsed_content("train#trainer").perturb
-        assert (perturb is None) == ("augmentation_zoom" in option)
+        assert (perturb is None) == ("augmentation_intensity" not in option)
         assert not same(trained, run_dir)
         pretrained = [next(run.glob("**/pretrained/model.pt")) for run in (trained, run_dir)]
         assert pretrained[0].read_bytes() != pretrained[1].read_bytes()
-    assert not same(tmp_path / "0", tmp_path / "1")
+    assert not any(same(tmp_path / str(a), tmp_path / str(b)) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms)}
+    result = run_bundle(BUNDLE, ["train", "improved"], {**overrides, "run_dir": str(tmp_path / "aide")})
+    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "improved")
+    trainer = result.parser.get_parsed_content("train#trainer")
+    assert trainer.options is result.parser.get_parsed_content("options")
+    assert trainer.state.average_1 is not None
+    assert not same(trained, tmp_path / "aide")
+    files = str([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "improved")])
+    monai_bundle_run(files, **overrides, run_dir=str(tmp_path / "monai"))
+    assert same(tmp_path / "aide", tmp_path / "monai")
+    changed = {**overrides, "options#keep": 0.25, "run_dir": str(tmp_path / "changed")}
+    result = run_bundle(BUNDLE, ["train", "improved"], changed)
+    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "improved", keep=0.25)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +183,7 @@ def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_pat
         ("volume_options#intensity", "window", 'intensity="window" needs a window; give its two ends'),
         ("augmentation_zoom", "0.8", "max_zoom is 0.8; expected a value in 1..10"),
         ("augmentation_intensity", "-1", "probability is -1; expected a value in 0..1"),
+        ("augmentation_mix", "2", "probability is 2; expected a value in 0..1"),
     ],
 )
 def test_values_out_of_range_are_refused_in_one_sentence(option, value, message, phantoms, tmp_path, capsys):

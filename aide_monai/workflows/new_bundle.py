@@ -39,12 +39,22 @@ PARAMETERS = (
     "augmentation_angle",
     "augmentation_zoom",
     "augmentation_intensity",
+    "augmentation_mix",
     "network_class",
     "network_args",
     "profile",
     "options",
 )
 """Top-level ids of the configs in which bundles may differ."""
+
+IMPROVED = (
+    "augmentation_angle",
+    "augmentation_zoom",
+    "augmentation_intensity",
+    "augmentation_mix",
+    "options",
+)
+"""Keys of improved.json in which bundles may differ."""
 
 METADATA = (
     "version",
@@ -66,7 +76,12 @@ _REFUSED = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Labe
 
 
 def write_bundle(
-    folder: str | Path, parameters: Mapping[str, Any], *, metadata: Mapping[str, Any], texts: Mapping[str, str]
+    folder: str | Path,
+    parameters: Mapping[str, Any],
+    *,
+    metadata: Mapping[str, Any],
+    texts: Mapping[str, str],
+    improved: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle from the template.
 
@@ -75,6 +90,7 @@ def write_bundle(
         parameters: values for some of ``PARAMETERS``; the template's are used for the others.
         metadata: values for some of ``METADATA``, and "modality" and "channels" (channel to name) of the images.
         texts: "title", "tags", "model", "data", "performance", "references" and "data_license" of the pages in docs/.
+        improved: values for some of ``IMPROVED``.
 
     Raises:
         InputError: if the folder exists, its name is none for a bundle, or a parameter is unknown.
@@ -95,7 +111,7 @@ def write_bundle(
     shutil.copytree(TEMPLATE, temporary)
     for page in (*temporary.glob("docs/*"), *temporary.glob("models/*.md")):
         page.write_text(_filled(page.read_text(), {"authors": "AIDE-MONAI developers", "folder": str(folder), **texts}))
-    _write_configs(temporary, parameters, metadata)
+    _write_configs(temporary, parameters, metadata, improved or {})
     os.replace(temporary, folder)
     return folder
 
@@ -103,15 +119,17 @@ def write_bundle(
 def refresh_bundle(folder: str | Path) -> None:
     """Bring the configs of a bundle up to date with the template; its parameters, metadata and pages stay."""
     configs = Path(folder) / "configs"
-    metadata = json.loads((configs / "metadata.json").read_text())
+    metadata = _content(configs / "metadata.json")
     known: dict[str, Any] = {}
     for name in ("inference", "evaluate", "train"):
-        known |= json.loads((configs / f"{name}.json").read_text())
+        known |= _content(configs / f"{name}.json")
     parameters = {key: known[key] for key in PARAMETERS if key in known}
+    own = configs / "improved.json"
+    improved = {key: value for key, value in _content(own).items() if key in IMPROVED} if own.is_file() else {}
     for path in TEMPLATE.glob("configs/*"):
         shutil.copy(path, configs)
     kept = {key: metadata[key] for key in METADATA if key in metadata}
-    _write_configs(Path(folder), parameters, kept)
+    _write_configs(Path(folder), parameters, kept, improved)
 
 
 def differences(folder: str | Path) -> list[str]:
@@ -125,8 +143,8 @@ def differences(folder: str | Path) -> list[str]:
         elif path.suffix != ".json":
             found += [] if own.read_text() == path.read_text() else [f"{own}: another text"]
         else:
-            mine, template = json.loads(own.read_text()), json.loads(path.read_text())
-            free = METADATA if path.name == "metadata.json" else PARAMETERS
+            mine, template = _content(own), _content(path)
+            free = {"metadata.json": METADATA, "improved.json": IMPROVED}.get(path.name, PARAMETERS)
             if list(mine) != list(template):
                 found.append(f"{own}: other keys, or another order: {sorted({*mine} ^ {*template})}")
             found += [
@@ -154,7 +172,7 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     modality = {str(channel): name for channel, name in sorted(cases.modality.items())}
     structures = ", ".join(name for index, name in labels.items() if index != "0")
     name = Path(folder).name
-    network = json.loads((TEMPLATE / "configs" / "train.json").read_text())["network_args"]
+    network = _content(TEMPLATE / "configs" / "train.json")["network_args"]
     parameters = {
         "roots": [os.path.abspath(root) for root in roots or ()],
         "labeled": None,
@@ -199,16 +217,25 @@ _MODEL = (
 )
 
 
-def _write_configs(folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    template = json.loads((TEMPLATE / "configs" / "train.json").read_text())
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _write_configs(
+    folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any], improved: Mapping[str, Any]
+) -> None:
+    template = _content(TEMPLATE / "configs" / "train.json")
     values = {**parameters, "volume_options": {**template["volume_options"], **parameters.get("volume_options", {})}}
     train = template | values
     for path in sorted((folder / "configs").glob("*.json")):
-        content = json.loads(path.read_text())
+        content = _content(path)
         if path.name == "metadata.json":
             content |= {key: value for key, value in metadata.items() if key in METADATA}
             if "channels" in metadata:
                 content["network_data_format"] = _data_format(content["network_data_format"], metadata, train)
+        elif path.name == "improved.json":
+            content |= improved
         else:
             content |= {key: value for key, value in values.items() if key in content}
         path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n")

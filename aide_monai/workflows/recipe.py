@@ -116,7 +116,7 @@ def _augmentation(settings: TrainingSettings) -> dict[str, Any]:
     )
     mix, intensity = settings.augmentation_mix, settings.augmentation_intensity
     return {
-        "augment": CutMix(turn, probability=mix) if mix else turn,
+        "augment": CutMix(turn, probability=mix),
         "perturb": RandomIntensity(probability=intensity, seed=settings.seed + 3) if intensity else None,
     }
 

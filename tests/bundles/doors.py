@@ -46,10 +46,10 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return torch.load(run_dir / "models" / "model.pt", weights_only=True)
 
 
-def parsed(bundle: Path, config: str, **overrides: Any) -> ConfigParser:
-    """A config with overrides; parts of it can be asked for."""
+def parsed(bundle: Path, *configs: str, **overrides: Any) -> ConfigParser:
+    """Configs, later ones refine earlier ones, with overrides; parts of them can be asked for."""
     parser = ConfigParser()
-    parser.read_config(config_files(bundle, config))
+    parser.read_config(config_files(bundle, *configs))
     for key, value in overrides.items():
         parser[key] = value
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai.bundle import ckpt_export, create_workflow, onnx_export, verify_metad
 from aide_monai.data.datalist import Datalist
 from aide_monai.label_app.create import initial_network
 from aide_monai.reports.tables import read_csv
+from aide_monai.workflows.experiment import Experiment
 from aide_monai.workflows.new_bundle import TEMPLATE, differences
 from tests.bundles.doors import ROOT, TRAINING, aide, config_files, image_grids, monai_bundle_run, parsed, weights
 from tests.bundles.layouts import ALL, BUNDLES, OWN
@@ -54,6 +56,37 @@ def test_no_target_of_the_configs_is_also_the_name_of_a_module():
     assert len(targets) > 10
     files = (ROOT.parent.joinpath(*target.split(".")) for target in targets)
     assert [str(file) for file in files if file.with_suffix(".py").exists() or file.is_dir()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment"),
+    [
+        ("cardiac_uda", "cardiac_uda/experiments/uda_long.json"),
+        ("hippocampus_ssl", "hippocampus_ssl/experiments/ssl.json"),
+        ("qubiq_brain_growth", "qubiq_brain_growth/experiments/raters.json"),
+    ],
+)
+def test_the_improved_training_is_what_was_compared(name, experiment):
+    compared = Experiment.load(ROOT / experiment)
+    (expected,) = (method.options for method in compared.methods if method.engine == "aide")
+    parser = parsed(ROOT / name, "train", "improved", epochs=compared.budget.epochs)
+    assert asdict(parser.get_parsed_content("options")) == expected
+    assert {key: parser[key] for key in parser.get() if key.startswith("augmentation_")} == {
+        key: value for key, value in asdict(compared.budget).items() if key.startswith("augmentation_")
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_improved_training_of_every_bundle(name, bundle_of):
+    parser = parsed(bundle_of(name), "train", "improved")
+    options = parser.get_parsed_content("options")
+    assert (options.supervised_floor, options.correction_source) == (1, "mean")
+    assert options.warmup_epochs == round(0.4 * parser["epochs"])
+    assert options.trusted_share == parsed(bundle_of(name), "train").get_parsed_content("options").trusted_share or (
+        "trusted_share" not in parser["options"]
+    )
+    for part in ("pretrain", "train"):
+        assert parser.get_parsed_content(f"{part}#augment").probability == parser["augmentation_mix"]
 
 
 @pytest.mark.parametrize("name", ALL)

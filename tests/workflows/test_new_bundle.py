@@ -48,6 +48,22 @@ def test_a_refreshed_bundle_keeps_its_parameters(datalist, tmp_path):
     assert differences(bundle) == []
 
 
+def test_the_improved_training_keeps_values_of_its_own(datalist, tmp_path):
+    bundle = new_bundle(tmp_path / "mine", datalist)
+    path = bundle / "configs" / "improved.json"
+    before = json.loads(path.read_text())
+    own = {"augmentation_mix": 1.0, "options": {**before["options"], "keep": 0.25}}
+    path.write_text(json.dumps({**before, **own, "profile": "paper"}))
+    assert differences(bundle) == [f"{path}: profile differs"]
+    refresh_bundle(bundle)
+    assert json.loads(path.read_text()) == {**before, **own}
+    train = json.loads((bundle / "configs" / "train.json").read_text())
+    assert (train["augmentation_mix"], "keep" in train["options"]) == (0.0, False)
+    path.unlink()
+    refresh_bundle(bundle)  # of a bundle that is older than the config
+    assert json.loads(path.read_text()) == before
+
+
 def test_what_differs_from_the_template_is_told(datalist, tmp_path):
     configs = new_bundle(tmp_path / "mine", datalist) / "configs"
     (configs / "logging.conf").write_text("other")
