@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from aide_monai.cli import run
 from aide_monai.data.label_history import LabelHistory
@@ -124,6 +125,20 @@ def test_a_broken_upload_is_left_out_and_named(server, data, tmp_path):
     server.put_label("phantom_002", data / "labelsTr" / "phantom_002.nii.gz")
     assert server.train(MODEL, max_epochs=1, val_split=0.4)["status"] == "DONE"
     assert "problem" not in server.image_info("phantom_002")["aide"]
+
+
+def test_the_improved_profile_can_be_asked_for(server, app):
+    paper, improved = server.get("/info/")["trainers"][MODEL]["config"]["profile"]
+    assert (paper, improved) == ("paper", "improved")
+    before = server.checksum(MODEL)
+    assert server.train(MODEL, max_epochs=1, profile=improved)["status"] == "DONE"
+    assert server.checksum(MODEL) != before
+    last = max((app / "model" / MODEL / "runs").iterdir())
+    state = torch.load(last / "checkpoint.pt", weights_only=True)["engine"]
+    assert "average_1" in state  # the paper keeps no averages
+    task = server.train(MODEL, max_epochs=1, profile="best")
+    assert task["status"] == "ERROR"
+    assert "profile is 'best'; expected paper or improved" in str(task)
 
 
 def test_labels_that_disagree_with_the_model_are_served_for_review(server, data):
