@@ -37,8 +37,11 @@ class CutMix:
 
     def __call__(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Mixed images (N, C, spatial...) and labels (N, 1, spatial...), same shapes and dtypes."""
-        image, labels = self.augment(image, labels)
-        if self.probability == 0:
+        return self.paste(*self.augment(image, labels))
+
+    def paste(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The same without what comes before; nothing is drawn where the probability is 0."""
+        if self.probability == 0 or len(image) == 0:
             return image, list(labels)
         other, inside = self.draw_boxes(len(image), image.shape[2:])
         other, inside = other.to(image.device), inside.to(image.device)

@@ -64,3 +64,12 @@ def test_the_same_seed_draws_the_same_after_the_turn() -> None:
 def test_numbers_out_of_range(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} is 1.5; expected a value in 0..1"):
         CutMix(RandomRotateFlip(), **{option: 1.5})
+
+
+def test_without_a_probability_it_is_what_comes_before() -> None:
+    image = torch.rand(3, 1, 8, 8)
+    turn, mix = RandomRotateFlip(seed=1), CutMix(RandomRotateFlip(seed=1), probability=0)
+    (turned, _), (mixed, labels) = turn(image, [image]), mix(image, [image])
+    assert torch.equal(mixed, turned)
+    assert len(labels) == 1
+    assert torch.equal(mix.generator.get_state(), turn.generator.get_state())  # nothing else was drawn
