@@ -76,12 +76,7 @@ _REFUSED = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Labe
 
 
 def write_bundle(
-    folder: str | Path,
-    parameters: Mapping[str, Any],
-    *,
-    metadata: Mapping[str, Any],
-    texts: Mapping[str, str],
-    improved: Mapping[str, Any] | None = None,
+    folder: str | Path, parameters: Mapping[str, Any], *, metadata: Mapping[str, Any], texts: Mapping[str, str]
 ) -> Path:
     """Write a bundle from the template.
 
@@ -90,7 +85,6 @@ def write_bundle(
         parameters: values for some of ``PARAMETERS``; the template's are used for the others.
         metadata: values for some of ``METADATA``, and "modality" and "channels" (channel to name) of the images.
         texts: "title", "tags", "model", "data", "performance", "references" and "data_license" of the pages in docs/.
-        improved: values for some of ``IMPROVED``.
 
     Raises:
         InputError: if the folder exists, its name is none for a bundle, or a parameter is unknown.
@@ -111,7 +105,7 @@ def write_bundle(
     shutil.copytree(TEMPLATE, temporary)
     for page in (*temporary.glob("docs/*"), *temporary.glob("models/*.md")):
         page.write_text(_filled(page.read_text(), {"authors": "AIDE-MONAI developers", "folder": str(folder), **texts}))
-    _write_configs(temporary, parameters, metadata, improved or {})
+    _write_configs(temporary, parameters, metadata, improved={})
     os.replace(temporary, folder)
     return folder
 
@@ -129,7 +123,7 @@ def refresh_bundle(folder: str | Path) -> None:
     for path in TEMPLATE.glob("configs/*"):
         shutil.copy(path, configs)
     kept = {key: metadata[key] for key in METADATA if key in metadata}
-    _write_configs(Path(folder), parameters, kept, improved)
+    _write_configs(Path(folder), parameters, kept, improved=improved)
 
 
 def differences(folder: str | Path) -> list[str]:
@@ -223,7 +217,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _write_configs(
-    folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any], improved: Mapping[str, Any]
+    folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any], *, improved: Mapping[str, Any]
 ) -> None:
     template = _content(TEMPLATE / "configs" / "train.json")
     values = {**parameters, "volume_options": {**template["volume_options"], **parameters.get("volume_options", {})}}
