@@ -87,6 +87,10 @@ def test_the_improved_training_of_every_bundle(name, bundle_of):
     )
     for part in ("pretrain", "train"):
         assert parser.get_parsed_content(f"{part}#augment").probability == parser["augmentation_mix"]
+    improved, train = (
+        json.loads((bundle_of(name) / "configs" / f"{n}.json").read_text()) for n in ("improved", "train")
+    )
+    assert [key for key, value in improved.items() if value == train[key]] == []  # it would undo a change of train.json
 
 
 @pytest.mark.parametrize("name", ALL)
