@@ -188,6 +188,11 @@ class Job:
         if all("label" in record for record in self.task.datalist.split("training")):
             return self.task.datalist
         folder = self.run_dir / GIVEN_LABELS
+        if not (folder / "datalist.json").is_file():
+            raise InputError(
+                f'method "{self.method.name}": {folder} is missing, the labels that the network of the trusted cases '
+                f"gave to the others; remove that method's folder from {self.run_dir} as well, and both are made again"
+            )
         return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
 
     def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:

@@ -218,6 +218,12 @@ def test_unlabelled_cases_need_somebody_to_label_them(phantoms: Path, tmp_path: 
         job_of({**SSL, "methods": ["noisy labels", "AIDE"]}, phantoms, tmp_path, "AIDE")
 
 
+def test_labels_that_were_removed_are_missed_in_a_sentence(phantoms: Path, tmp_path: Path) -> None:
+    job = job_of(SSL, phantoms, tmp_path, "noisy labels")
+    with pytest.raises(InputError, match=r"given_labels is missing.*remove that method's folder from .* made again"):
+        job.run()
+
+
 def test_corrupted_labels_are_what_all_methods_are_given(phantoms: Path, tmp_path: Path) -> None:
     """The method "noisy labels" once shared its folder with the labels, and removed them."""
     settings = [{"rate": 1.0, "magnitude_mm": 20}]
