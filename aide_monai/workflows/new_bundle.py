@@ -139,8 +139,8 @@ def differences(folder: str | Path) -> list[str]:
         else:
             mine, template = _content(own), _content(path)
             free = {"metadata.json": METADATA, "improved.json": IMPROVED}.get(path.name, PARAMETERS)
-            added = [key for key in mine if key not in template and path.name == "improved.json" and key in free]
-            if list(mine) != [*template, *added]:
+            optional = IMPROVED if path.name == "improved.json" else ()
+            if [key for key in mine if key in template or key not in optional] != list(template):
                 found.append(f"{own}: other keys, or another order: {sorted({*mine} ^ {*template})}")
             found += [
                 f"{own}: {key} differs" for key in mine if key not in free and mine[key] != template.get(key, None)
