@@ -10,7 +10,6 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from aide_monai.distributed import Share, world_size
-from aide_monai.transforms.cut_mix import CutMix
 
 Augmentation = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 """Augments a batch on the device: (image, [label, ...]) to the same, all (B, channels, spatial...)."""
@@ -56,15 +55,13 @@ def prepare_two_labels(
 def augmented(augment: Augmentation, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
     """Augment a batch; of many processes, each augments its share as one process would augment the whole.
 
-    For that an augmentation offers ``draw(samples)``, as ``RandomRotateFlip`` does, also before ``CutMix``, which mixes
-    the share alone. Another one is called for the share alone, and every process should seed it differently.
+    For that an augmentation offers ``draw(samples)``, as ``RandomRotateFlip`` and ``CutMix`` do; of the latter's draw,
+    a share mixes among itself. Another one is called for the share alone, and every process should seed it differently.
     """
-    if isinstance(augment, CutMix):
-        return augment.paste(*augmented(augment.augment, image, labels))
     if world_size() == 1 or not hasattr(augment, "draw"):
         return augment(image, labels) if len(image) else (image, labels)
     share = Share.of(len(image))
-    drawn = augment.draw(share.total)[share.part]  # type: ignore[attr-defined]
+    drawn = augment.draw(share.total)[share.part]
     return drawn.apply_to_batch(image, labels) if len(image) else (image, labels)
 
 

@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aide_monai.ranges import require_numbers
-from aide_monai.transforms.rotate_flip import RandomRotateFlip
+from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A turn of every sample of a batch, and where a box of another one is pasted into it.
+
+    Args:
+        turn: what comes before.
+        order: (N,) float; the samples that are here, in this order, make a ring in which each gets its box from the
+            sample before it.
+        chosen: (N,) bool, which samples get a box.
+        corner: (N, 3) float in 0..1, where the box lies on each spatial axis, from one end to the other.
+        size: side of the box as a share of each spatial axis.
+    """
+
+    turn: RotateFlip
+    order: Tensor
+    chosen: Tensor
+    corner: Tensor
+    size: float
+
+    def __getitem__(self, index: slice | Tensor) -> Mix:
+        """Those of some samples, which then mix among each other."""
+        parts = (self.order[index], self.chosen[index], self.corner[index])
+        return Mix(self.turn[index], *parts, size=self.size)
+
+    def apply_to_batch(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Turn and mix images (N, C, spatial...) and their labels (N, 1, spatial...) alike."""
+        image, labels = self.turn.apply_to_batch(image, labels)
+        other, inside = self.boxes(image.shape[2:])
+        other, inside = other.to(image.device), inside.to(image.device)
+        mixed = [torch.where(inside, values[other], values) for values in (image, *labels)]
+        return mixed[0], mixed[1:]
+
+    def boxes(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The sample that each gets its box from (N,), if there are two, and where that lies (N, 1, spatial...)."""
+        samples = len(self.order)
+        ring = self.order.argsort()
+        other = torch.empty_like(ring)
+        other[ring] = ring.roll(1)
+        inside = self.chosen.view(-1, *[1] * (1 + len(shape)))
+        for axis, length in enumerate(shape, start=2):
+            side = round(self.size * length)
+            first = (self.corner[:, axis - 2] * (length - side + 1)).floor()
+            place = torch.arange(length) - first[:, None]
+            within = (place >= 0) & (place < side)
+            inside = inside & within.view(samples, *[length if n == axis else 1 for n in range(1, 2 + len(shape))])
+        return other, inside
 
 
 class CutMix:
@@ -21,7 +70,7 @@ class CutMix:
 
     Args:
         augment: what comes before; the random numbers are drawn from its generator.
-        probability: that an image gets a box.
+        probability: that an image gets a box; with 0 nothing but the turn is drawn.
         size: side of the box as a share of each spatial axis; the place is random.
 
     Raises:
@@ -35,29 +84,15 @@ class CutMix:
         self.size = size
         self.generator = augment.generator
 
+    def draw(self, samples: int) -> Mix | RotateFlip:
+        """Random parameters for ``samples`` samples."""
+        turn = self.augment.draw(samples)
+        if self.probability == 0:
+            return turn
+        order, chance = torch.rand(2, samples, generator=self.generator)
+        corner = torch.rand(samples, 3, generator=self.generator)
+        return Mix(turn, order, chance < self.probability, corner, size=self.size)
+
     def __call__(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Mixed images (N, C, spatial...) and labels (N, 1, spatial...), same shapes and dtypes."""
-        return self.paste(*self.augment(image, labels))
-
-    def paste(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The same without what comes before; nothing is drawn where the probability is 0."""
-        if self.probability == 0 or len(image) == 0:
-            return image, list(labels)
-        other, inside = self.draw_boxes(len(image), image.shape[2:])
-        other, inside = other.to(image.device), inside.to(image.device)
-        mixed = [torch.where(inside, values[other], values) for values in (image, *labels)]
-        return mixed[0], mixed[1:]
-
-    def draw_boxes(self, samples: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Another sample for each (N,), if there are two, and where its box lies (N, 1, spatial...)."""
-        order = torch.randperm(samples, generator=self.generator)
-        other = torch.empty_like(order)
-        other[order] = order.roll(1)
-        inside = (torch.rand(samples, generator=self.generator) < self.probability).view(-1, *[1] * (1 + len(shape)))
-        for axis, length in enumerate(shape, start=2):
-            side = round(self.size * length)
-            first = (torch.rand(samples, generator=self.generator) * (length - side + 1)).floor()
-            place = torch.arange(length) - first[:, None]
-            within = (place >= 0) & (place < side)
-            inside = inside & within.view(samples, *[length if n == axis else 1 for n in range(1, 2 + len(shape))])
-        return other, inside
+        return self.draw(len(image)).apply_to_batch(image, labels)

@@ -60,6 +60,16 @@ def test_the_same_seed_draws_the_same_after_the_turn() -> None:
     assert 0.1 < (once == turned).float().mean() < 0.9
 
 
+def test_a_share_of_a_draw_has_its_turns_and_boxes_and_mixes_among_itself() -> None:
+    whole = CutMix(RandomRotateFlip(seed=2), probability=0.7).draw(9)
+    share = whole[slice(3, 7)]
+    assert torch.equal(share.turn.angle, whole.turn.angle[3:7])
+    other, inside = share.boxes((9, 12))
+    assert torch.equal(inside, whole.boxes((9, 12))[1][3:7])
+    assert sorted(other.tolist()) == [0, 1, 2, 3]
+    assert all(one != number for number, one in enumerate(other.tolist()))
+
+
 @pytest.mark.parametrize("option", ["probability", "size"])
 def test_numbers_out_of_range(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} is 1.5; expected a value in 0..1"):
