@@ -17,7 +17,9 @@ from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datast
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.workflows.bundle import history_folder, run_bundle
 
-IMPROVED = "improved"
+CONFIGS = ("train", "train,improved")
+"""What a client may train with, in the words of ``aide train --config``."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,21 +28,20 @@ class AIDETrainTask(BundleTrainTask):
 
     The whole of ``aide train``: a network learns from the labelled images and labels the others, then two networks
     learn from all and correct those labels. What the request may say: ``max_epochs``, ``val_split`` (0 by default,
-    because few labels are better trained on), ``device``, and ``profile``: "improved" trains as ``improved.json`` says.
+    because few labels are better trained on), ``device``, and ``config``, one of ``CONFIGS``.
     """
 
     def config(self) -> dict[str, Any]:
         """Options that a client can show."""
         stock = super().config()
         epochs = self.bundle_config.get("epochs")
-        profiles = [self.bundle_config["profile"], IMPROVED]
-        return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "profile": profiles}
+        return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "config": list(CONFIGS)}
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train on the datastore as it is now, and write the bundle's ``models/model.pt``."""
         bundle = Path(self.bundle_path)
         try:
-            configs = self._configs(request)
+            configs = _configs(request)
             datalist, problems = datastore_cases(
                 datastore,
                 labels=self.bundle_config["labels"],
@@ -71,14 +72,14 @@ class AIDETrainTask(BundleTrainTask):
         labelled = sum("label" in record for record in datalist.records)
         return {"labelled": labelled, "unlabelled": len(datalist.records) - labelled, "left_out": len(problems)}
 
-    def _configs(self, request: dict[str, Any]) -> list[str]:
-        """Configs to train with; a client that offers a choice sends all of it where none was made."""
-        own = self.bundle_config["profile"]
-        profile = request.get("profile") or own
-        profile = profile[0] if isinstance(profile, list) else profile
-        if profile not in (own, IMPROVED):
-            raise InputError(f"profile is {profile!r}; expected {own} or {IMPROVED}")
-        return ["train"] if profile == own else ["train", IMPROVED]
+
+def _configs(request: dict[str, Any]) -> list[str]:
+    """Configs to train with; a client that offers a choice sends all of it where none was made."""
+    config = request.get("config") or CONFIGS[0]
+    config = config[0] if isinstance(config, list) else config
+    if config not in CONFIGS:
+        raise InputError(f"config is {config!r}; expected {' or '.join(CONFIGS)}")
+    return str(config).split(",")
 
 
 class SuspicionScoring(ScoringMethod):

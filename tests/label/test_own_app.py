@@ -127,18 +127,17 @@ def test_a_broken_upload_is_left_out_and_named(server, data, tmp_path):
     assert "problem" not in server.image_info("phantom_002")["aide"]
 
 
-def test_the_improved_profile_can_be_asked_for(server, app):
-    paper, improved = server.get("/info/")["trainers"][MODEL]["config"]["profile"]
-    assert (paper, improved) == ("paper", "improved")
+def test_the_improved_recipe_can_be_asked_for(server, app):
+    _, improved = server.get("/info/")["trainers"][MODEL]["config"]["config"]
     before = server.checksum(MODEL)
-    assert server.train(MODEL, max_epochs=1, profile=improved)["status"] == "DONE"
+    assert server.train(MODEL, max_epochs=1, config=improved)["status"] == "DONE"
     assert server.checksum(MODEL) != before
     last = max((app / "model" / MODEL / "runs").iterdir())
     state = torch.load(last / "checkpoint.pt", weights_only=True)["engine"]
     assert "average_1" in state  # the paper keeps no averages
-    task = server.train(MODEL, max_epochs=1, profile="best")
+    task = server.train(MODEL, max_epochs=1, config="best")
     assert task["status"] == "ERROR"
-    assert "profile is 'best'; expected paper or improved" in str(task)
+    assert "config is 'best'; expected train or train,improved" in str(task)
 
 
 def test_labels_that_disagree_with_the_model_are_served_for_review(server, data):
