@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import platform
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ from aide_monai.networks.folded import FoldedNetwork
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, batch and channels included
+_X86 = ("x86_64", "AMD64")
+logger = logging.getLogger(__name__)
 
 
 def hardware_amp() -> str:
@@ -36,10 +41,17 @@ def place(network: nn.Module, device: torch.device | str, *, channels_last: bool
     return network
 
 
+@cache
+def _warn_of_slow_bf16() -> None:
+    if platform.machine() in _X86 and hardware_amp() == "off":
+        logger.warning('amp is "bf16", but this CPU has no bfloat16 instructions and is slower with it; expected "off"')
+
+
 class AutocastInferer(Inferer):
     """Calls a network in a chosen precision and memory layout; the output is float32.
 
-    MONAI's own ``amp`` flag is for CUDA alone; this one also serves bfloat16 on CPUs.
+    MONAI's own ``amp`` flag is for CUDA alone; this one also serves bfloat16 on CPUs. Where a CPU has no instructions
+    for it, which makes it slower than float32 (a training step 1.7 times with AVX-512, 8 with AVX2), it warns once.
 
     Args:
         amp: "off", "bf16" or "fp16".
@@ -62,6 +74,8 @@ class AutocastInferer(Inferer):
         """Logits (B, C, spatial...) float32 of ``network`` for ``inputs`` (B, M, spatial...)."""
         layout = CHANNELS_LAST[inputs.ndim] if self.channels_last else torch.contiguous_format
         inputs = inputs.contiguous(memory_format=layout)
+        if self.dtype == torch.bfloat16 and inputs.device.type == "cpu":
+            _warn_of_slow_bf16()
         with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             if self.inferer is None:
                 logits = network(inputs, *args, **kwargs)

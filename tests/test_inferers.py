@@ -7,6 +7,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
+from aide_monai import inferers
 from aide_monai.inferers import AutocastInferer, hardware_amp, place
 
 
@@ -49,6 +50,32 @@ def test_another_inferer_calls_the_network_in_the_precision() -> None:
     logits = AutocastInferer("bf16", inferer=windows)(torch.ones(1, 1, 4, 2), network)
     assert seen == [torch.bfloat16, torch.bfloat16]
     assert (logits.dtype, logits.shape) == (torch.float32, (1, 1, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("machine", "hardware", "amp", "warnings"),
+    [
+        ("x86_64", "off", "bf16", 1),
+        ("x86_64", "bf16", "bf16", 0),
+        ("aarch64", "off", "bf16", 0),
+        ("x86_64", "off", "off", 0),
+    ],
+)
+def test_bfloat16_without_instructions_for_it_warns_once(
+    machine: str,
+    hardware: str,
+    amp: str,
+    warnings: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(inferers, "hardware_amp", lambda: hardware)
+    inferers._warn_of_slow_bf16.cache_clear()
+    for _ in range(2):
+        AutocastInferer(amp)(torch.ones(1, 1, 2, 2), torch.nn.Identity())
+    assert sum("no bfloat16 instructions" in record.message for record in caplog.records) == warnings
+    inferers._warn_of_slow_bf16.cache_clear()
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:
