@@ -69,9 +69,11 @@ _PREPROCESSING = tuple(
 # AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
 # share of every batch for them would teach the wrong one.
 _AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
+_SHARES = {"trusted_share": (0.0, 1.0)}
 _RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "pseudo_label": pseudo_label.SCHEDULE_RANGES,
-    "co_teaching": co_teaching.SCHEDULE_RANGES,
+    "noisy": _SHARES,
+    "pseudo_label": _SHARES | pseudo_label.SCHEDULE_RANGES,
+    "co_teaching": _SHARES | co_teaching.SCHEDULE_RANGES,
 }
 
 
@@ -212,9 +214,12 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
 
 def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
     # One network has to learn for longer before its predictions are better than the labels.
+    schedule = {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)}
+    uniform = {"trusted_share": 0.0}
     of_all: dict[str, dict[str, Any]] = {
-        "pseudo_label": {"start": max(1, epochs // 2), "interval": max(1, epochs // 5), "largest_component": "none"},
-        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))},
+        "noisy": uniform,
+        "pseudo_label": schedule | {"largest_component": "none"} | uniform,
+        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))} | uniform,
     }
     defaults = of_all.get(engine, {})
     unknown = options.keys() - defaults.keys()

@@ -110,7 +110,13 @@ class Job:
 
     def _changed(self, stored: dict[str, Any]) -> list[str]:
         """Parts of the specification that differ; settings that are newer than the run were at their default then."""
-        options = {"aide": asdict(AIDEOptions()), "pseudo_label": {"largest_component": "none"}}
+        uniform = {"trusted_share": 0.0}
+        options = {
+            "aide": asdict(AIDEOptions()),
+            "noisy": uniform,
+            "pseudo_label": uniform | {"largest_component": "none"},
+            "co_teaching": uniform,
+        }
         budget = asdict(TrainingSettings(epochs=1, steps_per_epoch=1))
         defaults = {"method": options.get(self.method.engine, {}), "budget": budget}
         defaults["budget"].pop("device")
@@ -219,7 +225,7 @@ class Job:
         if method.engine == "pseudo_label":
             return train_pseudo_label(volumes, budget, **method.options, **studied)[0]
         if method.engine == "noisy":
-            return train_supervised(volumes, budget, **studied)[0]
+            return train_supervised(volumes, budget, **method.options, **studied)[0]
         if method.engine == "labelled":
             # A model that shares its start with the one that learns from its labels would favour them.
             budget = replace(budget, seed=budget.seed + 100)

@@ -35,6 +35,7 @@ def train_supervised(
     num_classes: int,
     axis: int,
     run_dir: Path,
+    trusted_share: float = 0.0,
     clean: Mapping[str, Tensor] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
@@ -46,6 +47,7 @@ def train_supervised(
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv`` and ``models/model.pt``.
+        trusted_share: as in ``AIDEOptions``.
         clean: as in ``train_aide``.
         on_step: called after every optimiser step.
 
@@ -56,7 +58,7 @@ def train_supervised(
     single = OneNetwork(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     trainer = SupervisedTrainer(
-        **single.arguments(training_loader(dataset, settings)),
+        **single.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
         train_handlers=[
             *_step_callback(on_step),
             single.learning_rate(),
@@ -76,6 +78,7 @@ def train_pseudo_label(
     start: int,
     interval: int,
     largest_component: str,
+    trusted_share: float = 0.0,
     num_classes: int,
     axis: int,
     run_dir: Path,
@@ -90,6 +93,7 @@ def train_pseudo_label(
         start: first epoch after which labels are replaced.
         interval: from then on after every epoch that is a multiple of this.
         largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
+        trusted_share: as in ``AIDEOptions``.
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``labels/`` and ``models/model.pt`` (last epoch).
@@ -104,7 +108,7 @@ def train_pseudo_label(
     single = OneNetwork(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     trainer = PseudoLabelTrainer(
-        **single.arguments(training_loader(dataset, settings)),
+        **single.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
         dataset=dataset,
         start=start,
         interval=interval,
@@ -128,6 +132,7 @@ def train_co_teaching(
     *,
     max_forget_rate: float,
     warmup_epochs: int,
+    trusted_share: float = 0.0,
     num_classes: int,
     axis: int,
     run_dir: Path,
@@ -142,6 +147,7 @@ def train_co_teaching(
         settings: budget and recipe.
         max_forget_rate: share of a batch that is dropped after the warm-up.
         warmup_epochs: epochs until then.
+        trusted_share: as in ``AIDEOptions``.
         num_classes: C, background included.
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``checkpoint.pt`` and ``models/model.pt`` (last epoch).
@@ -160,7 +166,7 @@ def train_co_teaching(
     log = EpochLog(run_dir / "epochs.csv")
     weights = run_dir / "models" / "model.pt"
     trainer = CoTeachingTrainer(
-        **pair.arguments(training_loader(dataset, settings)),
+        **pair.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
         max_forget_rate=max_forget_rate,
         warmup_epochs=warmup_epochs,
         train_handlers=[

@@ -32,8 +32,14 @@ def test_defaults() -> None:
         "clean labels",
     ]
     options = {method.engine: method.options for method in experiment.methods}
-    assert options["pseudo_label"] == {"start": 5, "interval": 2, "largest_component": "none"}
-    assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4}
+    assert options["noisy"] == {"trusted_share": 0.0}
+    assert options["pseudo_label"] == {
+        "start": 5,
+        "interval": 2,
+        "largest_component": "none",
+        "trusted_share": 0.0,
+    }
+    assert options["co_teaching"] == {"max_forget_rate": 0.5, "warmup_epochs": 4, "trusted_share": 0.0}
     assert (options["aide"]["warmup_epochs"], options["aide"]["filter_strata"]) == (4, "foreground")
     assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (3, 1)
     assert experiment.seeds == (0,)
@@ -199,6 +205,8 @@ def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: st
         ("pseudo-label", "start", 0, "a value in 1..inf"),
         ("pseudo-label", "interval", None, "a value in 1..inf"),
         ("pseudo-label", "largest_component", True, "one of none, class, foreground"),
+        ("noisy labels", "trusted_share", 2, "a value in 0..1"),
+        ("co-teaching", "trusted_share", -0.5, "a value in 0..1"),
         ("co-teaching", "max_forget_rate", 1, "a value in 0..0.9999"),
         ("co-teaching", "warmup_epochs", -1, "a value in 0..inf"),
     ],

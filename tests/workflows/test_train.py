@@ -8,7 +8,13 @@ import torch
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
 from aide_monai.workflows.recipe import TrainingSettings, build_network
-from aide_monai.workflows.train import clean_labels, train_aide, train_supervised
+from aide_monai.workflows.train import (
+    clean_labels,
+    train_aide,
+    train_co_teaching,
+    train_pseudo_label,
+    train_supervised,
+)
 
 SETTINGS = TrainingSettings(epochs=2, steps_per_epoch=3, batch_size=4, features=(4, 4, 4, 8, 8, 4), seed=7)
 OPTIONS = AIDEOptions(warmup_epochs=2, views=2)
@@ -91,6 +97,35 @@ def test_supervised_training_takes_the_same_number_of_steps_on_one_case(moved_la
     assert log[1]["iteration"] == 6
     saved = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(saved[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "options"),
+    [
+        (train_supervised, {}),
+        (train_pseudo_label, {"start": 2, "interval": 1, "largest_component": "none"}),
+        (train_co_teaching, {"max_forget_rate": 0.5, "warmup_epochs": 1}),
+    ],
+)
+def test_rivals_whose_batches_are_of_trusted_cases_alone_do_not_see_other_labels(
+    moved_labels, tmp_path, trainer, options
+):
+    emptied = [v if v["quality"] == "high" else {**v, "label": torch.zeros_like(v["label"])} for v in moved_labels]
+    network = {}
+    for share in (0.0, 1.0):
+        for name, volumes in (("moved", moved_labels), ("emptied", emptied)):
+            found = trainer(
+                volumes,
+                SETTINGS,
+                num_classes=2,
+                axis=2,
+                run_dir=tmp_path / f"{name}_{share}",
+                trusted_share=share,
+                **options,
+            )
+            network[name, share] = found[0]
+    assert equal(network["moved", 1.0], network["emptied", 1.0])
+    assert not equal(network["moved", 0.0], network["emptied", 0.0])
 
 
 def test_building_a_network_leaves_the_global_generator_alone():
