@@ -45,7 +45,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "correction_source": "mean",
     },
 }
-_RANGES = {
+RANGES: dict[str, tuple[float, float]] = {
     "trusted_share": (0.0, 1.0),
     "keep": (0.0, 1.0),
     "supervised_floor": (0.0, 1.0),
@@ -61,6 +61,7 @@ _RANGES = {
     "correction_start": (1, float("inf")),
     "correction_dice": (0.0, 1.0),
 }
+"""Smallest and largest value of the options that are numbers, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ class AIDEOptions:
 
     def __post_init__(self) -> None:
         require_choices(vars(self), _CHOICES)
-        require_numbers(vars(self), _RANGES)
+        require_numbers(vars(self), RANGES)
         if self.flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {self.flip_axis!r}; expected 0 or 1")
         if not isinstance(self.rank_high_quality, bool):

@@ -1,7 +1,7 @@
 """Transforms: intensity and label preparation as MONAI dictionary transforms, and batched augmentations."""
 
 from aide_monai.transforms.by_votes import ByVotesd
-from aide_monai.transforms.cut_mix import CutMix
+from aide_monai.transforms.cut_mix import CutMix, Mix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
@@ -14,6 +14,7 @@ __all__ = [
     "AsClassIndicesd",
     "ByVotesd",
     "CutMix",
+    "Mix",
     "NormalizeSlicesd",
     "RandLabelNoised",
     "RandomIntensity",

@@ -16,7 +16,7 @@ from aide_monai.data.volumes import volume_transforms
 from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
-from aide_monai.options import AIDEOptions
+from aide_monai.options import RANGES, AIDEOptions
 from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
 from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.workflows.prepare import LAYOUTS
@@ -69,7 +69,7 @@ _PREPROCESSING = tuple(
 # AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
 # share of every batch for them would teach the wrong one.
 _AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
-_SHARES = {"trusted_share": (0.0, 1.0)}
+_SHARES = {"trusted_share": RANGES["trusted_share"]}
 _RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "noisy": _SHARES,
     "pseudo_label": _SHARES | pseudo_label.SCHEDULE_RANGES,
