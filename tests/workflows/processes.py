@@ -33,7 +33,7 @@ from aide_monai.handlers import (
     RunCheckpoint,
 )
 from aide_monai.networks import MeanNetwork, seeded, synchronise_batch_norm
-from aide_monai.transforms import RandomIntensity, RandomRotateFlip
+from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
 
 EPOCHS = 3
 DEPTHS = (3, 2, 4, 3, 2)
@@ -53,6 +53,7 @@ class Run:
     global_batch_norm: bool = False
     patches: bool = False
     perturbed: bool = False
+    mixed: bool = False
 
 
 RUNS = {
@@ -66,6 +67,7 @@ RUNS = {
     "global batch norm, released code": Run(profile="original", norm="batch", batch_size=5, global_batch_norm=True),
     "batch norm": Run(norm="batch"),
     "dropout": Run(dropout=0.2),
+    "boxes of other samples": Run(batch_size=13, perturbed=True, mixed=True),
 }
 
 
@@ -139,6 +141,7 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
     short = {"warmup_epochs": 2, "update_interval": 1, "update_ratio": 0.5, "views": 2}
     options = AIDEOptions.from_profile(run.profile, **(short | dict(run.options)))
     recorder = Recorder(store)
+    turn = RandomRotateFlip(max_angle=10, seed=run.seed)
     log = EpochLog(folder / "epochs.csv")
     AIDETrainer(
         "cpu",
@@ -150,7 +153,7 @@ def train(run: Run, folder: Path, *, epochs: int = EPOCHS, resume: bool = False)
         optimizers[1],
         options=options,
         seed=run.seed,
-        augment=RandomRotateFlip(max_angle=10, seed=run.seed),
+        augment=CutMix(turn) if run.mixed else turn,
         perturb=RandomIntensity(probability=0.3, seed=run.seed) if run.perturbed else None,
         train_handlers=[
             GlobalLabelCorrection(dataset, options=options),

@@ -35,8 +35,9 @@ RUNS = (
     "global batch norm",
     "global batch norm, released code",
 )
-# what a process has for itself, so that the result depends on their number: statistics of a batch, and masks of dropout
-OTHER_RUNS = ("batch norm", "dropout")
+# what a process has for itself, so that the result depends on their number: statistics of a batch, masks of dropout,
+# and the samples that a box is pasted from
+OTHER_RUNS = ("batch norm", "dropout", "boxes of other samples")
 
 
 def torchrun(*arguments: Any, number: int = 2, timeout: float = 600) -> subprocess.CompletedProcess:
