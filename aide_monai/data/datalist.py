@@ -233,9 +233,19 @@ def as_paths(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
+def split_selection(path: str | Path) -> tuple[str, str]:
+    """``FOLDER#echo=2.3`` to ("FOLDER", "echo=2.3"), likewise ``FILE#channel=1``; a path that exists as it is selects
+    nothing."""
+    text = str(path)
+    if "#" not in text or os.path.lexists(text):
+        return text, ""
+    folder, _, select = text.rpartition("#")
+    return folder, select
+
+
 def on_disk(path: str) -> str:
-    """The file or folder of a path, without what it selects there: ``FOLDER#echo=2.3``, ``FILE#channel=1``."""
-    return path if "#" not in path or os.path.lexists(path) else path.rpartition("#")[0]
+    """The file or folder of a path, without what it selects there."""
+    return split_selection(path)[0]
 
 
 def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str | Path] = ()) -> str | list[str]:

@@ -17,7 +17,7 @@ from aide_monai.data.dicom_header import DicomSlice, NotAnImageError, read_slice
 from aide_monai.data.dicom_stack import DicomSeries, to_volumes
 from aide_monai.errors import InputError
 
-__all__ = ["DicomSeries", "find_series", "list_files", "listing", "one_series", "require_sound", "split_selection"]
+__all__ = ["DicomSeries", "find_series", "list_files", "listing", "one_series", "require_sound"]
 
 MAX_FILES = 100_000
 SELECTORS = ("series", "echo", "type", "phase", "volume")
@@ -119,15 +119,6 @@ def list_files(folder: str, *, roots: Iterable[str | Path] = ()) -> list[str]:
     if outside:
         raise InputError(report(f"{folder}: files that lead out of the folder", outside), problems=outside)
     return files
-
-
-def split_selection(path: str | Path) -> tuple[str, str]:
-    """``FOLDER#echo=2.3`` to ("FOLDER", "echo=2.3"); a path that exists as it is has no selection."""
-    text = str(path)
-    if "#" not in text or os.path.lexists(text):
-        return text, ""
-    folder, _, select = text.rpartition("#")
-    return folder, select
 
 
 def listing(series: Sequence[DicomSeries], *, prefix: str = "") -> str:

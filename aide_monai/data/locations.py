@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from monai.data import ImageReader
 
-from aide_monai.data.datalist import on_disk
-from aide_monai.data.dicom import one_series, split_selection
+from aide_monai.data.datalist import on_disk, split_selection
+from aide_monai.data.dicom import one_series
 from aide_monai.data.dicom_elements import is_dicom
 from aide_monai.data.dicom_pixels import decode
 from aide_monai.data.png_stack import png_files

@@ -18,8 +18,8 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 
-from aide_monai.data.datalist import absolute_paths
-from aide_monai.data.dicom import DicomSeries, find_series, list_files, one_series, split_selection
+from aide_monai.data.datalist import absolute_paths, split_selection
+from aide_monai.data.dicom import DicomSeries, find_series, list_files, one_series
 from aide_monai.data.dicom_elements import is_dicom
 from aide_monai.data.dicom_pixels import decode
 from aide_monai.data.png_stack import match_dicom, png_files, read_png_stack

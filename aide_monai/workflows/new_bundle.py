@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import Datalist
+from aide_monai.data.datalist import Datalist, as_paths, split_selection
 from aide_monai.data.volumes import slice_geometry
 from aide_monai.errors import InputError
 
@@ -174,6 +174,7 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "unlabeled": None,
         "labels": labels,
         "classes": {str(stored): index for stored, index in cases.stored_classes.items()},
+        "dicom_channels": _dicom_channels(cases.records),
         "slice_axis": axis,
         "slice_size": list(size),
         "volume_options": {"resample_labels": cases.resample_labels},
@@ -203,6 +204,14 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "data_license": "Whoever trains on data keeps to their licence.",
     }
     return write_bundle(folder, parameters, metadata=metadata, texts=texts)
+
+
+def _dicom_channels(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What selects each channel in a folder of DICOM files, if that is the same in all cases."""
+    found = {tuple(split_selection(path) for path in as_paths(record["image"])) for record in records}
+    selections = {tuple(select for _, select in paths) for paths in found}
+    same = len(selections) == 1 and all(select and os.path.isdir(place) for paths in found for place, select in paths)
+    return list(*selections) if same else []
 
 
 _MODEL = (

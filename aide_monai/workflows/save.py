@@ -9,8 +9,8 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
-from aide_monai.data.datalist import as_paths, on_disk
-from aide_monai.data.dicom import one_series, split_selection
+from aide_monai.data.datalist import as_paths, on_disk, split_selection
+from aide_monai.data.dicom import one_series
 from aide_monai.data.dicom_seg import write_dicom_seg
 from aide_monai.data.volume_files import SUFFIXES
 from aide_monai.errors import InputError

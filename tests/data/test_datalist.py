@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
 
-from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.datalist import Datalist, report, split_selection
 from aide_monai.errors import InputError
 
 
@@ -294,3 +294,11 @@ def test_saving_and_loading_gives_the_same_cases(
     assert (loaded.name, loaded.labels, loaded.modality) == (datalist.name, datalist.labels, datalist.modality)
     for split in ("training", "validation", "test"):
         assert loaded.split(split) == datalist.split(split)
+
+
+def test_a_number_sign_in_the_name_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "case#1"
+    folder.mkdir()
+    assert split_selection(folder) == (str(folder), "")
+    assert split_selection(f"{folder}#echo=2.3") == (str(folder), "echo=2.3")
+    assert split_selection("plain") == ("plain", "")

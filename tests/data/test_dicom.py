@@ -16,7 +16,7 @@ import pytest
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
 
 from aide_monai.data import dicom_elements, dicom_header
-from aide_monai.data.dicom import find_series, one_series, split_selection
+from aide_monai.data.dicom import find_series, one_series
 from aide_monai.errors import InputError
 from tests.data.dicom_files import (
     ORIENTATIONS,
@@ -286,14 +286,6 @@ def test_selections_that_cannot_be_read(tmp_path: Path, select: str, message: st
     write_series(tmp_path, VOLUME, echo_ms=2.3)
     with pytest.raises(InputError, match=re.escape(message)):
         find_series(tmp_path, select=select)
-
-
-def test_a_number_sign_in_the_name_of_a_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "case#1"
-    folder.mkdir()
-    assert split_selection(folder) == (str(folder), "")
-    assert split_selection(f"{folder}#echo=2.3") == (str(folder), "echo=2.3")
-    assert split_selection("plain") == ("plain", "")
 
 
 # Multi-frame files

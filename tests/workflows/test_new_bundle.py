@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from aide_monai.cli import app, run
+from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.workflows.new_bundle import differences, new_bundle, refresh_bundle, write_bundle
-from tests.bundles.layouts import write_own_data
+from aide_monai.workflows.prepare import image_records
+from tests.bundles.layouts import write_chaos, write_own_data
 
 
 @pytest.fixture
@@ -35,6 +37,28 @@ def test_one_command_makes_a_bundle(datalist, tmp_path):
     assert "Tumour from few labels" in page
     assert f"aide train {bundle}" in page
     assert "{" not in page.replace("{data_license}", "{")
+
+
+def test_it_finds_the_channels_of_new_studies_as_it_does_in_the_datalist(tmp_path):
+    """Inference has a folder of studies and no datalist, so the bundle keeps what selects a channel in each."""
+    write_chaos(tmp_path)
+    studies = {case: tmp_path / "Train_Sets" / "MR" / case / "T1DUAL" / "DICOM_anon" for case in ("1", "3", "10")}
+
+    def channels(*selections: dict[str, str]) -> list[str]:
+        records = [
+            {"case": case, "image": [f"{studies[case]}#echo={echo}" for echo in echoes.values()], "split": "training"}
+            for case, echoes in zip(studies, selections, strict=True)
+        ]
+        datalist = tmp_path / "datalist.json"
+        Datalist("Mine", {0: "background", 1: "liver"}, {0: "in", 1: "out"}, records).save(datalist)
+        bundle = new_bundle(tmp_path / f"mine_{len(list(tmp_path.iterdir()))}", datalist)
+        return json.loads((bundle / "configs" / "inference.json").read_text())["dicom_channels"]
+
+    in_and_out = {"in": "4.6", "out": "2.3"}
+    found = channels(in_and_out, in_and_out, in_and_out)
+    assert found == ["echo=4.6", "echo=2.3"]
+    assert image_records(studies["3"], dicom_channels=found)[0]["image"] == [f"{studies['3']}#{one}" for one in found]
+    assert channels(in_and_out, in_and_out, {"in": "2.3", "out": "4.6"}) == []
 
 
 def test_a_refreshed_bundle_keeps_its_parameters(datalist, tmp_path):
