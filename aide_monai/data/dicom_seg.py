@@ -41,7 +41,8 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
         labels: class index to name, 0 is the background.
 
     Raises:
-        InputError: if the label has another shape than the series, a class without a name, or cannot be written.
+        InputError: if the label has another shape than the series, a class without a name, or cannot be written; if the
+            series is part of a file of several volumes or lacks what a segmentation must refer to.
     """
     import highdicom as hd  # only who writes such files waits for it
     from pydicom.sr.codedict import codes
@@ -70,7 +71,23 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
     frames = np.zeros(voxels.shape[::-1], dtype=np.uint8)  # (slices, rows, columns)
     for number, index in enumerate(sorted(names), 1):
         frames[voxels.transpose(2, 1, 0) == index] = number
-    segmentation = hd.seg.Segmentation(
+    # as they are stored: files are in the order of the slices, frames of one file may lie in any
+    stored = np.argsort([one.frame for one in series.slices], kind="stable")
+    try:
+        segmentation = _segmentation(series, frames[stored], segments)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:  # whatever the images lack
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: found images that a DICOM SEG cannot refer to ({series.files[0]}: {reason}); expected files that "
+            "hold one volume and all identifiers: ask for output_format nifti"
+        ) from error
+    write_atomically(path, lambda file: segmentation.save_as(file))
+
+
+def _segmentation(series: DicomSeries, frames: np.ndarray, segments: list[Any]) -> Any:
+    import highdicom as hd
+
+    return hd.seg.Segmentation(
         source_images=[_source(file) for file in series.files],
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -85,8 +102,8 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
         device_serial_number="0",
         series_description="AIDE-MONAI segmentation",
         content_label="SEGMENTATION",
+        specific_character_set="ISO_IR 192",  # names of classes in any language
     )
-    write_atomically(path, lambda file: segmentation.save_as(file))
 
 
 def _source(file: str) -> pydicom.FileDataset:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
-from PIL import Image
 
 from aide_monai.data.datalist import report
+from aide_monai.data.png_stack import png_files, read_png_stack
 from aide_monai.data.volume_files import (
     AFFINE_TOLERANCE_MM,
     SUFFIXES,
@@ -96,15 +96,18 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
 def read_segmentation(path: str | Path) -> Segmentation:
     """Read a label map from any of the formats of ``find_segmentations``.
 
-    Values such as 2.9999, which NIfTI scaling makes of 3, are rounded.
+    Values such as 2.9999, which NIfTI scaling makes of 3, are rounded. PNG slices are read as ``read_png_stack`` does, in
+    the order of their names with numbers by value.
 
     Raises:
         InputError: unreadable, not a single label map, or values that are not whole numbers from 0, naming the file.
     """
     path = Path(path)
+    is_picture = path.is_dir() or path.name.lower().endswith(PICTURES)
+    pictures = read_png_stack(png_files(path) if path.is_dir() else [str(path)]) if is_picture else None
     try:
-        if path.is_dir() or path.name.lower().endswith(PICTURES):
-            return _read_pictures(path)
+        if pictures is not None:
+            return _segmentation(path, pictures, None)
         if path.name.lower().endswith(DICOM):
             return _read_dicom_seg(path)
         volume = open_volume(str(path))
@@ -151,18 +154,16 @@ def on_one_grid(
 
 
 def _volumes(root: Path) -> Iterable[Path]:
+    stacks = set()
     for path in root.rglob("*"):
         name = path.name.lower()
-        if name.startswith(".") or not path.is_file():
+        if any(part.startswith(".") for part in path.relative_to(root).parts) or not path.is_file():
             continue
         if name.endswith(SUFFIXES + DICOM) or (name.endswith(PICTURES) and path.parent == root):
             yield path
-        elif name.endswith(PICTURES) and path == _pictures(path.parent)[0]:
+        elif name.endswith(PICTURES) and path.parent not in stacks:
+            stacks.add(path.parent)
             yield path.parent
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(PICTURES) and not p.name.startswith("."))
 
 
 def _stem(name: str) -> str:
@@ -179,22 +180,6 @@ def _segmentation(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.f
     dtype = np.uint8 if values[-1] < 256 else np.uint16
     labels = np.rint(voxels).astype(dtype) if voxels.dtype.kind == "f" else voxels.astype(dtype, copy=False)
     return Segmentation(path, labels, affine, tuple(values))
-
-
-def _read_pictures(path: Path) -> Segmentation:
-    slices = []
-    for file in _pictures(path) if path.is_dir() else [path]:
-        try:
-            with Image.open(file) as picture:
-                if picture.mode not in ("1", "L", "P", "I", "I;16"):
-                    raise InputError(f"{file.name} with colours (mode {picture.mode})")
-                slices.append(np.asarray(picture).T)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file.name}, which cannot be read ({error})") from error
-    sizes = sorted({picture.shape for picture in slices})
-    if len(sizes) > 1:
-        raise InputError(f"slices of different sizes ({' and '.join(shape_text(size) for size in sizes)})")
-    return _segmentation(path, np.stack(slices, axis=-1), None)
 
 
 def _read_dicom_seg(path: Path) -> Segmentation:
@@ -243,7 +228,7 @@ def _placed(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer
     if not moving.sparse:
         return None
     canvas = np.zeros(shape, dtype=labels.dtype)
-    target = tuple(slice(max(s, 0), s + n) for s, n in zip(start, labels.shape, strict=True))
+    target = tuple(slice(max(s, 0), max(s + n, 0)) for s, n in zip(start, labels.shape, strict=True))
     source = tuple(
         slice(max(-s, 0), max(min(n, size - s), 0)) for s, n, size in zip(start, labels.shape, shape, strict=True)
     )

@@ -108,6 +108,7 @@ class TestFind:
         nifti(tmp_path / "c" / "two.nii", example())
         (tmp_path / ".hidden.nii").write_bytes(b"")
         (tmp_path / "notes.txt").write_text("")
+        nifti(tmp_path / ".checkpoints" / "d.nii", example())
         found = {case: str(path.relative_to(tmp_path)) for case, path in find_segmentations(tmp_path).items()}
         assert found == {
             "10": "10/T1DUAL/Ground",
@@ -157,6 +158,17 @@ class TestRead:
         np.testing.assert_array_equal(read.labels, example() * 63)
         assert (read.affine, read.spacing(), read.values) == (None, None, (0, 63, 126))
 
+    def test_slices_are_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
+        """As text s10 comes before s2; some of the files have one bit for each pixel."""
+        volume = np.zeros((4, 5, 12), dtype=np.uint8)
+        for z in range(12):
+            volume[: z % 4, : z % 5, z] = 255
+            picture = Image.fromarray(volume[:, :, z].T)
+            (picture.convert("1") if z % 2 else picture).save(tmp_path / f"s{z + 1}.png")
+        read = read_segmentation(tmp_path)
+        np.testing.assert_array_equal(read.labels, volume)
+        assert read.values == (0, 255)
+
     def test_dicom_seg(self, tmp_path: Path) -> None:
         read = read_segmentation(dicom_seg(tmp_path / "x.dcm", example()))
         assert read.sparse
@@ -183,14 +195,14 @@ class TestRead:
         with pytest.raises(InputError, match=r"x\.dcm: found a DICOM file that is no readable segmentation"):
             read_segmentation(tmp_path / "x.dcm")
         Image.new("RGB", (3, 3)).save(tmp_path / "x.png")
-        with pytest.raises(InputError, match=r"x.png with colours \(mode RGB\)"):
+        with pytest.raises(InputError, match=r"x.png: found a picture in colour or with transparency \(RGB\)"):
             read_segmentation(tmp_path / "x.png")
         (tmp_path / "y.png").write_bytes(b"no picture")
-        with pytest.raises(InputError, match=r"y\.png, which cannot be read"):
+        with pytest.raises(InputError, match=r"y\.png: found no readable PNG"):
             read_segmentation(tmp_path / "y.png")
         stack = pictures(tmp_path / "stack", example())
         Image.new("L", (7, 7)).save(stack / "009.png")
-        with pytest.raises(InputError, match="slices of different sizes"):
+        with pytest.raises(InputError, match="009.png: found 7 x 7 pixels"):
             read_segmentation(stack)
 
 
@@ -266,9 +278,10 @@ class TestOneGrid:
         overlap = np.count_nonzero((prediction.labels > 0) & (reference.labels > 0))
         assert overlap == np.count_nonzero((example() > 0) & (other > 0))
 
-    def test_a_sparse_one_that_reaches_out_is_refused(self) -> None:
+    @pytest.mark.parametrize("start", [3, -2, 20, -20])
+    def test_a_sparse_one_that_reaches_out_is_refused(self, start: int) -> None:
         away = AFFINE.copy()
-        away[:3, 3] = (AFFINE @ [0, 0, 3, 1])[:3]
+        away[:3, 3] = (AFFINE @ [0, 0, start, 1])[:3]
         with pytest.raises(InputError, match="expected one grid"):
             on_one_grid(made(example(), away, sparse=True), made(example()))
 

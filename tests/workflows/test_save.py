@@ -17,11 +17,11 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.dicom import one_series
 from aide_monai.data.dicom_seg import write_dicom_seg
 from aide_monai.data.locations import LocationReader
-from aide_monai.data.segmentations import read_segmentation
+from aide_monai.data.segmentations import Segmentation, on_one_grid, read_segmentation
 from aide_monai.errors import InputError
 from aide_monai.workflows.prepare import image_records
 from aide_monai.workflows.save import SaveSegmentationd, case_of
-from tests.data.dicom_files import write_series
+from tests.data.dicom_files import write_multiframe, write_series
 
 SHAPE = (12, 10, 4)
 LABELS = {"0": "background", "1": "liver", "2": "spleen"}
@@ -74,6 +74,48 @@ def test_a_dicom_segmentation_reads_back_and_refers_to_its_slices(series, label,
     frames = dataset.PerFrameFunctionalGroupsSequence
     referred = {frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID for frame in frames}
     assert referred == {pydicom.dcmread(whole.files[z]).SOPInstanceUID for z in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("frame_order", [(3, 2, 1, 0), (0, 2, 1, 3)])
+def test_frames_of_one_file_may_be_stored_in_any_order(label, tmp_path, frame_order):
+    file = tmp_path / "scan" / "all.dcm"
+    write_multiframe(file, np.zeros(SHAPE, dtype="u2"), spacing=(2, 1.5, 4), frame_order=frame_order)
+    whole = one_series(file.parent)
+    write_dicom_seg(tmp_path / "seg.dcm", label, whole, LABELS)
+    reference = Segmentation(file, label, whole.affine, (0, 1, 2))
+    placed, _ = on_one_grid(read_segmentation(tmp_path / "seg.dcm"), reference)
+    assert np.array_equal(placed.labels, label)
+    frames = highdicom.seg.segread(str(tmp_path / "seg.dcm")).PerFrameFunctionalGroupsSequence
+    sources = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in frames]
+    with_label = {frame_order.index(z) + 1 for z in range(SHAPE[2]) if label[..., z].any()}
+    assert {source.ReferencedFrameNumber for source in sources} == with_label
+
+
+def test_names_of_any_language(label, tmp_path):
+    write_series(
+        tmp_path / "scan",
+        np.zeros(SHAPE, dtype="u2"),
+        position=(0, 0, 0),
+        spacing=(2, 1.5, 4),
+        tags={"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jürgen"},
+    )
+    write_dicom_seg(tmp_path / "seg.dcm", label, one_series(tmp_path / "scan"), {0: "0", 1: "ήπαρ", 2: "Milz ä"})
+    assert read_segmentation(tmp_path / "seg.dcm").names == {1: "ήπαρ", 2: "Milz ä"}
+    assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == "Müller^Jürgen"
+
+
+def test_images_that_no_segmentation_can_refer_to(label, tmp_path):
+    voxels = np.zeros((*SHAPE, 2), dtype="u2")
+    write_multiframe(tmp_path / "echoes" / "all.dcm", voxels, echoes_ms=[2.3, 4.6])
+    series = write_series(tmp_path / "scan", voxels[..., 0], spacing=(1, 1, 3))
+    for file in series.files:
+        dataset = pydicom.dcmread(file)
+        del dataset.StudyInstanceUID
+        dataset.save_as(file)
+    for folder, select in ((tmp_path / "echoes", "echo=2.3"), (series.folder, "")):
+        with pytest.raises(InputError, match=r"seg.dcm: found images that a DICOM SEG cannot refer to .* nifti"):
+            write_dicom_seg(tmp_path / "seg.dcm", label, one_series(folder, select=select), LABELS)
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_an_empty_segmentation_is_written_too(series, tmp_path):
