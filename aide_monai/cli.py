@@ -192,7 +192,9 @@ def labels(
         result = workflow.export(run_dir, export[0], folder=export[1])
         for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
             if cases:
-                console.print(f"[yellow]{note}[/]: {plain(', '.join(cases))}", soft_wrap=True, highlight=False)
+                console.print(
+                    f"[yellow]{note}[/]: {plain(', '.join(cases))}", markup=True, soft_wrap=True, highlight=False
+                )
         console.print(f"{result.files} labels of generation {export[0]}:", style="dim")
         console.print(str(export[1]), soft_wrap=True)
     elif rollback is not None:
@@ -250,7 +252,7 @@ def label_app(
         console.print("The networks are untrained: label an image, train, then trust predictions.", style="yellow")
     console.print("Start the server in the environment of make label-env:", style="dim")
     command = f"python -m monailabel.main start_server --app {folder} --studies {studies}"
-    console.print(plain(command), soft_wrap=True, highlight=False)
+    console.print(command, soft_wrap=True, highlight=False)
 
 
 @contextmanager

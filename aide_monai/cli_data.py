@@ -10,7 +10,7 @@ from rich.console import Console
 
 from aide_monai.errors import InputError
 
-console = Console()
+console = Console(markup=False)  # paths and names may hold brackets
 
 
 def prepare(
@@ -104,7 +104,7 @@ def check(
     result = check_data(datalist, folder, roots=root or (), progress=console.is_terminal)
     for problem in result.problems:
         colour = "red" if problem.severity == "error" else "yellow"
-        console.print(f"[{colour}]{problem.severity}[/] {plain(problem)}", soft_wrap=True, highlight=False)
+        console.print(f"[{colour}]{problem.severity}[/] {plain(problem)}", markup=True, soft_wrap=True, highlight=False)
     warnings = len(result.problems) - result.errors
     console.print(f"{result.errors} errors, {warnings} warnings. Report and pictures:", style="dim")
     console.print(str(folder), soft_wrap=True)
@@ -163,9 +163,12 @@ def evaluate(
 
 
 def _compare(first: str, second: str, out: Path | None) -> None:
+    from aide_monai.data.atomic import require_place
     from aide_monai.reports.tables import comparison_markdown, comparison_rich
     from aide_monai.workflows.paired_tests import paired_tests, read_method
 
+    if out is not None:
+        require_place(out, folder=True)
     comparison = paired_tests(read_method(first), read_method(second))
     console.print(comparison_rich(comparison, title=f"A: {first}\nB: {second}"))
     if out is not None:

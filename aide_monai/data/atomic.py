@@ -11,7 +11,17 @@ from typing import Any, BinaryIO
 
 from aide_monai.errors import InputError
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -58,6 +68,26 @@ def require_writable(path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _temporary(path).open("wb").close()
     remove_unfinished(path)
+
+
+def require_place(path: str | Path, *, folder: bool = False) -> None:
+    """Make sure that a result can be put here, before the work of which it is the result; nothing is made.
+
+    Args:
+        path: the file or folder that will be written; what lies there may be replaced or filled.
+        folder: whether it is a folder.
+
+    Raises:
+        InputError: if a file lies where a folder is expected, or the other way round, or nothing may be written there.
+    """
+    path = Path(os.path.abspath(path))
+    if not folder and path.is_dir():
+        raise InputError(f"{path}: found a folder; expected the name of a file to write")
+    there = next(place for place in ((path, *path.parents) if folder else path.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise InputError(f"{there}: found a file; expected a folder: choose another place to write")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there}: found a folder that may not be written; allow it, or choose another place to write")
 
 
 @contextmanager
@@ -111,4 +141,4 @@ def _os_error(error: BaseException) -> OSError | None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_suffix(".tmp")
+    return path.with_name(f".{path.name}.tmp")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.atomic import write_atomically
 from aide_monai.errors import InputError
 
 SPLITS = ("training", "validation", "test")
@@ -150,8 +150,8 @@ class Datalist:
         An empty "test" section is left out because MONAI's reader fails on it.
 
         Raises:
-            InputError: a record is malformed, or a text value (such as ``case``) is also the name of something in the
-                file's folder: MONAI's reader would turn that value into a path.
+            InputError: the file cannot be written, a record is malformed, or a text value (such as ``case``) is also
+                the name of something in the file's folder: MONAI's reader would turn that value into a path.
         """
         self._require_well_formed()
         path = Path(os.path.abspath(path))
@@ -178,8 +178,8 @@ class Datalist:
             "numTest": len(sections["test"]),
             **{split: records for split, records in sections.items() if records or split != "test"},
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
 
     def split(self, name: str) -> list[dict[str, Any]]:
         """Records of "training", "validation" or "test", in order; a record without ``split`` is a training record.
@@ -193,8 +193,8 @@ class Datalist:
 
     @property
     def stored_classes(self) -> dict[int, int]:
-        """Label value as the files store it to class index, for ``AsClassIndicesd``."""
-        return dict(self.classes) or {value: value for value in self.labels}
+        """Label value as the files store it to class index, for ``AsClassIndicesd``; 0 is always the background."""
+        return {0: 0, **self.classes} if self.classes else {value: value for value in self.labels}
 
     @property
     def num_classes(self) -> int:
@@ -357,6 +357,11 @@ def _record_problems(record: Any, where: str) -> list[str]:
         elif (key == "quality" and value not in QUALITIES) or (key == "split" and value not in SPLITS):
             allowed = QUALITIES if key == "quality" else SPLITS
             problems.append(f'{where}: "{key}" is "{value}", expected one of {", ".join(allowed)}')
+    hashes = record.get("sha256", {})
+    if not isinstance(hashes, dict) or not all(
+        isinstance(text, str) for value in hashes.values() for text in (value if isinstance(value, list) else [value])
+    ):
+        problems.append(f'{where}: "sha256" is {hashes!r}, expected a hash, or a list of them, for "image" and "label"')
     return problems
 
 
@@ -386,18 +391,6 @@ def _portable(record: dict[str, Any], folder: Path) -> dict[str, Any]:
             paths = [relative(path) for path in as_paths(record[key])]
             written[key] = paths[0] if isinstance(record[key], str) else paths
     return written
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _kind(value: Any) -> str:

@@ -14,6 +14,7 @@ import torch
 from monai.data import ImageReader
 
 from aide_monai.data.datalist import on_disk, split_selection
+from aide_monai.data.detached import data_file
 from aide_monai.data.dicom import one_series
 from aide_monai.data.dicom_elements import is_dicom
 from aide_monai.data.dicom_pixels import decode
@@ -59,9 +60,13 @@ class LocationReader(ImageReader):
         ones: of the same 16 bits if they fit, else of twice as many.
 
         Raises:
-            InputError: as ``open_location``, or channels on different grids.
+            InputError: as ``open_location``, channels on different grids, or voxels that are no single real numbers.
         """
         voxels, meta = self._read(img)
+        if voxels.dtype.kind not in "biuf":
+            raise InputError(
+                f"{img[0]}: found voxels of type {voxels.dtype}; expected a number for each: convert the file"
+            )
         if voxels.dtype == np.uint16:
             voxels = voxels.view(np.int16) if voxels.max(initial=0) < 2**15 else voxels.astype(np.int32)
         elif voxels.dtype.kind == "u" and voxels.dtype.itemsize > 2:
@@ -119,8 +124,7 @@ def files_of(path: str) -> list[str]:
     """
     if is_volume_file(path):
         file = split_channel(path)[0]
-        raw = [str(other) for other in Path(file).parent.glob(f"{Path(file).stem}*raw") if file.endswith(".mhd")]
-        return [file, *sorted(raw)]
+        return list(dict.fromkeys([file, str(data_file(Path(file)))]))
     return png_files(path) or one_series(*split_selection(path)[:1], select=split_selection(path)[1]).files
 
 

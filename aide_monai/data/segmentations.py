@@ -96,8 +96,8 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
 def read_segmentation(path: str | Path) -> Segmentation:
     """Read a label map from any of the formats of ``find_segmentations``.
 
-    Values such as 2.9999, which NIfTI scaling makes of 3, are rounded. PNG slices are read as ``read_png_stack`` does, in
-    the order of their names with numbers by value.
+    Values such as 2.9999, which NIfTI scaling makes of 3, are rounded. PNG slices are in the order of their names,
+    numbers by value.
 
     Raises:
         InputError: unreadable, not a single label map, or values that are not whole numbers from 0, naming the file.

@@ -65,7 +65,7 @@ def split_cases(
 
     held_out = _take_whole_patients(high[::-1], test or 0)
     test_patients = _patients(held_out)
-    training = [record for record in high if _patient(record) not in test_patients][:labeled]
+    training = [record for record in high if patient_of(record) not in test_patients][:labeled]
     trained = _patients(training + low)
     chosen = {record["case"] for record in training}
     spare = [record for record in high if record["case"] not in chosen]
@@ -73,9 +73,9 @@ def split_cases(
 
     def costs(record: Record) -> tuple[bool, bool]:
         """First whether a label is given up, then whether a patient is lost to the test."""
-        return "label" in record, _patient(record) in testable
+        return "label" in record, patient_of(record) in testable
 
-    hidden = sorted((record for record in never_labelled + spare if _patient(record) not in test_patients), key=costs)
+    hidden = sorted((record for record in never_labelled + spare if patient_of(record) not in test_patients), key=costs)
     if unlabeled is None and rest_is_test:
         hidden = [record for record in hidden if costs(record) == (False, False)]
     if len(held_out) < (test or 0) or len(training) < labeled or len(hidden) < (unlabeled or 0):
@@ -86,11 +86,11 @@ def split_cases(
         )
     hidden = hidden[:unlabeled]
     if rest_is_test:
-        held_out = [record for record in high if _patient(record) not in trained | _patients(hidden)]
+        held_out = [record for record in high if patient_of(record) not in trained | _patients(hidden)]
         test_patients = _patients(held_out)
 
     records = [{**record, "split": "training"} for record in training]
-    records += [{**record, "split": "training"} for record in low if _patient(record) not in test_patients]
+    records += [{**record, "split": "training"} for record in low if patient_of(record) not in test_patients]
     records += [_without_label(record) for record in hidden]
     records += kept
     records += [{**record, "split": "test"} for record in held_out]
@@ -116,7 +116,7 @@ def fold_cases(datalist: Datalist, *, fold: int, folds: int, seed: int = 0) -> D
         InputError: a number out of range, or fewer patients than folds.
     """
     high = [record for record in datalist.records if record.get("quality") == "high"]
-    order = list(dict.fromkeys(_patient(record) for record in _shuffled(high, np.random.default_rng(seed))))
+    order = list(dict.fromkeys(patient_of(record) for record in _shuffled(high, np.random.default_rng(seed))))
     if not (2 <= folds <= len(order) and 1 <= fold <= folds):
         raise InputError(
             f"fold {fold}/{folds}: expected a part from 1 to the number of parts, of 2 to {len(order)} parts, as there "
@@ -125,26 +125,27 @@ def fold_cases(datalist: Datalist, *, fold: int, folds: int, seed: int = 0) -> D
     held_out = set(order[fold - 1 :: folds])
     records = []
     for record in datalist.records:
-        if _patient(record) not in held_out:
+        if patient_of(record) not in held_out:
             records.append({**record, "split": "training"})
         elif record.get("quality") == "high":
             records.append({**record, "split": "test"})
     return replace(datalist, records=records)
 
 
-def _patient(record: Record) -> tuple[str, str]:
+def patient_of(record: Record) -> tuple[str, str]:
+    """What no two splits may share: the patient, or the case where no patient is named."""
     return ("patient", record["patient"]) if "patient" in record else ("case", record["case"])
 
 
 def _patients(records: Iterable[Record]) -> set[tuple[str, str]]:
-    return {_patient(record) for record in records}
+    return {patient_of(record) for record in records}
 
 
 def _shuffled(records: list[Record], generator: np.random.Generator) -> list[Record]:
     """Patients in random order, and the cases of each patient, one after the other, in random order."""
     by_patient: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(records, key=lambda record: record["case"]):
-        by_patient.setdefault(_patient(record), []).append(record)
+        by_patient.setdefault(patient_of(record), []).append(record)
     patients = sorted(by_patient)
     return [
         by_patient[patients[index]][place]
@@ -157,7 +158,7 @@ def _take_whole_patients(order: list[Record], number: int) -> list[Record]:
     """The first patients that fit into ``number`` cases, then a part of the next one when that is not enough."""
     by_patient: dict[tuple[str, str], list[Record]] = {}
     for record in order:
-        by_patient.setdefault(_patient(record), []).append(record)
+        by_patient.setdefault(patient_of(record), []).append(record)
     taken: list[Record] = []
     too_large: list[Record] = []
     for records in by_patient.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,7 +61,7 @@ def open_channel(path: Path) -> Volume:
 
 def _split(path: Path) -> tuple[str, dict[str, int]]:
     match = _PART.fullmatch(str(path))
-    if match is None:
+    if match is None or os.path.lexists(path):
         return str(path), {}
     pairs = [part.split("=") for part in match["parts"].split("&")]
     return match["file"], {key: int(number) for key, number in pairs}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from aide_monai.data.atomic import write_atomically
 from aide_monai.errors import InputError
 from aide_monai.metrics import aggregate
 
@@ -49,14 +50,11 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: CSV file; its folder is made.
         rows: dictionaries with the keys ``COLUMNS``: DSC as a ratio, RAVD in percent, distances in mm.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows({key: row[key] for key in COLUMNS} for row in rows)
-    os.replace(temporary, path)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=COLUMNS)
+    writer.writeheader()
+    writer.writerows({key: row[key] for key in COLUMNS} for row in rows)
+    write_atomically(path, lambda file: file.write(table.getvalue().encode()))
 
 
 def read_csv(path: str | Path) -> list[dict[str, Any]]:

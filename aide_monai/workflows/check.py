@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aide_monai.data.atomic import require_place
 from aide_monai.data.checks import Problem, check_datalist
 from aide_monai.data.datalist import Datalist, as_paths
 from aide_monai.data.problems import problems_of
@@ -55,15 +56,14 @@ def check_data(
         progress: show progress bars.
 
     Raises:
-        InputError: if the datalist itself cannot be read, or ``out`` is no folder.
+        InputError: if the datalist itself cannot be read, or ``out`` can be no folder.
     """
     left_out: list[str] = []
     data = Datalist.load(datalist, roots=roots, left_out=left_out)
     if left_out and not data.records:
         Datalist.load(datalist, roots=roots)  # raises: there is nothing to look at
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: found a file; expected a folder for the report")
+    require_place(out, folder=True)
     panels: dict[str, list[figures.Overlay]] = {}
     values: dict[str, dict[str, float]] = {}
     measured: set[str] = set()

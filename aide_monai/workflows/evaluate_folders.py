@@ -17,6 +17,7 @@ import torch
 from rich.progress import Progress
 
 import aide_monai
+from aide_monai.data.atomic import require_place
 from aide_monai.data.datalist import report
 from aide_monai.data.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.data.slice_dataset import through_plane_axis
@@ -113,8 +114,10 @@ def evaluate_folders(
         InputError: one report of all cases that cannot be scored, or a used ``out``; then nothing is written.
     """
     settings = settings or EvaluationSettings()
-    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise InputError(f"{out} is not an empty folder; choose a new one for the results")
+    if out is not None:
+        require_place(out, folder=True)
+        if Path(out).exists() and any(Path(out).iterdir()):
+            raise InputError(f"{out} is not an empty folder; choose a new one for the results")
     files = _matched(find_segmentations(predictions), find_segmentations(references), settings)
     pairs: dict[str, _Scored] = {}
     problems: list[str] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.atomic import require_place
 from aide_monai.data.checks import require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.details import with_details
@@ -14,7 +15,7 @@ from aide_monai.data.dicom import find_series
 from aide_monai.data.dicom_elements import is_dicom
 from aide_monai.data.domains import adapt_domains
 from aide_monai.data.readers import DicomSeriesReader
-from aide_monai.data.sources import decathlon_datalist, find_datalist, folder_datalist
+from aide_monai.data.sources import decathlon_datalist, find_datalist, folder_datalist, is_datalist
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.data.sources.chaos import chaos_datalist
 from aide_monai.data.sources.domain_folders import domain_folders
@@ -117,7 +118,7 @@ def write_datalist(
     Args:
         layout: a key of ``LAYOUTS``.
         folders: as many as the layout has.
-        out: JSON file of the datalist.
+        out: JSON file of the datalist; an older one is replaced.
         split: which cases are labelled, unlabelled and held out.
         paper_split: the paper's numbers: CHAOS by the authors' case lists, prostate 30/10, 30/10 and 27/10, QUBIQ by
             the challenge's folders, breast 100 held-out cases of each centre; ``split`` may then only have a seed.
@@ -125,8 +126,12 @@ def write_datalist(
         options: of the layout's source.
 
     Raises:
-        InputError: an unknown layout, an option of another layout, or one report of all problems; nothing is written.
+        InputError: an unknown layout, an option of another layout, an ``out`` that is no datalist, or one report of all
+            problems; then no datalist is written.
     """
+    require_place(out)
+    if Path(out).exists() and not is_datalist(Path(out)):
+        raise InputError(f"{out}: found a file that is no datalist and would be lost; choose another name")
     if layout not in LAYOUTS:
         raise InputError(f'layout "{layout}": expected one of {", ".join(LAYOUTS)}')
     known = LAYOUTS[layout]
@@ -227,7 +232,8 @@ def image_records(
         ]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes or of DICOM")
-    found: list[Any] = sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found: list[Any] = sorted(path for path in shown if path.name.lower().endswith(IMAGE_SUFFIXES))
     if not found:
         studies = _dicom_studies(folder, channels=len(dicom_channels))
         found = [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]

@@ -15,6 +15,7 @@ from aide_monai.data.atomic import (
     disk_errors,
     refused_by_disk,
     remove_unfinished,
+    require_place,
     require_writable,
     write_atomically,
 )
@@ -46,7 +47,7 @@ def test_killed_at_any_line_it_leaves_the_old_content_or_the_new(tmp_path: Path)
         path.write_bytes(OLD)
         killed = killed_at(line, lambda: write_new(path), files=("/data/atomic.py", "/data/test_atomic.py"))
         found.append(path.read_bytes())
-        unfinished += path.with_suffix(".tmp").exists()
+        unfinished += path.with_name(".file.bin.tmp").exists()
         remove_unfinished(path)
         assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
         if not killed:
@@ -59,10 +60,10 @@ def test_killed_at_any_line_it_leaves_the_old_content_or_the_new(tmp_path: Path)
 
 
 def test_an_unfinished_file_of_a_killed_run_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "file.tmp").write_bytes(OLD)
+    (tmp_path / ".file.bin.tmp").write_bytes(OLD)
     write_new(tmp_path / "file.bin")
     assert (tmp_path / "file.bin").read_bytes() == NEW
-    assert not (tmp_path / "file.tmp").exists()
+    assert not (tmp_path / ".file.bin.tmp").exists()
     remove_unfinished(tmp_path / "absent" / "file.bin")  # nothing to remove is no error
 
 
@@ -124,6 +125,23 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"file/file\.bin: cannot be written \((Not a directory|File exists)\)"):
         require_writable(tmp_path / "file" / "file.bin")
+
+
+def test_a_place_for_results_is_looked_at_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    require_place(tmp_path / "new" / "results", folder=True)
+    require_place(tmp_path, folder=True)
+    require_place(tmp_path / "file")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(InputError, match="found a folder; expected the name of a file to write"):
+        require_place(tmp_path)
+    for path, folder in (
+        (tmp_path / "file", True),
+        (tmp_path / "file" / "x" / "y", True),
+        (tmp_path / "file/x", False),
+    ):
+        with pytest.raises(InputError, match="/file: found a file; expected a folder: choose another place"):
+            require_place(path, folder=folder)
 
 
 def test_what_the_disk_has_refused_anywhere_is_told_in_a_sentence() -> None:

@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: py
         raise OSError("no space left")
 
     monkeypatch.setattr(os, step, full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match=r"list\.json: cannot be written \(no space left\)"):
         datalist.save(path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["list.json"]
@@ -165,13 +165,14 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
             {"case": "../h", "image": "h.nii"},
             {"case": "i", "image": "../../i.nii"},
             "j.nii",
+            {"case": "k", "image": "k.nii", "sha256": {"image": None}},
         ],
         test=[{"case": "c", "image": "images/c.nii.gz"}],
     )
     with pytest.raises(InputError) as caught:
         Datalist.load(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: the datalist cannot be used: 15 problems")
+    assert message.startswith(f"{path}: the datalist cannot be used: 16 problems")
     for part in (
         'key "colour": unknown',
         'key "modality": missing',
@@ -186,7 +187,8 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "training[6]: \"case\" is '../h', expected a name without slashes",
         'training[7]: path "../../i.nii" leads to',
         "training[8]: found text, expected an object",
-        'key "numTraining": found 7, but "training" lists 9 cases',
+        "training[9]: \"sha256\" is {'image': None}, expected a hash",
+        'key "numTraining": found 7, but "training" lists 10 cases',
         'case "c" stands in training[5] and test[0]',
     ):
         assert part in message

@@ -75,7 +75,12 @@ def test_a_users_own_pipeline_of_monai_transforms(places: dict[str, str], tmp_pa
 
 def test_the_files_of_a_location(places: dict[str, str]) -> None:
     assert [Path(file).name for file in files_of(places["channel"])] == ["two.nii"]
+    folder = Path(places["mhd"]).parent
+    (folder / "m_segmentation.raw").write_bytes(b"of another volume")
+    sitk.WriteImage(sitk.ReadImage(places["mhd"]), str(folder / "n.nhdr"))
+    (folder / "n[1].nrrd").write_bytes((folder / "n.nhdr").read_bytes())
     assert [Path(file).name for file in files_of(places["mhd"])] == ["m.mhd", "m.raw"]
+    assert [Path(file).name for file in files_of(str(folder / "n[1].nrrd"))] == ["n[1].nrrd", "n.raw"]
     assert [Path(file).name for file in files_of(places["png"])] == ["0.png", "1.png", "2.png"]
     assert len(files_of(places["dicom"])) == 3
 
@@ -141,8 +146,29 @@ def test_stored_label_values(tmp_path: Path) -> None:
     datalist.save(tmp_path / "datalist.json")
     assert Datalist.load(tmp_path / "datalist.json").stored_classes == {0: 0, 63: 1}
     assert Datalist("d", labels, {0: "MR"}, [record]).stored_classes == {0: 0, 1: 1}
+    assert check_datalist(Datalist("d", labels, {0: "MR"}, [record], {63: 1})) == []  # 0 is the background
     with pytest.raises(InputError, match="classes: 63 stands for 2, expected one of the labels"):
         Datalist("d", labels, {0: "MR"}, [record], {63: 2})
+
+
+def test_a_file_of_the_whole_name_is_what_a_path_names(tmp_path: Path) -> None:
+    """As ``split_selection`` has it, so that what was checked is what is opened."""
+    nibabel.save(nibabel.Nifti1Image(VOXELS, AFFINE), tmp_path / "a.nii")
+    nibabel.save(nibabel.Nifti1Image(VOXELS[:2], AFFINE), tmp_path / "b.nii")
+    path = tmp_path / "a.nii#z=1"
+    assert open_location(str(path)).shape == (5, 4, 1)
+    (tmp_path / "b.nii").rename(path)
+    with pytest.raises(InputError):
+        open_location(str(path)).decode()
+
+
+def test_voxels_that_are_no_numbers(tmp_path: Path) -> None:
+    path = str(tmp_path / "colours.nii")
+    colours = np.zeros((3, 3, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for voxels in (colours, np.ones((3, 3, 2), dtype=np.complex64)):
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), path)
+        with pytest.raises(InputError, match=r"colours\.nii: found voxels of type .*; expected a number for each"):
+            LocationReader().get_data([path])
 
 
 def test_a_selection_does_not_hide_where_a_link_leads(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ class TestRead:
             read_segmentation(tmp_path / "y.png")
         stack = pictures(tmp_path / "stack", example())
         Image.new("L", (7, 7)).save(stack / "009.png")
-        with pytest.raises(InputError, match="009.png: found 7 x 7 pixels"):
+        with pytest.raises(InputError, match=r"009\.png: found 7 x 7 pixels"):
             read_segmentation(stack)
 
 

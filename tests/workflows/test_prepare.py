@@ -12,6 +12,7 @@ import pytest
 from aide_monai.data.checks import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.locations import open_location
+from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.workflows.prepare import SplitSettings, write_datalist
 
@@ -64,6 +65,18 @@ def test_soft_labels_pass_the_check_and_hard_ones_are_still_checked(tmp_path: Pa
     assert open_location(datalist.records[0]["label"]).decode().max() == 1
     datalist.soft_labels = False
     assert "not whole numbers" in check_datalist(datalist)[0].found
+
+
+def test_only_a_datalist_is_replaced(tmp_path: Path) -> None:
+    data = write_phantoms(tmp_path / "phantoms", cases=3, shape=(16, 16, 4))
+    before = (data / "dataset.json").read_bytes()
+    with pytest.raises(InputError, match=r"dataset\.json: found a file that is no datalist and would be lost"):
+        write_datalist("decathlon", [data], data / "dataset.json", split=SplitSettings(labeled=1))
+    assert (data / "dataset.json").read_bytes() == before
+    for _ in range(2):
+        write_datalist("decathlon", [data], data / "datalist.json", split=SplitSettings(labeled=1))
+    with pytest.raises(InputError, match="found a folder; expected the name of a file"):
+        write_datalist("decathlon", [data], data, split=SplitSettings(labeled=1))
 
 
 def test_options_and_layouts_that_do_not_go_together(tmp_path: Path) -> None:

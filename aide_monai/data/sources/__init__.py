@@ -10,7 +10,7 @@ from aide_monai.data.sources.decathlon import decathlon_datalist
 from aide_monai.data.sources.folder import folder_datalist
 from aide_monai.errors import InputError
 
-__all__ = ["decathlon_datalist", "find_datalist", "folder_datalist"]
+__all__ = ["decathlon_datalist", "find_datalist", "folder_datalist", "is_datalist"]
 
 _LAYOUTS = (
     "a datalist.json; a dataset.json of the Medical Segmentation Decathlon; or the folders images/ and labels/ (and "
@@ -35,7 +35,7 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
     files = [root] if root.is_file() else [root / "datalist.json", root / "dataset.json"]
     for file in files:
         if file.is_file():
-            return Datalist.load(file, roots=roots) if _is_datalist(file) else decathlon_datalist(file, roots=roots)
+            return Datalist.load(file, roots=roots) if is_datalist(file) else decathlon_datalist(file, roots=roots)
     if (root / "images").is_dir() or (root / "unlabeled").is_dir():
         return folder_datalist(root)
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
@@ -45,8 +45,12 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
     raise InputError(f"{root}: no known layout; found {found}; expected {_LAYOUTS}")
 
 
-def _is_datalist(file: Path) -> bool:
-    """A datalist names its cases; a Decathlon list has paths alone."""
+def is_datalist(file: Path) -> bool:
+    """Whether a JSON file is a datalist, which names its cases, or a Decathlon list, which has paths alone.
+
+    Raises:
+        InputError: if it is no JSON file.
+    """
     content = read_json(file)
     sections = [content[split] for split in SPLITS if isinstance(content.get(split), list)]
     return any(isinstance(entry, dict) and "case" in entry for entries in sections for entry in entries)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.split import split_cases
+from aide_monai.data.split import patient_of, split_cases
 from aide_monai.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def hold_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
@@ -38,7 +41,8 @@ def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     """`hold_out` among the cases with labels of quality "high": of each domain, where all of them have one.
 
     Args:
-        datalist: cases, unchanged by the call; those without such a label stay, or become, training cases.
+        datalist: cases, unchanged by the call; those without such a label stay, or become, training cases, but those of
+            test patients are left out.
         test: number of test cases, of each domain.
         seed: seed of the drawing.
 
@@ -48,7 +52,14 @@ def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     labelled = replace(datalist, records=[record for record in datalist.records if record.get("quality") == "high"])
     draw = hold_out_per_domain if all("domain" in record for record in labelled.records) else hold_out
     split = {record["case"]: record["split"] for record in draw(labelled, test=test, seed=seed).records}
-    records = [{**record, "split": split.get(record["case"], "training")} for record in datalist.records]
+    held_out = {patient_of(record) for record in labelled.records if split[record["case"]] == "test"}
+    records = [
+        {**record, "split": split.get(record["case"], "training")}
+        for record in datalist.records
+        if record["case"] in split or patient_of(record) not in held_out
+    ]
+    if left_out := len(datalist.records) - len(records):
+        logger.warning("%s: %d cases of test patients have no label to score and are left out", datalist.name, left_out)
     return replace(datalist, records=records)
 
 

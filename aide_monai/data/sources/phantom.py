@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from aide_monai.data.atomic import write_atomically
 
 SHAPE = (64, 64, 20)
 SPACING_MM = (3.0, 3.0, 6.0)
@@ -56,9 +57,7 @@ def write_phantoms(
         "numTest": 0,
         "training": training,
     }
-    temporary = folder / "dataset.json.tmp"
-    temporary.write_text(json.dumps(content, indent=1))
-    os.replace(temporary, folder / "dataset.json")
+    write_atomically(folder / "dataset.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
     return folder
 
 

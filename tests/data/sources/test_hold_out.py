@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.hold_out import hold_out, hold_out_per_domain
+from aide_monai.data.sources.hold_out import hold_out, hold_out_labelled, hold_out_per_domain
 from aide_monai.errors import InputError
 
 
@@ -60,3 +60,14 @@ def test_patients_are_not_cut() -> None:
         assert held(hold_out(pool, test=2, seed=seed)) in (["a0", "a1"], ["a2", "a3"])
     with pytest.raises(InputError, match="a patient cannot be on both sides"):
         hold_out(pool, test=1, seed=0)
+
+
+def test_nothing_of_a_test_patient_is_left_to_learn_from() -> None:
+    pool = datalist_of(a=4)
+    for record in pool.records:
+        record["patient"] = record["case"]
+    pool.records += [{"case": f"b{k}", "image": "/j.nii", "patient": f"a{k}"} for k in range(4)]
+    drawn = hold_out_labelled(pool, test=1, seed=0)
+    (tested,) = drawn.split("test")
+    assert len(drawn.records) == 7
+    assert tested["patient"] not in {record["patient"] for record in drawn.split("training")}
