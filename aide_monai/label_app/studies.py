@@ -111,12 +111,20 @@ def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) ->
         datastore: the images.
         findings: image to what was found, numbers and texts; None removes an entry.
     """
-    datastore.refresh()  # what other processes have written meanwhile
-    known = set(datastore.list_images())
-    for image, found in findings.items():
-        if image in known:
-            merged = {**datastore.get_image_info(image).get(INFO, {}), **found}
-            datastore.update_image_info(image, {INFO: {k: v for k, v in merged.items() if v is not None}})
+
+    def known(image: str) -> dict[str, Any]:
+        entry: dict[str, Any] = datastore.get_image_info(image).get(INFO, {})
+        return entry
+
+    def updated(image: str) -> dict[str, Any]:
+        return {key: value for key, value in {**known(image), **findings[image]}.items() if value is not None}
+
+    datastore.refresh()
+    there = set(datastore.list_images())
+    for image in [image for image in findings if image in there and updated(image) != known(image)]:
+        datastore.refresh()  # an update writes all that is known of all images, so with what others have just written
+        if image in datastore.list_images():
+            datastore.update_image_info(image, {INFO: updated(image)})
 
 
 def broken_images(datastore: Datastore, problems: Sequence[Problem]) -> dict[str, dict[str, Any]]:

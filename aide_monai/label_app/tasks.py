@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from monailabel.utils.others.generic import file_checksum, name_to_device
 from aide_monai.errors import InputError
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
-from aide_monai.workflows.bundle import history_folder, run_bundle
+from aide_monai.workflows.bundle import new_run, run_bundle
 
 CONFIGS = ("train", "train,improved")
 """What a client may train with, in the words of ``aide train --config``."""
@@ -38,7 +39,7 @@ class AIDETrainTask(BundleTrainTask):
         return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "config": list(CONFIGS)}
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train on the datastore as it is now, and write the bundle's ``models/model.pt``."""
+        """Train on the datastore as it is now; only a finished training replaces the bundle's ``models/model.pt``."""
         bundle = Path(self.bundle_path)
         try:
             configs = _configs(request)
@@ -52,21 +53,26 @@ class AIDETrainTask(BundleTrainTask):
             remember(datastore, broken_images(datastore, problems))
             for problem in problems:
                 logger.warning("left out: %s", problem)
-            history = Path(history_folder(bundle, bundle))
-            datalist.save(history / "datastore.json")
+            run = new_run(bundle)  # what an earlier training has left was made of other labels
+            datalist.save(run / "datastore.json")
             epochs = int(request.get("max_epochs", self.bundle_config["epochs"]))
             run_bundle(
                 bundle,
                 configs,
                 {
-                    "dataset_dir": str(history / "datastore.json"),
+                    "run_dir": str(run),
+                    "dataset_dir": str(run / "datastore.json"),
+                    "layout": None,
+                    "domains": None,
                     "roots": sorted({str(Path(record["image"]).parent) for record in datalist.records}),
                     "labeled": None,
                     "unlabeled": None,
+                    "test": None,
                     "epochs": epochs,
                     "device": name_to_device(request.get("device")),
                 },
             )
+            os.replace(run / "models" / "model.pt", bundle / "models" / "model.pt")
         except InputError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         labelled = sum("label" in record for record in datalist.records)

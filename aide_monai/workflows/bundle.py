@@ -81,14 +81,17 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
 def _history_folder(run_dir: str | Path, bundle_root: str | Path, resume: bool) -> str:
     if Path(run_dir).resolve() != Path(bundle_root).resolve():
         return str(run_dir)
+    new = new_run(bundle_root)
+    last = new.with_name(f"{int(new.name) - 1:03d}")
+    begun = (last / "labels").exists() and not resume
+    return str(last if last.exists() and not begun else new)
+
+
+def new_run(bundle_root: str | Path) -> Path:
+    """The next of the folders ``runs/001``, ``runs/002``, ... of a bundle; it is not created."""
     runs = Path(bundle_root) / "runs"
-
-    def choose() -> str:
-        last = max((int(folder.name) for folder in runs.glob("*") if folder.name.isdecimal()), default=0)
-        begun = last and (runs / f"{last:03d}" / "labels").exists() and not resume
-        return str(runs / f"{last + bool(begun or not last):03d}")
-
-    return distributed.on_main(choose)  # another process may have begun already
+    last = max((int(folder.name) for folder in runs.glob("*") if folder.name.isdecimal()), default=0)
+    return runs / f"{last + 1:03d}"
 
 
 def input_error(error: BaseException) -> InputError | None:

@@ -57,17 +57,17 @@ def standardize(
         The data set to train AIDE on.
 
     Raises:
-        InputError: if no training case has a label, or ``folder`` holds the standardisation of other cases.
+        InputError: if no training case has a label, or ``folder`` holds the standardisation of others.
     """
     finished = Path(folder) / "datalist.json"
     if distributed.on_main(finished.exists):
         share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
         paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
         done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
-        if {record["case"] for record in done.records} != {record["case"] for record in datalist.records}:
+        if _roles(done, folder) != _roles(datalist, folder):
             raise InputError(
-                f"{finished} holds other cases than this run; choose a new run folder, or the same labeled, unlabeled "
-                "and seed"
+                f"{finished} holds other cases than this run, or others of them with labels; choose a new run folder, "
+                "or the same labeled, unlabeled and seed"
             )
         return done
     training = datalist.split("training")
@@ -142,6 +142,18 @@ def write_pseudo_labels(
     distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
     share_files([*paths, folder / "datalist.json"])
     return standardized
+
+
+def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]]:
+    """Case to its split and whether it came with a label; those in ``folder`` were made here."""
+    made = os.path.join(os.path.abspath(folder), "pseudo_labels")
+    return {
+        record["case"]: (
+            record.get("split", "training"),
+            "label" in record and os.path.dirname(record["label"]) != made,
+        )
+        for record in datalist.records
+    }
 
 
 def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:

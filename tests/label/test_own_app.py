@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import shutil
+import time
 from pathlib import Path
 
 import nibabel
@@ -15,6 +16,7 @@ import torch
 from aide_monai.cli import run
 from aide_monai.data.label_history import LabelHistory
 from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.label_app.create import create_app
 from aide_monai.metrics import class_scores
 from tests.label.server import LabelServer, multipart
 from tests.label.tiny import tiny_bundle
@@ -147,6 +149,40 @@ def test_labels_that_disagree_with_the_model_are_served_for_review(server, data)
     asked = server.post("/activelearning/suspicious", {"review": True})
     assert asked["id"] in labelled
     assert suspicion[asked["id"]] == max(suspicion.values())
+
+
+def test_a_stopped_training_leaves_the_served_model_and_the_next_one_starts_anew(label_python, data, tmp_path):
+    """Of a bundle whose data set has a layout of its own, which the studies of a server have not."""
+    bundle = tiny_bundle("cardiac_uda", tmp_path / "cardiac_uda")
+    app, studies = tmp_path / "app", tmp_path / "studies"
+    create_app(app, bundle)
+    studies.mkdir()
+    for case in STUDIES[:3]:
+        shutil.copy(data / "imagesTr" / f"{case}.nii.gz", studies)
+    server = LabelServer(label_python, app, studies, {})
+    served = app / "model" / "cardiac_uda"
+    try:
+        server.put_label(STUDIES[0], data / "labelsTr" / f"{STUDIES[0]}.nii.gz")
+        task = server.train("cardiac_uda", max_epochs=1)
+        assert task["status"] == "DONE", task
+        before = (served / "models" / "model.pt").read_bytes()
+
+        server.post("/train/cardiac_uda", {"multi_gpu": False, "device": "cpu", "max_epochs": 1000})
+        best = served / "runs" / "002" / "models" / "model.pt"
+        end = time.monotonic() + 120
+        while not best.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert best.exists()
+        server.call("DELETE", "/train/")
+        server.finished("train")
+        assert (served / "models" / "model.pt").read_bytes() == before
+
+        server.put_label(STUDIES[1], data / "labelsTr" / f"{STUDIES[1]}.nii.gz")
+        assert server.train("cardiac_uda", max_epochs=1)["status"] == "DONE"
+        assert LabelHistory.load(served / "runs" / "003" / "labels").high_quality == set(STUDIES[:2])
+        assert (served / "models" / "model.pt").read_bytes() != before
+    finally:
+        server.stop()
 
 
 def test_without_a_label_training_says_what_to_do(server):

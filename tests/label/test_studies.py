@@ -122,4 +122,17 @@ def test_findings_are_added_to_what_is_known(datastore):
     remember(datastore, {"a": {"suspicion": 0.5, "problem": "broken"}, "gone": {"suspicion": 1.0}})
     remember(datastore, {"a": {"problem": None, "disagreement": 0.25}})
     assert datastore.infos["a"] == {"ts": 1, "aide": {"suspicion": 0.5, "disagreement": 0.25}}
-    assert datastore.refreshed == 2
+    seen = datastore.refreshed
+    remember(datastore, {"a": {"suspicion": 0.5, "problem": None}, "b": {"problem": None}})
+    assert datastore.refreshed == seen + 1  # nothing is written where nothing is new
+    assert datastore.infos["b"] == {"ts": 1}
+
+
+def test_every_finding_is_added_to_what_others_have_just_written(datastore):
+    """A datastore writes all that it knows of all images, so it must know what a client has put meanwhile."""
+    writes = []
+    refresh, update = datastore.refresh, datastore.update_image_info
+    datastore.refresh = lambda: (refresh(), writes.append("refresh"))
+    datastore.update_image_info = lambda image, info: (update(image, info), writes.append(image))
+    remember(datastore, {"a": {"suspicion": 0.5}, "b": {"suspicion": 0.25}})
+    assert writes == ["refresh", "refresh", "a", "refresh", "b"]

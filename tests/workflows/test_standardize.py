@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -75,6 +77,14 @@ def test_a_finished_standardisation_is_used_again(datalist, tmp_path):
     again = standardize(datalist, tmp_path / "out", **arguments)
     assert pretrainer.runs == 1
     assert again.records == first.records
+    labelled, *others = datalist.records
+    asked = replace(datalist, records=[{**labelled, "split": "validation"}, *others])
+    assert "label" in labelled
+    with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
+        standardize(asked, tmp_path / "out", **arguments)
+    more = [{**record, "label": labelled["label"], "quality": "high"} for record in others]
+    with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
+        standardize(replace(datalist, records=[labelled, *more]), tmp_path / "out", **arguments)
     other = Datalist(datalist.name, datalist.labels, datalist.modality, datalist.records[1:])
     with pytest.raises(InputError, match="holds other cases than this run"):
         standardize(other, tmp_path / "out", **arguments)
