@@ -75,7 +75,7 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
         ``run_dir``, or the folder of the last training in the bundle that is to be resumed or has not begun to train
         AIDE, or the next number. Nothing is created.
     """
-    return distributed.on_main(lambda: _history_folder(run_dir, bundle_root, resume))
+    return distributed.on_main(lambda: _history_folder(run_dir, bundle_root, resume))  # another may have begun already
 
 
 def _history_folder(run_dir: str | Path, bundle_root: str | Path, resume: bool) -> str:

@@ -34,6 +34,7 @@ from aide_monai.handlers import (
 )
 from aide_monai.networks import MeanNetwork, seeded, synchronise_batch_norm
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
+from aide_monai.workflows.bundle import history_folder
 
 EPOCHS = 3
 DEPTHS = (3, 2, 4, 3, 2)
@@ -208,6 +209,15 @@ def exchange_files(folder: Path) -> None:
     os.chdir(before)
 
 
+def choose_history(folder: Path) -> None:
+    """Only the main process sees the training that was made in its bundle; what it says next, the others hear."""
+    bundle = folder / "bundle" / str(distributed.rank())
+    if distributed.is_main():
+        (bundle / "runs" / "001" / "labels").mkdir(parents=True)
+    chosen = history_folder(bundle, bundle)
+    torch.save([chosen, distributed.broadcast("next")], folder / f"history_{distributed.rank()}.pt")
+
+
 def run_all(folder: Path, train: Callable[..., dict[str, Any]] = train, names: Iterable[str] = tuple(RUNS)) -> None:
     """Each process has a folder of its own, as on machines that share none."""
     for name in names:
@@ -221,4 +231,5 @@ if __name__ == "__main__":
     distributed.initialize(timeout_minutes=1)
     run_all(Path(sys.argv[1]))
     exchange_files(Path(sys.argv[1]))
+    choose_history(Path(sys.argv[1]))
     die(Path(sys.argv[1]) / "death")

@@ -138,6 +138,11 @@ def test_files_reach_machines_that_do_not_see_them(folder: Path) -> None:
         assert (second / path.name).read_bytes() == path.read_bytes()
 
 
+def test_one_history_for_all_processes_of_a_training_inside_the_bundle(folder: Path) -> None:
+    said = [torch.load(folder / f"history_{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert said == [[str(folder / "bundle" / "0" / "runs" / "002"), "next"]] * 2
+
+
 def test_a_process_that_dies_leaves_the_last_commit(folder: Path) -> None:
     resumed = processes.train(processes.RUNS["even shares"], folder / "death", resume=True)
     assert [len(resumed["ramp"]), resumed["rows"][-1]["epoch"]] == [2, 3]  # after the first epoch, which was complete
