@@ -148,8 +148,8 @@ class TwoNetworkTrainer(Trainer):
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        restored = {**state_dict, "max_epochs": self.state.max_epochs}  # a run may be continued for longer
+        """Restore what ``state_dict`` returned; ``max_epochs`` stays that of this run."""
+        restored = {**state_dict, "max_epochs": self.state.max_epochs}
         for key in self._state_dict_user_keys:
             value = getattr(self.state, key)
             if hasattr(value, "load_state_dict"):

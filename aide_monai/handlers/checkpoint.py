@@ -19,6 +19,8 @@ from aide_monai.data.atomic import remove_unfinished, require_writable, write_at
 from aide_monai.data.label_store import LabelStore
 from aide_monai.errors import InputError
 
+_LENGTHS = ("total_iters", "T_max", "total_steps")  # what torch's schedules that have an end call it
+
 
 def save_atomically(state: Any, path: str | Path) -> None:
     """``torch.save`` that leaves either the old file or the whole new one.
@@ -99,8 +101,9 @@ class RunCheckpoint:
         resume: continue from ``path`` when the handler is attached.
 
     Raises:
-        InputError: if ``path`` exists and ``resume`` is off, or the checkpoint cannot be read; while training, if it
-            cannot be written, which leaves the one of the epoch before.
+        InputError: if ``path`` exists and ``resume`` is off, or the checkpoint cannot be read or has a learning-rate
+            schedule of another length; while training, if it cannot be written, which leaves the one of the epoch
+            before.
     """
 
     def __init__(
@@ -162,6 +165,8 @@ class RunCheckpoint:
             saved = torch.load(
                 io.BytesIO(content.numpy().tobytes()), map_location=engine.state.device, weights_only=True
             )
+            for name, scheduler in self.schedulers.items():
+                _require_same_length(scheduler.state_dict(), saved["schedulers"][name])
             engine.load_state_dict(saved["engine"])
             engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
             engine.state.metrics.update(saved.get("metrics", {}))
@@ -182,6 +187,16 @@ class RunCheckpoint:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.path}: cannot resume from this checkpoint ({reason}); start a new run") from error
+
+
+def _require_same_length(schedule: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """A schedule that is restored ends where it ended before, most often at a learning rate of 0."""
+    for length in _LENGTHS:
+        if schedule.get(length) != saved.get(length):
+            raise ValueError(
+                f"its learning rate is scheduled for {saved.get(length)} epochs, and that of this run for "
+                f"{schedule.get(length)}; expected the same number"
+            )
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

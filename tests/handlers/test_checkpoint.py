@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, PolynomialLR, StepLR
 
 from aide_monai.data import LabelStore, SliceDataset, slice_loader
 from aide_monai.engines import AIDEOptions, AIDETrainer
@@ -208,6 +209,7 @@ def start(
     batch_size: int = 4,
     kill: tuple[Any, int, str] | None = None,
     first: Any = None,
+    schedule: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: StepLR(optimizer, 3, 0.5),
     **options_of_trainer: Any,
 ) -> Run:
     """A new process: seeds, data, networks and handlers from nothing. ``kill`` is (event, epoch, place)."""
@@ -221,7 +223,7 @@ def start(
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam(model.parameters(), lr=0.02, amsgrad=True) for model in networks
     ]
-    schedulers = [torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5) for optimizer in optimizers]
+    schedulers = [schedule(optimizer) for optimizer in optimizers]
     options = AIDEOptions(warmup_epochs=2, update_interval=1, views=2)
     places: dict[str, list[Any]] = {"first": [] if first is None else [first], "after correction": [], "last": []}
     if kill is not None:
@@ -369,6 +371,27 @@ def test_a_finished_run_can_be_continued_for_more_epochs(tmp_path: Path, uninter
     resumed.trainer.run()
     assert resumed.trainer.state.epoch == 4
     assert_same(resumed.result(), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer, epochs: PolynomialLR(optimizer, total_iters=epochs),
+        lambda optimizer, epochs: CosineAnnealingLR(optimizer, T_max=epochs),
+        lambda optimizer, epochs: OneCycleLR(optimizer, 0.02, total_steps=epochs),
+    ],
+    ids=["polynomial", "cosine", "one cycle"],
+)
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_a_schedule_of_another_length_is_refused(tmp_path: Path, schedule: Callable, epochs: int) -> None:
+    with pytest.raises(Killed):
+        start(
+            tmp_path, kill=(Events.EPOCH_STARTED, 2, "first"), schedule=lambda optimizer: schedule(optimizer, 3)
+        ).trainer.run()
+    message = rf"checkpoint\.pt: cannot resume .*scheduled for 3 epochs, and that of this run for {epochs}; expected"
+    with pytest.raises(InputError, match=message):
+        start(tmp_path, resume=True, epochs=epochs, schedule=lambda optimizer: schedule(optimizer, epochs))
+    start(tmp_path, resume=True, epochs=3, schedule=lambda optimizer: schedule(optimizer, 3))
 
 
 def test_another_seed_gives_another_result(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:

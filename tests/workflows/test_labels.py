@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +190,14 @@ def test_a_rollback_loses_nothing(run: Path) -> None:
 def test_a_resumed_run_trains_on_the_labels_that_were_rolled_back_to(
     volumes: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    def train(epochs: int, *, resume: bool) -> LabelStore:
-        settings = TrainingSettings(epochs=epochs, steps_per_epoch=1, batch_size=4, features=(4, 4, 4, 8, 8, 4))
-        options = AIDEOptions(warmup_epochs=4, views=2, update_ratio=0.5)
-        run_dir = tmp_path / "run"
-        return train_aide(volumes, settings, options=options, num_classes=2, axis=2, run_dir=run_dir, resume=resume)[1]
-
-    assert train(2, resume=False).epochs == [0, 1, 2]
+    settings = TrainingSettings(epochs=3, steps_per_epoch=1, batch_size=4, features=(4, 4, 4, 8, 8, 4))
+    options = AIDEOptions(warmup_epochs=4, views=2, update_ratio=0.5)
+    train = partial(train_aide, volumes, settings, options=options, num_classes=2, axis=2, run_dir=tmp_path / "run")
+    steps = ["first", "second"]
+    with pytest.raises(IndexError):  # in the third epoch
+        train(on_step=steps.pop)
     assert rollback(tmp_path / "run", 0) == 3
-    store = train(3, resume=True)
+    store = train(resume=True)[1]
     assert store.epochs == [0, 1, 2, 0, 3]
     changed = {(change.network, change.case) for change in store.records if change.epoch == 3}
     for network in (1, 2):
