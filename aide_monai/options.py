@@ -167,9 +167,10 @@ class AIDEOptions:
     ) -> AIDEOptions:
         """The options of a profile, with a schedule that fits a training of so many epochs.
 
-        Lambda rises over the first two fifths. Labels are corrected after every tenth part of the epochs, from three
-        tenths on: networks that have just begun predict worse than the labels are, see ``docs/results``. Labels with
-        random errors, which average out in training, stay better than predictions for longer: from two thirds on.
+        Lambda rises over the first two fifths. Labels are corrected from three tenths of the epochs on: after every
+        epoch until lambda has risen, then after every tenth part. Networks that have just begun predict worse than the
+        labels are, see ``docs/results``. Labels with random errors, which average out in training, stay better than
+        predictions for longer: they are corrected from two thirds on.
 
         Args:
             epochs: Q.
