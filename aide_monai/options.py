@@ -100,7 +100,7 @@ class AIDEOptions:
             which then ranks the labels of both too.
         update_ratio: R, share of the ranked units whose labels are replaced.
         update_interval: after the warm-up, labels are corrected every so many epochs.
-        correction_start: first epoch after which labels are corrected.
+        correction_start: first epoch after which labels may be corrected.
         correction_dice: labels are corrected only after epochs in which the mean Dice of both networks with the trusted
             labels, or with all where none are trusted, reaches this; 0 always corrects.
         ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the

@@ -37,8 +37,8 @@ class PseudoLabelTrainer(SupervisedTrainer):
         train_data_loader: batches of ``dataset``; ``prepare_batch`` must take "label_1".
         network: (B, M, H, W) to logits (B, C, H, W).
         dataset: the training stream; its ``store`` holds the labels.
-        start: first epoch after which labels are replaced.
-        interval: from then on labels are replaced after every epoch that is a multiple of this.
+        start: first epoch after which labels may be replaced.
+        interval: from then on they are, after every epoch that is a multiple of this.
         largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
         batch_size: slices per forward pass of the prediction.
         kwargs: as in ``SupervisedTrainer`` (optimizer, loss_function, inferer, train_handlers, ...).

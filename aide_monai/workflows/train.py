@@ -90,8 +90,8 @@ def train_pseudo_label(
     Args:
         volumes: as in ``train_aide``.
         settings: budget and recipe.
-        start: first epoch after which labels are replaced.
-        interval: from then on after every epoch that is a multiple of this.
+        start: first epoch after which labels may be replaced.
+        interval: from then on they are, after every epoch that is a multiple of this.
         largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
         trusted_share: as in ``AIDEOptions``.
         num_classes: C, background included.
