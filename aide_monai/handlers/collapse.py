@@ -35,6 +35,7 @@ class CollapseWarning:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an ``AIDETrainer``."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._look_back)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
 
@@ -42,6 +43,13 @@ class CollapseWarning:
         # kept, kept and empty, kept and trusted; on the device until the epoch ends, so that a GPU need not wait
         self._counts: Tensor | None = None
         self._quality_known = False
+
+    def _look_back(self, engine: Any) -> None:
+        """The ratio of the epoch before is still there, also in a run that is resumed (``RunCheckpoint``)."""
+        self._was_above = self._is_above(engine)
+
+    def _is_above(self, engine: Any) -> bool:
+        return engine.state.metrics.get("foreground_ratio", 0.0) >= self.minimum_foreground
 
     def _add(self, engine: Any) -> None:
         output = engine.state.output
@@ -63,18 +71,12 @@ class CollapseWarning:
         if self._quality_known:
             metrics["kept_high_quality"] = high_quality / max(kept, 1)
         self._reset()
-        ratio = metrics.get("foreground_ratio")
-        if ratio is None:
-            return
-        if ratio >= self.minimum_foreground:
-            self._was_above = True
-        elif self._was_above:
-            self._was_above = False
+        if self._was_above and not self._is_above(engine):
             logger.warning(
                 "Epoch %d: the networks predict only %.0f %% of the labelled foreground, and %.0f %% of the kept"
                 " samples are empty: training is collapsing to background. The best checkpoint so far is kept; raise "
                 "warmup_epochs, lower consistency_weight, or use unit='slice'.",
                 engine.state.epoch,
-                100 * ratio,
+                100 * metrics["foreground_ratio"],
                 100 * metrics["kept_empty"],
             )

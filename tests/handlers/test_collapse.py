@@ -30,8 +30,13 @@ def output(kept_1: list[bool], kept_2: list[bool], *, quality: list[bool] | None
     }
 
 
-def run(outputs: list[dict], ratios: list[float | None], **options: Any) -> list[dict[str, float]]:
-    """Metrics after each epoch; all outputs come in every epoch, the foreground ratio changes with the epochs."""
+def run(
+    outputs: list[dict], ratios: list[float | None], *, restored: float | None = None, **options: Any
+) -> list[dict[str, float]]:
+    """Metrics after each epoch; all outputs come in every epoch, the foreground ratio changes with the epochs.
+
+    Of a resumed run, ``restored`` is the ratio of the last epoch before.
+    """
     engine = Engine(lambda engine, batch: batch)
     found: list[dict[str, float]] = []
 
@@ -42,6 +47,8 @@ def run(outputs: list[dict], ratios: list[float | None], **options: Any) -> list
 
     engine.add_event_handler(Events.EPOCH_COMPLETED, set_ratio)
     CollapseWarning(**options).attach(engine)
+    if restored is not None:
+        engine.state.metrics["foreground_ratio"] = restored
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: found.append(dict(e.state.metrics)))
     engine.run(outputs, max_epochs=len(ratios))
     return found
@@ -85,6 +92,15 @@ def test_a_second_collapse_is_announced_again(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING, logger="aide_monai"):
         run([PLAIN], [0.8, 0.2, 0.7, 0.2])
     assert [message.split(":")[0] for message in warnings(caplog)] == ["Epoch 2", "Epoch 4"]
+
+
+@pytest.mark.parametrize(("restored", "announced"), [(0.9, ["Epoch 1"]), (0.1, []), (None, [])])
+def test_a_collapse_is_announced_when_it_begins_with_a_resume(
+    caplog: pytest.LogCaptureFixture, restored: float | None, announced: list[str]
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="aide_monai"):
+        run([PLAIN], [0.2, 0.1], restored=restored)
+    assert [message.split(":")[0] for message in warnings(caplog)] == announced
 
 
 @pytest.mark.parametrize(
