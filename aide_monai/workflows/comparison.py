@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +102,32 @@ def run_comparison(
 def list_jobs(experiment: Experiment, folder: Path, *, data_dir: Path, device: str, split: str) -> list[Job]:
     """All jobs: seed by seed, so that an unfinished comparison has all settings of the first seeds.
 
-    Writes the fused or corrupted labels that the tasks need.
+    Writes the fused or corrupted labels that the tasks need, the corrupted ones when no folder holds other results.
 
     Raises:
         InputError: as ``run_comparison``.
     """
-    jobs = []
-    for seed in experiment.seeds:
-        for setting in experiment.settings:
-            for fold in experiment.folds:
-                run_dir = folder / setting.folder / (f"seed_{seed}" + ("" if fold is None else f"_fold_{fold}"))
-                task = experiment.make_task(setting, seed=seed, fold=fold, data_dir=data_dir, folder=run_dir)
-                columns = (("setting", setting.name), ("seed", seed), ("fold", fold))
-                budget = replace(experiment.budget, seed=seed, device=device)
-                jobs += [
-                    Job(method=method, task=task, run_dir=run_dir, budget=budget, split=split, columns=columns)
-                    for method in experiment.methods
-                ]
-                _require_labeller(jobs[-len(experiment.methods) :])
+    jobs: list[Job] = []
+    tasks = []
+    for seed, setting, fold in product(experiment.seeds, experiment.settings, experiment.folds):
+        run_dir = folder / setting.folder / (f"seed_{seed}" + ("" if fold is None else f"_fold_{fold}"))
+        task = experiment.make_task(setting, seed=seed, fold=fold, data_dir=data_dir, folder=run_dir)
+        tasks.append((setting, task, seed))
+        run = Job(
+            method=experiment.methods[0],
+            task=task,
+            run_dir=run_dir,
+            budget=replace(experiment.budget, seed=seed, device=device),
+            split=split,
+            columns=(("setting", setting.name), ("seed", seed), ("fold", fold)),
+            origin=experiment.origin(setting),
+        )
+        jobs += [replace(run, method=method) for method in experiment.methods]
+        _require_labeller(jobs[-len(experiment.methods) :])
+    for job in jobs:
+        job.require_own_folder()
+    for setting, task, seed in tasks:
+        experiment.write_labels(setting, task, seed=seed)
     return jobs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ from aide_monai.workflows.tasks import (
     semi_supervised,
     with_hidden_as_test,
     with_label_noise,
+    write_label_noise,
 )
 
+_ORIGIN = ("root", "layout", "source", "qubiq_task", "qubiq_subtask")
 _KEYS = ("name", "task", "data", "split", "settings", "methods", "seeds", "budget")
 
 
@@ -124,7 +127,8 @@ class Experiment:
             seed: one of ``seeds``.
             fold: one of ``folds``.
             data_dir: folder that the paths of the config start at.
-            folder: of the run; fused or corrupted labels are written to ``GIVEN_LABELS`` in it.
+            folder: of the run; ``GIVEN_LABELS`` in it gets the fused labels, and is where ``write_labels`` puts
+                corrupted ones.
 
         Raises:
             InputError: the data cannot be used as the config says.
@@ -154,10 +158,34 @@ class Experiment:
             raters = {case: list(files.values()) for case, files in masks.items()}
         else:
             whole = self._held_out(data_dir, known["root"], fold, self.split)
-            axis = known.get("axis")
-            datalist = with_label_noise(whole, folder / GIVEN_LABELS, seed=seed, axis=axis, **noise_options(values))
+            datalist = with_label_noise(whole, folder / GIVEN_LABELS, rate=values["rate"], seed=seed)
         shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
         return Task.of(datalist, raters=raters, **shape, **further)
+
+    def write_labels(self, setting: Setting, task: Task, *, seed: int) -> None:
+        """Write the corrupted labels of a run, if its setting has any.
+
+        Args:
+            setting: one of ``settings``.
+            task: what ``make_task`` made of it.
+            seed: as there.
+        """
+        if "rate" in setting.values:
+            noise = noise_options(setting.values)
+            kinds, magnitude_mm = noise["kinds"], noise["magnitude_mm"]
+            axis = self.data.get("axis")
+            write_label_noise(task.datalist, kinds=kinds, magnitude_mm=magnitude_mm, seed=seed, axis=axis)
+
+    def origin(self, setting: Setting) -> dict[str, Any]:
+        """What decides the labels of a run and is not seen in its list of cases: "setting" and "data", as JSON.
+
+        Paths are those of the config; of an absolute one only the last part counts, so that results and data may move.
+        """
+        values = noise_options(setting.values) if "rate" in setting.values else setting.values
+        data = {key: self.data[key] for key in _ORIGIN if self.data.get(key)}
+        if self.task == "uda":  # domains of other settings may come and go
+            data["domains"] = {name: self.data["domains"][name] for name in values.values()}
+        return {"setting": {k: v for k, v in values.items() if v is not None}, "data": _without_machine(data)}
 
     def _held_out(self, data_dir: Path, root: str, fold: int | None, split: HoldOut) -> Datalist:
         layout, options = self.data.get("layout"), self.data.get("source", {})
@@ -166,3 +194,10 @@ class Experiment:
         else:
             found = LAYOUTS[layout].source(data_dir / root, **options)
         return split.apply(found, fold=fold)
+
+
+def _without_machine(content: Any) -> Any:
+    """A part of a config, with the last part alone of absolute paths."""
+    if isinstance(content, dict):
+        return {key: _without_machine(value) for key, value in content.items()}
+    return Path(content).name if isinstance(content, str) and os.path.isabs(content) else content

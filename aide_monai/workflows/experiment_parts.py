@@ -281,7 +281,7 @@ def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any])
 
 
 def noise_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``with_label_noise`` that a setting decides."""
+    """The values of a setting, with what it is silent about of the label noise."""
     return {"kinds": tuple(NOISES), "magnitude_mm": 3.0, **values}
 
 

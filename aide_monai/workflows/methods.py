@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Job:
         budget: training settings, with seed and device.
         split: "test" or "validation": which cases are scored.
         columns: what the result table says besides ("setting", "seed", ...).
+        origin: what else decides the labels and cases, see ``Experiment.origin``; empty where no config says it.
     """
 
     method: Method
@@ -62,6 +63,7 @@ class Job:
     budget: TrainingSettings
     split: str = "test"
     columns: tuple[tuple[str, Any], ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -82,7 +84,8 @@ class Job:
             "preprocessing": dict(self.task.preprocessing),
         }
         method = {"engine": self.method.engine, **self.method.options}
-        content = {"method": method, "budget": budget, "task": task, "split": self.split, "run": dict(self.columns)}
+        run = {"split": self.split, "run": dict(self.columns)}
+        content = {"method": method, "budget": budget, "task": task, **run, **self.origin}
         normal: dict[str, Any] = json.loads(json.dumps(content))
         return normal
 
@@ -94,6 +97,14 @@ class Job:
             InputError: the folder holds another job's results.
         """
         return bool(self._state().get("finished"))
+
+    def require_own_folder(self) -> None:
+        """Refuse a folder that holds another job's results.
+
+        Raises:
+            InputError: saying what differs.
+        """
+        self._state()
 
     def _state(self) -> dict[str, Any]:
         file = self.folder / "job.json"
@@ -109,7 +120,10 @@ class Job:
         return state
 
     def _changed(self, stored: dict[str, Any]) -> list[str]:
-        """Parts of the specification that differ; settings that are newer than the run were at their default then."""
+        """Parts of the specification that differ, of those that the run has.
+
+        Options that are newer than the run were at their default then.
+        """
         uniform = {"trusted_share": 0.0}
         options = {
             "aide": asdict(AIDEOptions()),
@@ -122,7 +136,7 @@ class Job:
         defaults["budget"].pop("device")
         earlier = json.loads(json.dumps(defaults))
         now = self.specification
-        return [k for k in now if now[k] != (earlier[k] | stored.get(k, {}) if k in earlier else stored.get(k))]
+        return [k for k in now if k in stored and now[k] != (earlier[k] | stored[k] if k in earlier else stored[k])]
 
     def rows(self) -> list[dict[str, Any]]:
         """Per-case scores of a finished job."""

@@ -285,37 +285,24 @@ def rated_by(datalist: Datalist, masks: Mapping[str, Mapping[int, str]], *, rate
     return replace(datalist, records=records)
 
 
-def with_label_noise(
-    datalist: Datalist,
-    folder: str | Path,
-    *,
-    rate: float,
-    kinds: Sequence[str],
-    magnitude_mm: float,
-    seed: int,
-    axis: int | None = None,
-) -> Datalist:
+def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, seed: int) -> Datalist:
     """NLL: a stated share of the training labels is corrupted; which ones, nobody is told.
 
-    ``floor(rate * n)`` cases, drawn by ``seed``, get a corrupted label in ``folder``; with one seed those of a lower
-    rate are among those of a higher one, with the same noise. All training labels count as "low", the trusted ones
-    become ``clean_label``.
+    ``floor(rate * n)`` cases, drawn by ``seed``, get a corrupted label in ``folder``, which ``write_label_noise``
+    writes; with one seed those of a lower rate are among those of a higher one, with the same noise. All training
+    labels count as "low", the trusted ones become ``clean_label``.
 
     Args:
         datalist: labelled cases, held-out ones among them.
-        folder: where corrupted labels are written.
+        folder: where corrupted labels are to lie.
         rate: share 0..1.
-        kinds: kinds of noise, see ``NOISES``; one is drawn for each label.
-        magnitude_mm: size of the noise.
         seed: seed of the noise.
-        axis: slice axis; None: the through-plane axis of each label.
 
     Raises:
-        InputError: a rate out of range or unknown noise.
+        InputError: a rate out of range.
     """
     if not 0 <= rate <= 1:
         raise InputError(f"noise rate is {rate}; expected a share from 0 to 1")
-    check_noise(kinds, magnitude_mm)
     training = sorted(r["case"] for r in datalist.split("training") if "label" in r)
     order = np.random.default_rng(seed).permutation(len(training))
     chosen = {training[index] for index in order[: int(rate * len(training) + 1e-9)]}
@@ -324,12 +311,31 @@ def with_label_noise(
         if record["case"] in training and record.get("split", "training") == "training":
             record = {**record, "quality": "low", "clean_label": record["label"]}
             if record["case"] in chosen:
-                path = Path(os.path.abspath(folder)) / f"{record['case']}.nii.gz"
-                generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
-                _write_corrupted(record["label"], path, kinds, magnitude_mm, axis, generator)
-                record["label"] = str(path)
+                record["label"] = str(Path(os.path.abspath(folder)) / f"{record['case']}.nii.gz")
         records.append(record)
     return replace(datalist, records=records)
+
+
+def write_label_noise(
+    datalist: Datalist, *, kinds: Sequence[str], magnitude_mm: float, seed: int, axis: int | None = None
+) -> None:
+    """Write the corrupted labels that ``with_label_noise`` has named.
+
+    Args:
+        datalist: what it returned.
+        kinds: kinds of noise, see ``NOISES``; one is drawn for each label.
+        magnitude_mm: size of the noise.
+        seed: seed of the noise.
+        axis: slice axis; None: the through-plane axis of each label.
+
+    Raises:
+        InputError: unknown noise.
+    """
+    check_noise(kinds, magnitude_mm)
+    for record in datalist.split("training"):
+        if record.get("label") != record.get("clean_label"):
+            generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
+            _write_corrupted(record["clean_label"], Path(record["label"]), kinds, magnitude_mm, axis, generator)
 
 
 def qubiq_truth(root: str | Path, folder: str | Path, **options: Any) -> tuple[Datalist, dict[str, dict[int, str]]]:

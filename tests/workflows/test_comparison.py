@@ -122,6 +122,53 @@ def test_options_that_are_newer_than_a_run_were_at_their_default(finished: Path,
     file.write_text(whole)
 
 
+def noisy(setting: dict[str, Any], **data: Any) -> dict[str, Any]:
+    setting = {"name": "noisy", "rate": 1.0, "kinds": ["elastic"], "magnitude_mm": 20, **setting}
+    methods = ["noisy labels", "clean labels"]
+    return {**SSL, "task": "nll", "data": {**SSL["data"], **data}, "settings": [setting], "methods": methods}
+
+
+@pytest.mark.parametrize(
+    ("setting", "data", "other"),
+    [
+        ({"rate": 0.5}, {}, "setting"),
+        ({"kinds": ["resize"]}, {}, "setting"),
+        ({"magnitude_mm": 5}, {}, "setting"),
+        ({}, {"root": "imagesTr/.."}, "data"),
+        ({}, {"axis": 0}, "task"),
+    ],
+)
+def test_other_labels_or_data_in_the_same_folder_are_refused_and_the_labels_stay(
+    phantoms: Path, tmp_path: Path, setting: dict[str, Any], data: dict[str, Any], other: str
+) -> None:
+    job_of(noisy({}), phantoms, tmp_path, "noisy labels")._save(finished=True, seconds=1)
+    labels = {file: file.read_bytes() for file in tmp_path.glob(f"noisy/seed_0/{GIVEN_LABELS}/*.nii.gz")}
+    assert labels
+    with pytest.raises(InputError, match=rf"noisy_labels: holds a run with another {other}; choose a new folder"):
+        job_of(noisy(setting, **data), phantoms, tmp_path, "clean labels")
+    assert {file: file.read_bytes() for file in labels} == labels
+
+
+def test_a_run_that_does_not_know_its_setting_and_data_is_continued(phantoms: Path, tmp_path: Path) -> None:
+    job = job_of(noisy({}), phantoms, tmp_path, "noisy labels")
+    job._save(finished=True, seconds=1)
+    file = job.folder / "job.json"
+    state = json.loads(file.read_text())
+    del state["specification"]["setting"], state["specification"]["data"]
+    file.write_text(json.dumps(state))
+    assert job_of(noisy({"magnitude_mm": 5}), phantoms, tmp_path, "noisy labels").finished
+
+
+def test_results_may_move_to_another_machine_and_further_domains_may_come(phantoms: Path, tmp_path: Path) -> None:
+    settings = [{"source": "A", "target": "B"}]
+    domains = {"A": "imagesTr/..", "B": str(phantoms)}
+    config = {**SSL, "task": "uda", "settings": settings, "methods": ["source only"]}
+    job = job_of({**config, "data": {"domains": domains}}, phantoms, tmp_path, "source only")
+    assert str(phantoms) not in json.dumps(job.specification)
+    more = Experiment.of({**config, "data": {"domains": {**domains, "C": "elsewhere"}}})
+    assert more.origin(more.settings[0]) == job.origin
+
+
 def job_of(config: dict[str, Any], data: Path, folder: Path, method: str) -> Job:
     jobs = list_jobs(Experiment.of(config), folder, data_dir=data, device="cpu", split="test")
     return next(job for job in jobs if job.method.name == method)
