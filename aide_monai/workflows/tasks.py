@@ -204,6 +204,7 @@ def with_hidden_as_test(datalist: Datalist) -> Datalist:
     scored = [
         {
             "case": f"{r['case']}_scored",
+            "patient": r.get("patient", r["case"]),
             "image": r["image"],
             "label": r["clean_label"],
             "quality": "high",

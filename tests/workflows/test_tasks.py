@@ -79,12 +79,13 @@ def test_the_held_out_cases_are_the_same_for_every_seed() -> None:
 
 
 def test_with_too_few_cases_the_hidden_labels_are_scored_themselves() -> None:
-    held = HoldOut(transductive=True).apply(datalist(2))
+    held = HoldOut(transductive=True).apply(datalist(2, patients=1))
     task = with_hidden_as_test(semi_supervised(held, labeled=1, unlabeled=1, seed=0))
     (hidden,) = [r for r in task.split("training") if "label" not in r]
     (scored,) = task.split("test")
     assert scored["case"] == f"{hidden['case']}_scored"
     assert (scored["image"], scored["label"]) == (hidden["image"], hidden["clean_label"])
+    assert scored["patient"] == "p0"
     assert "label" not in hidden
 
 
