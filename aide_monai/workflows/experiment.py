@@ -145,10 +145,10 @@ class Experiment:
             datalist = domain_adaptation(found, **values)
         elif self.task == "ssl":
             whole = self._held_out(data_dir, known["root"], fold, self.split)
-            # without a test set, and without a number, the split would hold out what it does not hide
-            rest = len(whole.records) - values["labeled"] if self.split.transductive else None
-            hidden = values.get("unlabeled", rest)
-            datalist = semi_supervised(whole, labeled=values["labeled"], unlabeled=hidden, seed=seed)
+            # without a test set, the split would hold out what it does not hide
+            test = 0 if self.split.transductive else None
+            counts = {"labeled": values["labeled"], "unlabeled": values.get("unlabeled")}
+            datalist = semi_supervised(whole, **counts, test=test, seed=seed)
             if self.split.transductive:
                 datalist = with_hidden_as_test(datalist)
         elif "rater" in values:

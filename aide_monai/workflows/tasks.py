@@ -186,16 +186,19 @@ class HoldOut:
         return replace(datalist, records=[*labelled.records, *kept])
 
 
-def semi_supervised(datalist: Datalist, *, labeled: int, unlabeled: int | None, seed: int) -> Datalist:
+def semi_supervised(
+    datalist: Datalist, *, labeled: int, unlabeled: int | None, test: int | None = None, seed: int
+) -> Datalist:
     """SSL: few training cases keep their label, others lose it; the held-out cases stay.
 
     Args:
         datalist: cases with held-out ones among them, see ``HoldOut``.
         labeled: as in ``split_cases``, and so are the others.
         unlabeled: see there.
+        test: see there; 0 where nothing is held out.
         seed: seed of the drawing.
     """
-    return split_cases(datalist, labeled=labeled, unlabeled=unlabeled, seed=seed)
+    return split_cases(datalist, labeled=labeled, unlabeled=unlabeled, test=test, seed=seed)
 
 
 def with_hidden_as_test(datalist: Datalist) -> Datalist:

@@ -260,6 +260,17 @@ def test_validation_cases_are_scored_without_the_test_cases(phantoms: Path, tmp_
     assert {row["case"] for row in test.rows}.isdisjoint(row["case"] for row in tuned.rows)
 
 
+@pytest.mark.parametrize(("hidden", "number"), [({"unlabeled": 2}, 2), ({"unlabeled": None}, 5), ({}, 5)])
+def test_with_hidden_labels_as_test_nothing_else_is_scored(
+    phantoms: Path, tmp_path: Path, hidden: dict[str, Any], number: int
+) -> None:
+    config = {**SSL, "split": {"transductive": True}, "settings": [{"labeled": 1, **hidden}]}
+    records = job_of(config, phantoms, tmp_path, "AIDE").task.datalist.records
+    training = {record["case"] for record in records if "clean_label" in record}
+    assert len(training) == number
+    assert {record["case"] for record in records if record["split"] == "test"} == {f"{c}_scored" for c in training}
+
+
 def test_unlabelled_cases_need_somebody_to_label_them(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no method that labels them"):
         job_of({**SSL, "methods": ["noisy labels", "AIDE"]}, phantoms, tmp_path, "AIDE")
