@@ -50,9 +50,9 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
 class BestCheckpoint:
     """Saves a module's weights whenever a metric of the epoch reaches a new best.
 
-    Without a metric the weights are saved once, when the run is complete. So a finished run always leaves a file, and
-    with no metric only a finished one does. The best value and its epoch are ``engine.state.best_metric`` and
-    ``best_metric_epoch``.
+    Without a metric the weights are saved in the last epoch, before a ``RunCheckpoint`` that is attached later calls it
+    done, and when a run ends early. So a finished run always leaves a file, and with no metric only a finished one does.
+    The best value and its epoch are ``engine.state.best_metric`` and ``best_metric_epoch``.
 
     Args:
         path: file for the plain state dict (loads with ``weights_only=True``).
@@ -69,10 +69,15 @@ class BestCheckpoint:
         """Register the handler; attach it after the one that sets the metric."""
         if distributed.is_main():
             remove_unfinished(self.path)
-        engine.add_event_handler(Events.COMPLETED if self.metric is None else Events.EPOCH_COMPLETED, self)
+        if self.metric is None:
+            last = Events.EPOCH_COMPLETED(event_filter=lambda engine, epoch: epoch == engine.state.max_epochs)
+            engine.add_event_handler(last, self)
+            engine.add_event_handler(Events.COMPLETED, self)
+        else:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Save, if this epoch is the best so far.
+        """Save, if this epoch is the best so far or there is no metric.
 
         Raises:
             InputError: as ``save_atomically``.

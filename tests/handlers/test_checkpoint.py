@@ -88,6 +88,11 @@ def test_without_a_metric_the_last_epoch_of_a_finished_run_is_kept(tmp_path: Pat
         engine.run([0])
     assert not path.exists()
 
+    engine = Engine(lambda engine, batch: engine.terminate())
+    BestCheckpoint(path, network, metric=None).attach(engine)
+    engine.run([0], max_epochs=2)
+    assert path.exists()
+
 
 def test_weights_come_back(tmp_path: Path) -> None:
     first, second = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)

@@ -12,6 +12,7 @@ import torch
 
 from aide_monai.cli import app, run
 from aide_monai.errors import InputError
+from aide_monai.handlers import RunCheckpoint
 from aide_monai.reports.results import read_results
 from aide_monai.workflows.comparison import list_jobs, run_comparison
 from aide_monai.workflows.experiment import Experiment
@@ -122,10 +123,9 @@ def test_options_that_are_newer_than_a_run_were_at_their_default(finished: Path,
     file.write_text(whole)
 
 
-def noisy(setting: dict[str, Any], **data: Any) -> dict[str, Any]:
+def noisy(setting: dict[str, Any], *, methods: Any = ("noisy labels", "clean labels"), **data: Any) -> dict[str, Any]:
     setting = {"name": "noisy", "rate": 1.0, "kinds": ["elastic"], "magnitude_mm": 20, **setting}
-    methods = ["noisy labels", "clean labels"]
-    return {**SSL, "task": "nll", "data": {**SSL["data"], **data}, "settings": [setting], "methods": methods}
+    return {**SSL, "task": "nll", "data": {**SSL["data"], **data}, "settings": [setting], "methods": list(methods)}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,26 @@ def test_an_interrupted_job_ends_with_the_same_weights(phantoms: Path, tmp_path:
         assert steps == {None: 4, 3: -98 if method != "noisy labels" else -96}[stop]
         weights.append(torch.load(job.folder / "models" / "model.pt", weights_only=True))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_job_that_is_killed_after_its_last_checkpoint_can_be_finished(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(noisy({}, methods=["co-teaching"]), phantoms, tmp_path, "co-teaching")
+    save = RunCheckpoint._save
+
+    def killed(self: RunCheckpoint, engine: Any) -> None:
+        save(self, engine)
+        if engine.state.epoch == BUDGET["epochs"]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job.run()
+    assert not job.finished
+    job.run()
+    assert job.finished
 
 
 def test_jobs_run_side_by_side_with_the_same_result(phantoms: Path, tmp_path: Path) -> None:
