@@ -51,8 +51,8 @@ class BestCheckpoint:
     """Saves a module's weights whenever a metric of the epoch reaches a new best.
 
     Without a metric the weights are saved in the last epoch, before a ``RunCheckpoint`` that is attached later calls it
-    done, and when a run ends early. So a finished run always leaves a file, and with no metric only a finished one does.
-    The best value and its epoch are ``engine.state.best_metric`` and ``best_metric_epoch``.
+    done, and when a run ends early. So a finished run always leaves a file, and with no metric only a finished one
+    does. The best value and its epoch are ``engine.state.best_metric`` and ``best_metric_epoch``.
 
     Args:
         path: file for the plain state dict (loads with ``weights_only=True``).

@@ -306,7 +306,7 @@ def _require_own_folders(kind: str, entries: Sequence[_Named], taken: Sequence[s
     folders = [*taken, *(entry.folder for entry in entries)]
     for entry in entries:
         if not entry.folder.strip("."):
-            raise InputError(f'{kind} "{entry.name}": its folder would have this name; choose one with a letter or digit')
+            raise InputError(f'{kind} "{entry.name}": its folder would have this name; choose one with letters')
         if folders.count(entry.folder) > 1:
             raise InputError(f'{kind} "{entry.name}": its folder {entry.folder} is taken; choose another name')
 
