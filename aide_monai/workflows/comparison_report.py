@@ -121,9 +121,10 @@ def _figures(
     marks = {setting: {m: stars(p) for m, p in found.items()} for setting, found in p_values.items()}
     drawn = [(folder / "scores.png", f"{unit} of held-out patients (mean over cases and seeds), marks against {aide}")]
     pictures.marked_boxplots(boxes, marks, drawn[0][0], reference=aide or "", unit=unit)
-    if result.experiment.task == "uda":
+    transfers = _transfers(result, summary)
+    if transfers:
         drawn.append((folder / "transfer.png", "From source to target, without and with AIDE"))
-        pictures.transfer_heatmaps(_transfers(result, summary), drawn[-1][0])
+        pictures.transfer_heatmaps(transfers, drawn[-1][0])
     points = _efficiency(result, summary)
     if points:
         drawn.append((folder / "annotation_efficiency.png", "Labelled cases against DSC"))
@@ -139,6 +140,9 @@ def _figures(
 
 
 def _transfers(result: Comparison, summary: Sequence[_Row]) -> dict[str, dict[tuple[str, str], float]]:
+    """Maps of the methods that have finished a transfer, in domain adaptation."""
+    if result.experiment.task != "uda":
+        return {}
     pairs = {s.name: (s.values["source"], s.values["target"]) for s in result.experiment.settings}
     maps: dict[str, dict[tuple[str, str], float]] = {}
     for method in result.experiment.methods:

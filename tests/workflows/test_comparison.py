@@ -101,6 +101,18 @@ def test_what_is_finished_stays_and_what_is_missing_is_said(
     assert "no job is finished yet" in capsys.readouterr().err
 
 
+def test_domains_are_reported_as_soon_as_one_method_is_finished(phantoms: Path, tmp_path: Path) -> None:
+    methods = ["source only", "target-supervised"]
+    settings = [{"source": "A", "target": "B"}]
+    domains = {"domains": {"A": ".", "B": "imagesTr/.."}}
+    config = {**SSL, "task": "uda", "data": domains, "settings": settings, "methods": methods}
+    for method, drawn in (("target-supervised", False), ("source only", True)):
+        job_of(config, phantoms, tmp_path / "out", method).run()
+        assert compare(config, tmp_path, phantoms, "--report") == 0
+        assert (tmp_path / "out" / "figures" / "scores.png").exists()
+        assert (tmp_path / "out" / "figures" / "transfer.png").exists() == drawn
+
+
 def test_another_budget_in_the_same_folder_is_refused(
     finished: Path, phantoms: Path, capsys: pytest.CaptureFixture
 ) -> None:
