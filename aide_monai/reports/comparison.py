@@ -56,10 +56,14 @@ def patient_values(rows: Iterable[_Row], metric: str) -> dict[str, float]:
     return {patient: float(np.mean(values)) for patient, values in found.items()}
 
 
-def shared_seeds(*groups: Sequence[_Row]) -> list[list[_Row]]:
-    """The rows of each group whose seed all groups have, so that an unfinished comparison stays a fair one."""
-    common = set.intersection(*({row["seed"] for row in rows} for rows in groups)) if groups else set()
-    return [[row for row in rows if row["seed"] in common] for rows in groups]
+def shared_runs(*groups: Sequence[_Row]) -> list[list[_Row]]:
+    """The rows of each group whose seed and fold all groups have, so that an unfinished comparison stays a fair one."""
+
+    def run(row: _Row) -> tuple[Any, Any]:
+        return row["seed"], row["fold"]
+
+    common = set.intersection(*({run(row) for row in rows} for rows in groups)) if groups else set()
+    return [[row for row in rows if run(row) in common] for rows in groups]
 
 
 def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str | None) -> list[dict[str, Any]]:
@@ -124,7 +128,7 @@ def _closure(
     names = [noisy, method, clean]
     if method in (noisy, clean) or not all(name is not None and (setting, name, pp) in groups for name in names):
         return None
-    three = shared_seeds(*(groups[setting, str(name), pp] for name in names))
+    three = shared_runs(*(groups[setting, str(name), pp] for name in names))
     columns = [patient_values(rows, "dsc") for rows in three]
     if not all(columns) or len({tuple(sorted(column)) for column in columns}) > 1:
         return None

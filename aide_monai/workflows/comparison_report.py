@@ -18,7 +18,7 @@ from aide_monai.reports.comparison import (
     paired_table,
     patient_values,
     reported,
-    shared_seeds,
+    shared_runs,
     stars,
     summarize_comparison,
     summary_table,
@@ -64,7 +64,7 @@ def write_report(result: Comparison) -> RichTable:
 def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
     """Paired tests of AIDE (A) against every other method (B), per setting, post-processing and metric.
 
-    A patient is the mean over its cases, their classes and the seeds that both methods have.
+    A patient is the mean over its cases, their classes and the seeds (and folds) that both methods have.
 
     Args:
         rows: per-case rows, see ``reports.results``.
@@ -80,7 +80,7 @@ def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
     for (setting, pp), methods in groups.items():
         for method, theirs in methods.items():
             if aide in methods and method != aide:
-                first, second = shared_seeds(methods[aide], theirs)
+                first, second = shared_runs(methods[aide], theirs)
                 keys = [key for key, *_ in METRICS]
                 keys += ["qubiq"] * all(row["qubiq"] is not None for row in first + second)
                 if first and {row["case"] for row in first} == {row["case"] for row in second}:

@@ -15,13 +15,14 @@ from aide_monai.reports.comparison import (
     Table,
     paired_table,
     patient_values,
-    shared_seeds,
+    shared_runs,
     stars,
     summarize_comparison,
     summary_table,
 )
 from aide_monai.reports.html import Section, write_page
 from aide_monai.reports.results import read_results, write_results
+from aide_monai.workflows.comparison_report import against_aide
 
 
 def row(method: str, seed: int, case: str, dsc: float, **changed: Any) -> dict[str, Any]:
@@ -70,6 +71,18 @@ def test_a_closure_uses_the_seeds_that_all_three_have() -> None:
     assert closure.value == pytest.approx((70 - 50) / (75 - 50))
 
 
+def test_of_an_unfinished_cross_validation_the_same_runs_are_compared() -> None:
+    """The second seed is worse for both methods, and AIDE lacks its second fold."""
+    cases = [(seed, fold, case, 0.8 - 0.2 * seed) for seed in (0, 1) for fold, case in ((1, "a"), (2, "b"))]
+    noisy = [row("noisy", seed, case, dsc, fold=fold) for seed, fold, case, dsc in cases]
+    aide = [row("AIDE", seed, case, dsc, fold=fold) for seed, fold, case, dsc in cases[:3]]
+    left, right = shared_runs(noisy, aide)
+    assert [(r["seed"], r["fold"], r["dsc"]) for r in left] == [(r["seed"], r["fold"], r["dsc"]) for r in right]
+    assert len(left) == 3
+    (test,) = (test for test in against_aide(noisy + aide, "AIDE") if test["metric"] == "dsc")
+    assert test["difference"] == 0
+
+
 def test_cases_average_over_classes_and_seeds_and_infinity_stays() -> None:
     rows = [row("A", 0, "a", 0.2), row("A", 0, "a", 0.4, label=2), row("A", 1, "a", 0.9), row("A", 0, "b", 1.0)]
     assert patient_values(rows, "dsc") == {"a": pytest.approx(0.5), "b": 1.0}
@@ -79,7 +92,7 @@ def test_cases_average_over_classes_and_seeds_and_infinity_stays() -> None:
     assert patient_values([{**r, "patient": "p"} for r in rows], "dsc") == {
         "p": pytest.approx((0.2 + 0.4 + 0.9 + 1) / 4)
     }
-    left, right = shared_seeds(rows, [row("B", 1, "a", 0.1)])
+    left, right = shared_runs(rows, [row("B", 1, "a", 0.1)])
     assert (len(left), len(right)) == (1, 1)
 
 
