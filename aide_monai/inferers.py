@@ -12,6 +12,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from aide_monai.errors import InputError
 from aide_monai.networks.fast_layers import use_fast_layers
 from aide_monai.networks.folded import FoldedNetwork
 
@@ -26,11 +27,31 @@ def hardware_amp() -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "off"
 
 
+def require_device(device: torch.device | str) -> None:
+    """Refuse a device that is none, or a GPU that this machine does not have.
+
+    Raises:
+        InputError: naming it.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device is {device!r}; expected cpu, cuda, cuda:1, ...") from error
+    count = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        known = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        raise InputError(f'device is "{device}"; found {count} GPUs that PyTorch can use; expected one of {known}')
+
+
 def place(network: nn.Module, device: torch.device | str, *, channels_last: bool = False) -> nn.Module:
     """Move a network to ``device`` and, if asked, its weights to the channels-last layout.
 
     On a CPU, layers for which there is a faster way are replaced (``use_fast_layers``); all parameters stay.
+
+    Raises:
+        InputError: as ``require_device``.
     """
+    require_device(device)
     network = network.to(device)
     if torch.device(device).type == "cpu":
         use_fast_layers(network)

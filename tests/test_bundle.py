@@ -184,6 +184,9 @@ def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
         ("augmentation_zoom", "0.8", "max_zoom is 0.8; expected a value in 1..10"),
         ("augmentation_intensity", "-1", "probability is -1; expected a value in 0..1"),
         ("augmentation_mix", "2", "probability is 2; expected a value in 0..1"),
+        ("batch_size", "0", "batch_size is 0; expected a value in 1..inf"),
+        ("steps_per_epoch", "1.5", "steps is 1.5; expected a whole number"),
+        ("device", "cuda:99", 'device is "cuda:99"; found'),
     ],
 )
 def test_values_out_of_range_are_refused_in_one_sentence(option, value, message, phantoms, tmp_path, capsys):

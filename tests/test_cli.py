@@ -84,6 +84,7 @@ def test_an_unreadable_file_is_named(phantoms, tmp_path, capsys):
         (["--labeled", "5", "--unlabeled", "9"], "6"),
         (["--labeled", "3", "--unlabeled", "3"], "hold out"),
         (["--epochs", "0"], "epochs"),
+        (["--device", "cuda:99"], "GPUs that PyTorch can use; expected one of cpu"),
     ],
 )
 def test_impossible_wishes_are_refused(phantoms, tmp_path, capsys, arguments, message):

@@ -8,6 +8,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
 from aide_monai import inferers
+from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, hardware_amp, place
 
 
@@ -76,6 +77,20 @@ def test_bfloat16_without_instructions_for_it_warns_once(
         AutocastInferer(amp)(torch.ones(1, 1, 2, 2), torch.nn.Identity())
     assert sum("no bfloat16 instructions" in record.message for record in caplog.records) == warnings
     inferers._warn_of_slow_bf16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device is 'gpu'; expected cpu, cuda, cuda:1"),
+        ("cuda", 'device is "cuda"; found 0 GPUs that PyTorch can use; expected one of cpu$'),
+        ("cuda:1", 'device is "cuda:1"; found 0 GPUs'),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(device: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=message):
+        place(nn.Conv2d(1, 1, 1), device)
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:

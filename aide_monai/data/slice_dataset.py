@@ -17,6 +17,7 @@ from aide_monai.data.patch_dataset import PatchDataset
 from aide_monai.data.sharing import ShareBatchSampler, collate_share
 from aide_monai.data.slices import Slices, StoredSlices, ViewedSlices, plain, slice_axis, through_plane_axis
 from aide_monai.errors import InputError
+from aide_monai.ranges import require_numbers
 
 __all__ = ["SliceDataset", "slice_loader", "through_plane_axis"]
 
@@ -235,8 +236,10 @@ def slice_loader(
             leaves room for one sample of another case.
 
     Raises:
-        InputError: if ``batch_size`` is smaller than the number of processes.
+        InputError: if ``batch_size`` or ``steps`` is no whole number above 0, or there are more processes than samples
+            of a step.
     """
+    require_numbers({"batch_size": batch_size, "steps": steps}, {"batch_size": (1, math.inf), "steps": (1, math.inf)})
     generator = torch.Generator().manual_seed(seed)
     samples = steps * batch_size
     trusted = math.ceil(trusted_share * batch_size - 1e-9)

@@ -15,6 +15,7 @@ import torch
 from monai.utils import set_determinism
 
 from aide_monai.errors import InputError
+from aide_monai.inferers import require_device
 from aide_monai.reports.results import write_results
 from aide_monai.workflows.experiment import Experiment
 from aide_monai.workflows.methods import STEP_COST, Job
@@ -75,12 +76,14 @@ def run_comparison(
         on_progress: called as ``(stage, done, total)`` in units of plain optimiser steps.
 
     Raises:
-        InputError: the data cannot be used as the config says, or ``folder`` holds other results.
+        InputError: the data cannot be used as the config says, ``folder`` holds other results, or there is no such
+            device.
     """
     if split not in ("test", "validation"):
         raise InputError(f"split is {split!r}; expected test or validation")
     if workers is not None and workers < 1:
         raise InputError(f"jobs is {workers}; expected at least 1")
+    require_device(device)
     folder = Path(folder).absolute()
     jobs = list_jobs(experiment, folder, data_dir=Path(data_dir).absolute(), device=device, split=split)
     if train:

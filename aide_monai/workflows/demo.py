@@ -12,7 +12,7 @@ from typing import Any
 import aide_monai
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
-from aide_monai.inferers import hardware_amp
+from aide_monai.inferers import hardware_amp, require_device
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
 from aide_monai.workflows.comparison import run_in_turn
@@ -96,11 +96,12 @@ def demo_settings(
         device: where the networks run.
 
     Raises:
-        InputError: if a number is out of range.
+        InputError: if a number is out of range, or there is no such device.
     """
     for name, value in (("epochs", epochs), ("steps", steps_per_epoch)):
         if value < 1:
             raise InputError(f"--{name} is {value}; expected at least 1")
+    require_device(device)
     training = TrainingSettings(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,

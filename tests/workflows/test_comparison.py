@@ -255,6 +255,14 @@ def test_jobs_run_side_by_side_with_the_same_result(phantoms: Path, tmp_path: Pa
     assert one.rows == both.rows
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert compare(noisy({}), tmp_path, phantoms, "--device", "cuda:99") == 2
+    assert 'device is "cuda:99"; found' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_that_cannot_be_used_end_in_a_sentence(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
