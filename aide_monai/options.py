@@ -154,8 +154,7 @@ class AIDEOptions:
         Raises:
             InputError: for an unknown profile or option.
         """
-        if profile not in PROFILES:
-            raise InputError(f"profile is {profile!r}; expected one of {', '.join(PROFILES)}")
+        require_choices({"profile": profile}, {"profile": tuple(PROFILES)})
         unknown = sorted(changes.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(f"unknown option {unknown[0]!r}; expected one of {', '.join(f.name for f in fields(cls))}")

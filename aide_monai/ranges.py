@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from aide_monai.errors import InputError
@@ -28,8 +28,8 @@ def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float,
         if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
             expected = "above 0" if (low, high) == ABOVE_0 else f"in {low:g}..{high:g}"
             raise InputError(f"{name} is {value!r}; expected a value {expected}")
-        if isinstance(low, int) and not float(value).is_integer():
-            raise InputError(f"{name} is {value}; expected a whole number")
+        if isinstance(low, int) and not isinstance(value, Integral):
+            raise InputError(f"{name} is {value}; expected a whole number, without a decimal point")
 
 
 def require_choices(values: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:

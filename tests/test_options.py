@@ -133,6 +133,12 @@ def test_accepts_the_ends_of_a_range(option: str, value: float) -> None:
     assert getattr(AIDEOptions(**{option: value}), option) == value
 
 
+@pytest.mark.parametrize("profile", ["best", ["paper"]])
+def test_an_unknown_profile_is_refused(profile: Any) -> None:
+    with pytest.raises(InputError, match=r"profile is .*; expected one of paper, original, improved"):
+        AIDEOptions.from_profile(profile)
+
+
 def test_options_are_keywords_and_cannot_change() -> None:
     with pytest.raises(TypeError):
         AIDEOptions(0.5)

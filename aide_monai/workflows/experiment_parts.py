@@ -125,10 +125,14 @@ def read_data(task: str, content: Any) -> dict[str, Any]:
     place = "domains" if task == "uda" else "root"
     if not isinstance(content, dict) or place not in content:
         raise InputError(f'"data" needs "{place}" for the task {task}')
-    if not isinstance(content[place], dict if task == "uda" else str):
+    folders = content[place]
+    by_name = isinstance(folders, dict) and all(isinstance(folder, str) for folder in folders.values())
+    if not (by_name if task == "uda" else isinstance(folders, str)):
         expected = "an object with a folder for each domain" if task == "uda" else "a folder"
-        raise InputError(f'"data": "{place}" is {content[place]!r}; expected {expected}')
+        raise InputError(f'"data": "{place}" is {folders!r}; expected {expected}')
     require_keys('"data"', content, (*DATA_KEYS, *_PREPROCESSING))
+    _require_classes(content.get("classes"), merge=bool(content.get("merge")))
+    _require_slice_size(content.get("slice_size"))
     layout, options = content.get("layout"), content.get("source", {})
     known = [name for name in LAYOUTS if len(LAYOUTS[name].folders) == 1]
     if layout is not None and layout not in known:
@@ -139,17 +143,38 @@ def read_data(task: str, content: Any) -> dict[str, Any]:
     return content
 
 
+def _require_classes(content: Any, *, merge: bool) -> None:
+    """Whole numbers; a network has an output for each index, so that none may be left out."""
+    if content is None:
+        return
+    indices = content.values() if isinstance(content, dict) else [None]
+    whole = all(type(index) is int for index in indices) and all(str(k).lstrip("-").isdecimal() for k in content)
+    if not whole or not (merge or {0, *indices} == set(range(1 + max(indices, default=0)))):
+        raise InputError(
+            f'"data": "classes" is {content!r}; expected an object of stored values and their class indices, such as '
+            '{"1": 1, "4": 2}, indices without gaps'
+        )
+
+
+def _require_slice_size(content: Any) -> None:
+    whole = isinstance(content, list) and all(type(number) is int and number > 0 for number in content)
+    if content is not None and not (whole and len(content) == 2):
+        raise InputError(f'"data": "slice_size" is {content!r}; expected two whole numbers, rows and columns in pixels')
+
+
 def read_split(content: Any, data: Mapping[str, Any]) -> HoldOut:
     """Which cases are held out."""
     split = _built(HoldOut, content, "split")
-    if split.folds is not None:
-        with _naming('"split"'):
-            require_numbers({"folds": split.folds}, {"folds": (2, math.inf)})
+    with _naming('"split"'):
+        folds = {} if split.folds is None else {"folds": (2, math.inf)}
+        require_numbers(vars(split), {"seed": (0, math.inf), **folds})
+        if not isinstance(split.transductive, bool):
+            raise InputError(f"transductive is {split.transductive!r}; expected true or false")
     domains = data.get("domains", {})
     for name, value in (("test", split.test), ("validation", split.validation)):
         by_domain = isinstance(value, Mapping) and domains and value.keys() == domains.keys()
         numbers = list(value.values()) if isinstance(value, Mapping) and by_domain else [value]
-        if not all(isinstance(number, int | None) for number in numbers):
+        if not all(number is None or type(number) is int for number in numbers):
             choice = f", or one for each of the domains {', '.join(domains)}" if domains else ""
             raise InputError(f'"split": "{name}" is {value!r}; expected a whole number{choice}')
     return split

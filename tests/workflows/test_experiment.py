@@ -90,6 +90,14 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [{"classes": {"1": 1, "4": 2}}, {"classes": {1: 1}}, {"classes": {"4": 3}, "merge": True}, {"slice_size": None}],
+)
+def test_classes_and_slices_that_can_be_trained_with_are_read(data: dict[str, Any]) -> None:
+    assert Experiment.of({**MINIMAL, "data": {"root": ".", **data}}).data == {"root": ".", **data}
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"task": "xyz"}, "\"task\" is 'xyz'; expected one of ssl, uda, nll"),
@@ -134,7 +142,7 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
             'method "a b": its folder a_b',
         ),
         ({"methods": {"given labels": {"engine": "noisy"}}}, "its folder given_labels is taken; choose another name"),
-        ({"methods": {"": {"engine": "noisy"}}}, 'method "": its folder would have this name; choose one with a'),
+        ({"methods": {"": {"engine": "noisy"}}}, 'method "": its folder would have this name; choose one with letters'),
         ({"methods": {".": {"engine": "noisy"}}}, 'method ".": its folder would have this name'),
         ({"settings": [{"labeled": 2, "name": ".."}]}, 'setting "..": its folder would have this name'),
         ({"budget": {"epochs": 3}}, '"budget": .*steps_per_epoch'),
@@ -148,6 +156,25 @@ def test_the_bundles_experiments_can_be_read(file: Path) -> None:
             {"task": "uda", "data": {"domains": {"A": "a", "B": "b"}}, "settings": None, "split": {"test": {"A": 3}}},
             '"test" is .*; expected a whole number, or one for each of the domains A, B',
         ),
+        ({"split": {"test": True}}, '"test" is True; expected a whole number$'),
+        ({"split": {"test": 3, "seed": "a"}}, "\"split\": seed is 'a'; expected a value in 0..inf"),
+        ({"split": {"test": 3, "seed": -1}}, '"split": seed is -1; expected a value in 0..inf'),
+        ({"split": {"test": 3, "seed": 1.5}}, '"split": seed is 1.5; expected a whole number'),
+        ({"split": {"transductive": "no"}}, "\"split\": transductive is 'no'; expected true or false"),
+        ({"data": {"root": ".", "classes": 1}}, '"classes" is 1; expected an object of stored values'),
+        ({"data": {"root": ".", "classes": "m"}}, "\"classes\" is 'm'; expected an object"),
+        ({"data": {"root": ".", "classes": [1]}}, r'"classes" is \[1\]; expected an object'),
+        ({"data": {"root": ".", "classes": {"a": 1}}}, '"classes" is .*; expected an object'),
+        ({"data": {"root": ".", "classes": {"1": "x"}}}, '"classes" is .*; expected an object'),
+        ({"data": {"root": ".", "classes": {"1": 2}}}, '"classes" is .*, indices without gaps'),
+        ({"data": {"root": ".", "classes": {"1": -1}}}, '"classes" is .*, indices without gaps'),
+        ({"data": {"root": ".", "slice_size": 5}}, '"slice_size" is 5; expected two whole numbers, rows and columns'),
+        ({"data": {"root": ".", "slice_size": "z"}}, "\"slice_size\" is 'z'; expected two whole numbers"),
+        ({"data": {"root": ".", "slice_size": [1]}}, r'"slice_size" is \[1\]; expected two whole numbers'),
+        ({"data": {"root": ".", "slice_size": [16.5, 16]}}, '"slice_size" is .*; expected two whole numbers'),
+        ({"task": "uda", "data": {"domains": {"A": 1}}}, '"domains" is .*; expected an object with a folder for each'),
+        ({"settings": [{"labeled": 1.0}]}, '"settings": labeled is 1.0; expected a whole number, without a decimal'),
+        ({"methods": {"AIDE": {"profile": ["x"]}}}, r"profile is \['x'\]; expected one of paper"),
         ({"split": {"tests": 3}}, '"split": unknown key "tests"; the keys are test, folds'),
     ],
 )
@@ -175,6 +202,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("epochs", 0, "a value in 1..inf"),
         ("epochs", True, "a value in 1..inf"),
         ("steps_per_epoch", 1.5, "a whole number"),
+        ("epochs", 2.0, "a whole number, without a decimal point"),
         ("batch_size", None, "a value in 1..inf"),
         ("learning_rate", 0, "a value above 0"),
         ("learning_rate", -0.1, "a value above 0"),
