@@ -143,7 +143,7 @@ class Job:
         return read_results(self.folder / "per_case.csv")
 
     def seconds(self) -> float:
-        """How long a finished job took."""
+        """How long a finished job took; of a run that was killed, the epochs that it had finished."""
         return float(self._state()["seconds"])
 
     def epochs_done(self) -> int:
@@ -166,13 +166,13 @@ class Job:
         state = self._state()
         if state.get("finished"):
             return
-        start = time.monotonic()
+        start = time.monotonic() - state.get("seconds", 0.0)
         resume = bool(state) and self.method.engine in ("aide", "co_teaching")
         if not resume and self.folder.exists():
             shutil.rmtree(self.folder)
         self._save(finished=False, seconds=state.get("seconds", 0.0))
         volumes, counts = self._training_data()
-        network = self._train(volumes, resume, on_step)
+        network = self._train(volumes, resume, self._timed(start, on_step))
         del volumes
         patients = {record["case"]: record.get("patient", record["case"]) for record in self.task.datalist.records}
         shared = {**dict(self.columns), **counts}
@@ -180,7 +180,21 @@ class Job:
         write_results(self.folder / "per_case.csv", rows)
         if self.method.engine == "labelled":
             self._standardize(network)
-        self._save(finished=True, seconds=state.get("seconds", 0.0) + time.monotonic() - start)
+        self._save(finished=True, seconds=time.monotonic() - start)
+
+    def _timed(self, start: float, on_step: Callable[[], None] | None) -> Callable[[], None]:
+        """``on_step``, which also saves after the steps of each epoch how long the job has taken so far."""
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+            if on_step is not None:
+                on_step()
+            if steps % self.budget.steps_per_epoch == 0:
+                self._save(finished=False, seconds=time.monotonic() - start)
+
+        return step
 
     def load_network(self) -> nn.Module:
         """The trained model of a finished job."""
@@ -223,7 +237,7 @@ class Job:
         counts = {"train_hqa": high, "train_lqa": len(records) - high}
         return self.task.training_volumes(records, clean=self.method.engine != "clean"), counts
 
-    def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None] | None) -> nn.Module:
+    def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None]) -> nn.Module:
         method, budget = self.method, self.budget
         shared: dict[str, Any] = {
             "num_classes": len(self.task.labels),

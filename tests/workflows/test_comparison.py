@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from aide_monai.cli import app, run
 from aide_monai.errors import InputError
 from aide_monai.handlers import RunCheckpoint
 from aide_monai.reports.results import read_results
+from aide_monai.workflows import methods
 from aide_monai.workflows.comparison import list_jobs, run_comparison
 from aide_monai.workflows.experiment import Experiment
 from aide_monai.workflows.experiment_parts import GIVEN_LABELS
@@ -233,6 +235,27 @@ def test_a_job_that_is_killed_after_its_last_checkpoint_can_be_finished(
     assert not job.finished
     job.run()
     assert job.finished
+
+
+@pytest.mark.parametrize(("method", "again"), [("co-teaching", 2), ("noisy labels", 4)])
+def test_the_time_before_an_interruption_counts(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, again: int
+) -> None:
+    job = job_of(noisy({}, methods=[method]), phantoms, tmp_path, method)
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(methods, "time", SimpleNamespace(monotonic=lambda: 10.0 * steps))
+    with pytest.raises(KeyboardInterrupt):
+        job.run(on_step=step)
+    job.run(on_step=step)
+    assert steps == 3 + again
+    assert job.seconds() == 10 * (2 + again)
 
 
 def test_jobs_run_side_by_side_with_the_same_result(phantoms: Path, tmp_path: Path) -> None:
