@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ class GapClosure:
 
     Attributes:
         value: 0 is no better than the noisy labels, 1 as good as the clean ones.
-        low: lower end of the interval.
-        high: its upper end; infinite ends when resamples have no gap.
+        low: lower end of the interval; NaN for one case, which says nothing about others.
+        high: its upper end, likewise; infinite ends when resamples have no gap.
         confidence: its level, 0..1.
         n: number of cases.
     """
@@ -64,10 +65,12 @@ def gap_closure(
     means = stacked.mean(axis=1)
     if means[2] <= means[0]:
         return None
-    count = stacked.shape[1]
+    value, count = float((means[1] - means[0]) / (means[2] - means[0])), stacked.shape[1]
+    if count == 1:
+        return GapClosure(value, math.nan, math.nan, confidence, count)
     drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
     gained, gap = (stacked[1] - stacked[0])[drawn].mean(axis=1), (stacked[2] - stacked[0])[drawn].mean(axis=1)
     ratios = np.where(gap > 0, gained / np.where(gap > 0, gap, 1), np.copysign(np.inf, gained))
     tail = (1 - confidence) / 2
     low, high = np.quantile(ratios, (tail, 1 - tail), method="inverted_cdf")
-    return GapClosure(float((means[1] - means[0]) / (means[2] - means[0])), float(low), float(high), confidence, count)
+    return GapClosure(value, float(low), float(high), confidence, count)

@@ -236,7 +236,10 @@ def _cell(entry: Mapping[str, Any], metric: tuple[str, str, str, float, int]) ->
 
 
 def _closure_text(closure: GapClosure | None) -> str:
-    return "" if closure is None else f"{closure.value:.2f} [{closure.low:.2f}, {closure.high:.2f}]"
+    if closure is None:
+        return ""
+    interval = "" if math.isnan(closure.low) else f" [{closure.low:.2f}, {closure.high:.2f}]"
+    return f"{closure.value:.2f}{interval}"
 
 
 def _p_text(p: float) -> str:

@@ -29,6 +29,14 @@ def test_the_interval_spans_what_the_cases_say() -> None:
     assert (middle.low, middle.high) == pytest.approx((0.4, 0.4))
 
 
+def test_one_case_has_no_interval() -> None:
+    closure = gap_closure([0.5], [0.6], [0.7])
+    assert closure is not None
+    assert closure.value == pytest.approx(0.5)
+    assert math.isnan(closure.low)
+    assert math.isnan(closure.high)
+
+
 def test_a_worse_method_closes_less_than_nothing() -> None:
     closure = gap_closure([0.5, 0.5], [0.4, 0.4], [0.7, 0.7])
     assert closure is not None

@@ -113,6 +113,12 @@ def test_the_table_is_in_the_papers_notation() -> None:
     assert len(table.markdown().splitlines()) == 2 + 4 + 3
 
 
+def test_the_closure_of_one_patient_has_no_interval() -> None:
+    rows = [r for r in ROWS if r["patient"] == "a"]
+    table = summary_table(summarize_comparison(rows, noisy="noisy", clean="clean"))
+    assert table.lines[1][-2:] == ["0.75", ""]
+
+
 def test_the_qubiq_score_is_shown_where_it_is_known() -> None:
     rows = [row("noisy", 0, "a", 0.5, qubiq=0.8), row("AIDE", 0, "a", 0.6, qubiq=0.9)]
     tests = [{"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "qubiq", "p_t": 0.5}]
