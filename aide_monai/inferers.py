@@ -28,7 +28,7 @@ def hardware_amp() -> str:
 
 
 def require_device(device: torch.device | str) -> None:
-    """Refuse a device that is none, or a GPU that this machine does not have.
+    """Refuse a device that is none, or that this machine does not have.
 
     Raises:
         InputError: naming it.
@@ -37,6 +37,14 @@ def require_device(device: torch.device | str) -> None:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device is {device!r}; expected cpu, cuda, cuda:1, ...") from error
+    if wanted.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=wanted).item()
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f'device is "{device}", which cannot be used here ({reason}); expected cpu or cuda'
+            ) from error
     count = torch.cuda.device_count()
     if wanted.type == "cuda" and (wanted.index or 0) >= count:
         known = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])

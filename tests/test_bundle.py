@@ -185,7 +185,12 @@ def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
         ("augmentation_intensity", "-1", "probability is -1; expected a value in 0..1"),
         ("augmentation_mix", "2", "probability is 2; expected a value in 0..1"),
         ("batch_size", "0", "batch_size is 0; expected a value in 1..inf"),
-        ("steps_per_epoch", "1.5", "steps is 1.5; expected a whole number"),
+        ("steps_per_epoch", "1.5", "steps_per_epoch is 1.5; expected a whole number"),
+        ("epochs", "zwei", "epochs is 'zwei'; expected a value in 1..inf"),
+        ("learning_rate", "-1", "learning_rate is -1; expected a value above 0"),
+        ("slice_size", "64", "slice_size is 64; expected two whole numbers"),
+        ("slice_size", "[64, 0]", "slice_size is 0; expected a value in 1..inf"),
+        ("network_arg#features", "[4]", "unknown option --network_arg#features; the config has"),
         ("device", "cuda:99", 'device is "cuda:99"; found'),
     ],
 )

@@ -85,6 +85,7 @@ def test_bfloat16_without_instructions_for_it_warns_once(
         ("gpu", "device is 'gpu'; expected cpu, cuda, cuda:1"),
         ("cuda", 'device is "cuda"; found 0 GPUs that PyTorch can use; expected one of cpu$'),
         ("cuda:1", 'device is "cuda:1"; found 0 GPUs'),
+        ("meta", 'device is "meta", which cannot be used here'),
     ],
 )
 def test_a_device_that_is_not_there_is_named(device: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

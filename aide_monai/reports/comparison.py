@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aide_monai.metrics import GapClosure, gap_closure
-from aide_monai.reports.tables import METRICS
+from aide_monai.reports.tables import METRICS, markdown_lines
 
 QUBIQ = ("qubiq", "QUBIQ score", "%", 100.0, 1)
 _Row = Mapping[str, Any]
@@ -34,8 +34,7 @@ class Table:
 
     def markdown(self) -> str:
         """As Markdown."""
-        rule = ["---"] * self.left + ["---:"] * (len(self.header) - self.left)
-        lines = ["| " + " | ".join(line) + " |" for line in (self.header, rule, *self.lines)]
+        lines = markdown_lines(self.header, self.lines, self.left)
         return "\n".join(lines + (["", *self.notes] if self.notes else []))
 
 

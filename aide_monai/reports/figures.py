@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
@@ -275,7 +276,9 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG; its folder is made."""
+    """Write a figure as PNG; its folder is made. Names are printed as they are, dollar signs too."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     figure.savefig(path, dpi=110)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 
 def generations_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """The generations, see ``workflows.labels.list_generations``."""
-    table = Table(title=escape(title), caption="The labels of the last generation are in force.")
+    table = Table(title=title, caption="The labels of the last generation are in force.")
     for name in ("generation", "epoch"):
         table.add_column(name, justify="right")
     table.add_column("change")
@@ -35,13 +34,13 @@ def diff_table(rows: Sequence[Mapping[str, Any]], first: int, second: int, *, ti
     labels = len(rows)
     cases = len({row["case"] for row in rows})
     voxels = sum(row["voxels"] for row in rows)
-    table = Table(title=escape(title), caption=f"{labels} labels of {cases} cases differ, {voxels:,} voxels in all.")
-    table.add_column("case")
+    table = Table(title=title, caption=f"{labels} labels of {cases} cases differ, {voxels:,} voxels in all.")
+    table.add_column("case", overflow="fold", min_width=max((len(row["case"]) for row in rows), default=None))
     for name in ("network", f"foreground in {first}", f"foreground in {second}", "voxels changed", "Dice of both"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
-            escape(row["case"]),
+            row["case"],
             str(row["network"]),
             f"{row['foreground_first']:,}",
             f"{row['foreground_second']:,}",

@@ -83,16 +83,21 @@ def read_rows(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {what}")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: found a file that is no text; expected {what}, as CSV") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = []
+    try:
         if tuple(reader.fieldnames or ()) != tuple(columns):
             raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}")
-        rows = []
         for line in reader:
-            try:
-                rows.append({key: parse(key, value) for key, value in line.items()})
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
+            rows.append({key: parse(key, value) for key, value in line.items()})
+    except InputError:
+        raise
+    except (csv.Error, TypeError, ValueError) as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
     return rows
 
 
@@ -184,9 +189,21 @@ def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 
 
 def _markdown(header: list[str], body: list[list[str]], left: int, notes: list[str]) -> str:
-    lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *body]
     notes = ["", "\\" + " ".join(notes)] if notes else []
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + notes)
+    return "\n".join([*markdown_lines(header, body, left), *notes])
+
+
+def markdown_lines(header: Sequence[str], body: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A Markdown table, line by line.
+
+    Args:
+        header: names of the columns.
+        body: cells of each line, as text.
+        left: number of columns at the left that hold text; the others are aligned right.
+    """
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, rule, *body)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _rich(header: list[str], body: list[list[str]], left: int, notes: list[str], title: str) -> Table:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from aide_monai import distributed
 from aide_monai.errors import InputError
+from aide_monai.inferers import require_device
+from aide_monai.ranges import ABOVE_0, require_numbers
 
 MANY_PROCESSES = "multi_gpu_train"
+_RANGES = {
+    "epochs": (1, math.inf),
+    "steps_per_epoch": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "val_interval": (1, math.inf),
+    "seed": (0, math.inf),
+    "learning_rate": ABOVE_0,
+}
 
 
 def run_bundle(
@@ -31,8 +42,8 @@ def run_bundle(
         The finished workflow; ``parser.get_parsed_content(id)`` is what an id of the config has become.
 
     Raises:
-        InputError: if the bundle or a config is missing, an override names no id of the config, a folder that must
-            exist does not, or the run itself meets bad input.
+        InputError: if the bundle or a config is missing, an override names no id of the config or has a value that
+            no run can use, a folder that must exist does not, or the run itself meets bad input.
     """
     root = Path(bundle)
     if distributed.launched() and "train" in configs and MANY_PROCESSES not in configs:
@@ -42,9 +53,10 @@ def run_bundle(
         if not file.is_file():
             raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
     values = {"bundle_root": str(root), **(overrides or {})}
-    workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
     for key in values:
-        _require_known(workflow, key, files)
+        _require_known(key, files)
+    workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
+    _require_usable(workflow.parser)
     dataset_dir = Path(str(workflow.parser.get("dataset_dir", "")))
     if "dataset_dir" in values and not dataset_dir.exists():
         raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set, or a datalist")
@@ -128,7 +140,26 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _require_known(workflow: ConfigWorkflow, key: str, files: Sequence[Path]) -> None:
+def _require_usable(parser: ConfigParser) -> None:
+    """Refuse plain values of a config that no run can use; expressions are left to the run."""
+
+    def plain(key: str) -> bool:
+        value = parser.get(key)
+        return value is not None and not (isinstance(value, str) and value.startswith(("$", "@")))
+
+    ranges = {key: limits for key, limits in _RANGES.items() if plain(key)}
+    require_numbers({key: parser.get(key) for key in ranges}, ranges)
+    if plain("slice_size"):
+        size = parser.get("slice_size")
+        if not isinstance(size, list) or len(size) != 2:
+            raise InputError(f"slice_size is {size!r}; expected two whole numbers, rows and columns in pixels")
+        for length in size:
+            require_numbers({"slice_size": length}, {"slice_size": (1, math.inf)})
+    if plain("device"):
+        require_device(parser.get("device"))
+
+
+def _require_known(key: str, files: Sequence[Path]) -> None:
     """Refuse an override of something that the configs do not have; a typing mistake would otherwise do nothing."""
     known: dict[str, Any] = {}
     for file in files:

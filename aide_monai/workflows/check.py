@@ -74,8 +74,8 @@ def check_data(
         if (path := as_paths(record["image"])[0]) not in measured:  # raters share an image
             measures |= _image_measures(image, voxels)
             measured.add(path)
-        for name, value in measures.items():
-            values.setdefault(name, {})[record["case"]] = value
+        for name, value in measures.items():  # rounded: an oblique affine gives 0.7 mm with another last digit each
+            values.setdefault(name, {})[record["case"]] = float(f"{value:.6g}")
 
     problems = [
         found
@@ -90,9 +90,8 @@ def check_data(
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
     out.mkdir(parents=True, exist_ok=True)
-    drawn = _draw(out, list(panels.values()), values, outliers)
     (out / "report.md").write_text(_markdown(data, problems))
-    return CheckReport(problems, drawn)
+    return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
 
 
 def outlier_cases(values: Mapping[str, float]) -> list[str]:

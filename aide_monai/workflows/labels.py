@@ -120,7 +120,7 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
             ``folder`` is used, or it cannot be written.
     """
     history = open_history(run)
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder; choose a new one for the labels")
     history.file(generation, 1, next(iter(history.shapes)))  # refuses an unknown generation
@@ -128,6 +128,7 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
     exact = {case for case, grid in history.grids.items() if grid.voxel_exact()}
     whole = {case for case, grid in history.grids.items() if grid.covers(history.shapes[case])}
     partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     try:
         for case in history.shapes:
             grid = history.grids[case]
@@ -165,7 +166,7 @@ def rollback(run: str | Path, generation: int) -> int:
             damaged, or the folder cannot be written.
     """
     history = open_history(run)
-    if generation == history.generation:
+    if generation in (history.generation, history.generations[history.generation].rollback_to):
         raise InputError(f"{history.folder}: generation {generation} is in force already; expected an earlier one")
     history.rollback(generation)
     return history.generation

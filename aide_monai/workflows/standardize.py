@@ -63,7 +63,13 @@ def standardize(
     if distributed.on_main(finished.exists):
         share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
         paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
-        done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
+        try:
+            done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
+        except InputError as error:
+            raise InputError(
+                f"{finished}: the data that this run began with are not where they were; put them back, or choose a "
+                f"new run folder\n{error}"
+            ) from error
         if _roles(done, folder) != _roles(datalist, folder):
             raise InputError(
                 f"{finished} holds other cases than this run, or others of them with labels; choose a new run folder, "

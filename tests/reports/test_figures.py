@@ -54,6 +54,12 @@ def test_box_plot_takes_one_case_and_leaves_out_infinite_values(tmp_path, values
     assert (tmp_path / "box.png").stat().st_size > 5000
 
 
+def test_names_with_dollar_signs_are_no_mathematics(tmp_path):
+    rows = [{"method": "AIDE", "network": "mean", "label_name": "a$_$b", "assd": 1.0, "dsc": 0.5, "ravd": 0, "mssd": 1}]
+    figures.metric_boxplots(rows, tmp_path / "box.png")
+    figures.overlays([[Overlay(np.eye(8), None, None, "c_$1_$2_")]], tmp_path / "o.png", title="$_$", legend=("a", "b"))
+
+
 def test_overlays_draw_label_and_reference(tmp_path):
     image = np.random.default_rng(0).random((32, 32))
     mask = np.zeros((32, 32), np.uint8)

@@ -91,3 +91,16 @@ def test_tables_show_every_method():
     printed = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "AIDE network_1 70.0 ± 0.0 10.0 ± 0.0 1.00 ± 0.00 5.0 ± 0.0 0.00" in printed  # on one line
     assert "clean labels" in out.getvalue()
+
+
+def test_a_bar_in_a_name_is_no_column():
+    lines = markdown_table(summarize([{**row, "method": f"a|{row['method']}"} for row in ROWS])).splitlines()
+    assert lines[2].startswith("| a\\|")
+    assert lines[2].count("|") == lines[0].count("|") + 1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe no text", b"a\0b\n"])
+def test_a_file_that_is_no_table_of_text(tmp_path, content):
+    (tmp_path / "scores.xlsx").write_bytes(content)
+    with pytest.raises(InputError, match=r"scores\.xlsx"):
+        read_csv(tmp_path / "scores.xlsx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -44,6 +45,24 @@ def test_a_sound_data_set(datalist: Path, tmp_path: Path) -> None:
     assert width > 1000
     assert height > 300  # 12 panels in two rows
     assert "6 cases, 0 errors" in (out / "report.md").read_text()
+
+
+def test_one_spacing_is_one_value_however_oblique_the_volumes_are(datalist: Path, tmp_path: Path) -> None:
+    """Each rotation gives the spacing another last digit, for which no histogram has bins."""
+    for number, record in enumerate(Datalist.load(datalist, roots=[tmp_path]).records):
+        angle = 0.01 * (number + 1)
+        turn = np.eye(4)
+        turn[:2, :2] = 0.7 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        for key in ("image", "label"):
+            volume = nibabel.load(record[key])
+            turned = nibabel.Nifti1Image(np.asarray(volume.dataobj), None)
+            turned.set_qform(turn, code=1)
+            turned.set_sform(None, code=0)
+            nibabel.save(turned, record[key])
+    report = check_data(datalist, tmp_path / "out", roots=[tmp_path])
+    assert report.errors == 0
+    assert not any("spacing" in problem.found for problem in report.problems)
+    assert (tmp_path / "out" / "report.md").is_file()
 
 
 def test_a_case_far_from_the_others_is_a_warning(datalist: Path, tmp_path: Path) -> None:

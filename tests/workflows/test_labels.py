@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from aide_monai.data import LabelStore
 from aide_monai.data.label_history import LabelHistory
@@ -20,6 +22,7 @@ from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
+from aide_monai.reports.label_tables import diff_table
 from aide_monai.workflows.labels import diff, export, list_generations, open_history, rollback
 from aide_monai.workflows.recipe import TrainingSettings
 from aide_monai.workflows.train import train_aide
@@ -109,6 +112,10 @@ def test_two_generations_are_compared(run: Path, data: Path) -> None:
     assert [(row["case"], row["network"]) for row in both] == [(CASES[1], 1), (CASES[2], 2)]
     assert both[0]["dice"] == 0  # class 1 is gone, class 2 is new
     assert diff(run, 1, 1) == []
+    long = [{**row, "case": f"a[very]_long_name_of_patient_{n}"} for n, row in enumerate(both)]
+    out = StringIO()
+    Console(file=out, width=60, markup=False).print(diff_table(long, 0, 2, title="run[a]"))
+    assert all(text in out.getvalue() for text in ("run[a]", *(row["case"] for row in long)))
 
 
 def test_labels_written_again_without_a_change_do_not_differ(run: Path, volumes: list[dict[str, Any]]) -> None:
@@ -243,6 +250,22 @@ def test_a_rollback_to_what_is_in_force_is_refused(run: Path) -> None:
     with pytest.raises(InputError, match="generation 2 is in force already; expected an earlier one"):
         rollback(run, 2)
     assert len(list_generations(run)) == 3
+
+
+def test_a_second_rollback_to_the_same_labels_is_refused(run: Path) -> None:
+    rollback(run, 0)
+    generations = len(list_generations(run))
+    with pytest.raises(InputError, match="generation 0 is in force already"):
+        rollback(run, 0)
+    assert len(list_generations(run)) == generations
+
+
+def test_an_export_takes_nothing_from_one_that_was_killed(run: Path, tmp_path: Path) -> None:
+    stale = tmp_path / ".labels.partial" / "network_1" / "stale.nii.gz"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of another run")
+    export(run, 0, folder=tmp_path / "labels")
+    assert not (tmp_path / "labels" / "network_1" / stale.name).exists()
 
 
 def test_an_export_needs_a_folder_of_its_own(run: Path, tmp_path: Path) -> None:

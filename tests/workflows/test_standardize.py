@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -88,6 +89,17 @@ def test_a_finished_standardisation_is_used_again(datalist, tmp_path):
     other = Datalist(datalist.name, datalist.labels, datalist.modality, datalist.records[1:])
     with pytest.raises(InputError, match="holds other cases than this run"):
         standardize(other, tmp_path / "out", **arguments)
+
+
+def test_data_that_have_moved_since_are_named(datalist, tmp_path):
+    arguments = {"pretrainer": Pretrainer(), "network": Threshold(0.0), "axis": 2, "slice_size": (32, 32)}
+    arguments["weights"] = tmp_path / "model.pt"
+    standardize(datalist, tmp_path / "out", **arguments)
+    saved = tmp_path / "out" / "datalist.json"
+    place = Path(datalist.records[0]["image"]).parents[1]
+    saved.write_text(saved.read_text().replace(str(place), "/gone"))
+    with pytest.raises(InputError, match="the data that this run began with are not where they were; put them back"):
+        standardize(datalist, tmp_path / "out", **arguments)
 
 
 def test_finished_weights_are_loaded_instead_of_training_again(datalist, tmp_path):
