@@ -203,6 +203,23 @@ def test_values_out_of_range_are_refused_in_one_sentence(option, value, message,
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("configs", ["train", "train,improved", "train,multi_gpu_train"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("profile", "best", "profile is 'best'; expected one of paper"),
+        ("options#updat_ratio", "0.2", "unknown option 'updat_ratio'; expected one of"),
+        ("options#update_ratio", "2", "update_ratio is 2; expected a value in 0..1"),
+        ("options#unit", "slices", "unit is 'slices'; expected one of case"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(configs, option, value, message, phantoms, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(tmp_path / "run")}
+    with pytest.raises(InputError, match=message):
+        run_bundle(BUNDLE, configs.split(","), {**overrides, **parse_overrides([f"--{option}", value])})
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_weights_are_named(phantoms, tmp_path):
     with pytest.raises(InputError, match=r"model\.pt: there are no weights here; train the model first"):
         run_bundle(BUNDLE, ["evaluate"], {**TINY, "dataset_dir": str(phantoms), "run_dir": str(tmp_path)})
