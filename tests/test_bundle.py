@@ -103,6 +103,22 @@ def test_inference_writes_masks_on_each_original_grid(phantoms, trained, tmp_pat
         assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}
 
 
+def test_an_image_of_other_channels_is_refused_before_the_first_mask(phantoms, trained, tmp_path, capsys):
+    image = nibabel.load(phantoms / "imagesTr" / "phantom_000.nii.gz")
+    voxels = np.asarray(image.dataobj)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels], axis=-1), image.affine), tmp_path / "b.nii.gz")
+    overrides = {**TINY_MODEL, "dataset_dir": str(tmp_path), "run_dir": str(trained)}
+    arguments = ["predict", str(BUNDLE), "--output_dir", str(tmp_path / "masks")]
+    for key, value in overrides.items():
+        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 2
+    error = capsys.readouterr().err
+    assert "b.nii.gz: found 2 channels; expected 1 as the network has" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "masks").exists()
+
+
 def test_evaluation_reports_the_mean_and_each_network(phantoms, trained, capfd):
     overrides = {**TINY, "dataset_dir": str(phantoms), "run_dir": str(trained)}
     run_bundle(BUNDLE, ["evaluate"], overrides)

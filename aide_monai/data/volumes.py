@@ -185,14 +185,19 @@ def slice_geometry(records: Sequence[dict[str, Any]], *, multiple: int = 16) -> 
     """
     if not records:
         raise InputError("there are no cases; expected at least one record")
-    headers = [_header(_first_image(record)) for record in records]
+    headers = [image_header(_first_image(record)) for record in records]
     axis = through_plane_axis(headers[0].affine)
     sizes = np.array([[n for i, n in enumerate(header.shape) if i != axis] for header in headers])
     height, width = (-(-sizes.max(axis=0) // multiple) * multiple).tolist()
     return axis, (height, width)
 
 
-def _header(path: str) -> Volume:
+def image_header(path: str) -> Volume:
+    """The header of an image, see ``open_location``.
+
+    Raises:
+        InputError: naming the image, if it cannot be read.
+    """
     try:
         return open_location(path)
     except InputError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aide_monai.data.atomic import require_place
 from aide_monai.data.checks import require_valid
-from aide_monai.data.datalist import Datalist
+from aide_monai.data.datalist import Datalist, as_paths
 from aide_monai.data.details import with_details
 from aide_monai.data.dicom import find_series
 from aide_monai.data.dicom_elements import is_dicom
@@ -25,6 +25,8 @@ from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.sources.prostate import prostate_datalist
 from aide_monai.data.sources.qubiq import qubiq_datalist
 from aide_monai.data.split import fold_cases, split_cases
+from aide_monai.data.volume_files import shape_text
+from aide_monai.data.volumes import image_header
 from aide_monai.errors import InputError
 from aide_monai.workflows.save import case_of
 
@@ -212,7 +214,11 @@ def prepare_datalist(
 
 
 def image_records(
-    folder: str | Path, *, dicom_channels: Sequence[str] = (), roots: Sequence[str | Path] = ()
+    folder: str | Path,
+    *,
+    dicom_channels: Sequence[str] = (),
+    roots: Sequence[str | Path] = (),
+    channels: int | None = None,
 ) -> list[dict[str, Any]]:
     """All volumes of a folder, or of a datalist, as records with "image" and "case", in order of name.
 
@@ -221,15 +227,26 @@ def image_records(
         dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
             there must be one volume.
         roots: further folders that the files of a datalist may lie in.
+        channels: how many channels the network has, which the headers of all images are compared with; None reads no
+            header.
 
     Raises:
-        InputError: if the folder is missing or has no volume, or two volumes have one name.
+        InputError: if the folder is missing or has no volume, two volumes have one name, or an image cannot be read or
+            has another number of ``channels``.
     """
     folder = Path(folder)
     if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
-        return [
-            {"image": record["image"], "case": record["case"]} for record in find_datalist(folder, roots=roots).records
-        ]
+        found = find_datalist(folder, roots=roots).records
+        records = [{"image": record["image"], "case": record["case"]} for record in found]
+    else:
+        records = _folder_records(folder, dicom_channels)
+    if channels is not None:
+        _require_channels([record["image"] for record in records], channels)
+    return records
+
+
+def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[str, Any]]:
+    """The volumes of a folder that is no datalist."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes or of DICOM")
     shown = (path for path in folder.iterdir() if not path.name.startswith("."))
@@ -245,6 +262,28 @@ def image_records(
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{folder}: found two volumes called {doubled[0]}; expected a name for each: rename one")
     return records
+
+
+def _require_channels(images: Sequence[Any], expected: int) -> None:
+    """Refuse an image, a path or a list of paths, that the network cannot take; only headers are read."""
+    for image in images:
+        paths = as_paths(image)
+        found = sum(_channels(path) for path in paths)
+        if found != expected:
+            raise InputError(
+                f"{paths[0]}: found {found} {'channel' if found == 1 else 'channels'}; expected {expected} as the "
+                "network has: give images like those it was trained on, or a datalist that names FILE#channel=K"
+            )
+
+
+def _channels(path: str) -> int:
+    """Number of channels of a file, from its header."""
+    header = image_header(path)
+    if header.channels is None:
+        raise InputError(
+            f"{path}: found shape {shape_text(header.file_shape)}; expected (x, y, z) or (x, y, z, channel): convert it"
+        )
+    return header.channels
 
 
 def _dicom_studies(folder: Path, *, channels: int) -> list[Path]:

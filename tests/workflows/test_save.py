@@ -167,6 +167,32 @@ def test_images_are_files_studies_or_a_datalist(series, label, tmp_path):
         image_records(tmp_path)
 
 
+def test_images_with_other_channels_than_the_network_are_refused(series, tmp_path):
+    """By their headers, so that no mask is written before; several files are as many channels."""
+    assert image_records(series, channels=1) == [{"image": str(series), "case": "study"}]
+    with pytest.raises(InputError, match="study: found 1 channel; expected 2 as the network has: give images like"):
+        image_records(series, channels=2)
+    for case, shape in {"a": SHAPE, "b": (*SHAPE, 2), "c": (*SHAPE, 2, 3)}.items():
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, dtype=np.uint8), np.eye(4)), tmp_path / f"{case}.nii")
+    single, double, many = (str(tmp_path / f"{case}.nii") for case in "abc")
+
+    def records(*images: str | list[str]) -> Path:
+        cases = [{"case": f"case {number}", "image": image} for number, image in enumerate(images)]
+        Datalist("set", {0: "background"}, {0: "MR"}, cases).save(tmp_path / "list.json")
+        return tmp_path / "list.json"
+
+    assert len(image_records(records(single, f"{double}#channel=1"), channels=1)) == 2
+    assert len(image_records(records(double, [single, single], [single, f"{double}#channel=0"]), channels=2)) == 3
+    with pytest.raises(InputError, match=r"b\.nii: found 2 channels; expected 1 as the network has"):
+        image_records(records(single, double), channels=1)
+    with pytest.raises(InputError, match=r"a\.nii: found 3 channels; expected 2 as the network has"):
+        image_records(records(double, [single, double]), channels=2)
+    with pytest.raises(InputError, match=r"c\.nii: found shape 12 x 10 x 4 x 2 x 3; expected \(x, y, z\) or"):
+        image_records(records(many), channels=6)
+    with pytest.raises(InputError, match=r"absent\.nii: cannot read the image header \(no such file\)"):
+        image_records(records(str(tmp_path / "absent.nii")), channels=1)
+
+
 def test_cases_are_named_after_their_image():
     assert case_of("/a/b.nii.gz") == "b"
     assert case_of(["/a/study#echo=2.3", "/a/study#echo=4.6"]) == "study"
