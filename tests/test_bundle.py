@@ -161,6 +161,31 @@ def test_other_volume_options_reach_every_step(phantoms, trained, tmp_path):
     assert scores[0]["tp"] + scores[0]["fn"] == np.count_nonzero(reference.dataobj)
 
 
+@pytest.mark.parametrize("config", ["inference", "evaluate"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"volume_options#fit": "resize"}, 'volume_options#fit "resize"; expected "pad", .* --volume_options#fit pad'),
+        ({"slice_size": [48, 64]}, r"slice_size \[48, 64\]; expected \[32, 32\], .* --slice_size '\[32,32\]'"),
+    ],
+)
+def test_other_input_than_that_of_the_training_is_refused(config, override, message, phantoms, trained, tmp_path):
+    folder = phantoms / "imagesTr" if config == "inference" else phantoms
+    tiny = TINY_MODEL if config == "inference" else TINY
+    overrides = {**tiny, "dataset_dir": str(folder), "run_dir": str(trained), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(InputError, match=rf"model\.pt: found {message}"):
+        run_bundle(BUNDLE, [config], {**overrides, **override})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_is_refused_leaves_the_settings_of_the_weights(phantoms, trained):
+    before = (trained / "models" / "model.json").read_text()
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "run_dir": str(trained)}
+    with pytest.raises(InputError, match="already holds the labels of a run"):
+        run_bundle(BUNDLE, ["train"], {**overrides, "volume_options#fit": "resize"})
+    assert (trained / "models" / "model.json").read_text() == before
+
+
 def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_path):
     """A zoom, changed intensities and pasted boxes, each alone, change the weights of the pretraining and of AIDE."""
     options = [{"augmentation_zoom": 1.25}, {"augmentation_intensity": 1.0}, {"augmentation_mix": 1.0}]

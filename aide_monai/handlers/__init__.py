@@ -17,6 +17,7 @@ from aide_monai.handlers.metrics import (
     RelativeVolumeDifference,
 )
 from aide_monai.handlers.progress import TrainingProgress
+from aide_monai.handlers.settings import require_settings
 from aide_monai.handlers.validation import Validation
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "TrainingProgress",
     "Validation",
     "load_weights",
+    "require_settings",
 ]

@@ -18,6 +18,7 @@ from aide_monai import distributed
 from aide_monai.data.atomic import remove_unfinished, require_writable, write_atomically
 from aide_monai.data.label_store import LabelStore
 from aide_monai.errors import InputError
+from aide_monai.handlers.settings import save_settings
 
 _LENGTHS = ("total_iters", "T_max", "total_steps")  # what torch's schedules that have an end call it
 
@@ -58,12 +59,22 @@ class BestCheckpoint:
         path: file for the plain state dict (loads with ``weights_only=True``).
         network: the deployed module.
         metric: key in ``engine.state.metrics``, larger is better; None saves the last epoch.
+        settings: what the network's input depends on, saved with the weights, see ``require_settings``; None saves
+            none.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, *, metric: str | None = "dsc_train") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        *,
+        metric: str | None = "dsc_train",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.network = network
         self.metric = metric
+        self.settings = settings
 
     def attach(self, engine: Engine) -> None:
         """Register the handler; attach it after the one that sets the metric."""
@@ -88,7 +99,12 @@ class BestCheckpoint:
             if state.best_metric_epoch != -1 and not (value > state.best_metric or math.isnan(state.best_metric)):
                 return
             state.best_metric, state.best_metric_epoch = value, state.epoch
-        distributed.on_main(lambda: save_atomically(self.network.state_dict(), self.path))
+        distributed.on_main(self._save)
+
+    def _save(self) -> None:
+        save_atomically(self.network.state_dict(), self.path)
+        if self.settings is not None:
+            save_settings(self.path, self.settings)
 
 
 class RunCheckpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 from torch import nn
@@ -11,9 +12,10 @@ from torch import nn
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.handlers.checkpoint import save_atomically
+from aide_monai.handlers.settings import copy_settings, require_settings
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
-_LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "__pycache__")
+_LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__")
 _REFUSED = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Label takes such names for other tasks
 
 
@@ -31,8 +33,8 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
 
     Raises:
         InputError: if the bundle is none, its name is one that MONAI Label takes for another task, the app has a bundle
-            of that name, ``folder`` holds something else, or the weights are not those of the bundle's network. Then
-            nothing is left behind.
+            of that name, ``folder`` holds something else, or the weights are not those of the bundle's network or were
+            trained with other settings than its configs have. Then nothing is left behind.
     """
     folder, bundle = Path(folder), Path(bundle)
     config = bundle / "configs" / "train.json"
@@ -52,15 +54,28 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
     source = weights or (own if own.is_file() else None)
     network = initial_network(bundle)
     if source is not None:
+        require_settings(source, _model_settings(bundle))
         load_weights(network, source)
     shutil.copytree(bundle, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND))
     save_atomically(network.state_dict(), target / "models" / "model.pt")
+    if source is not None:
+        copy_settings(source, target / "models" / "model.pt")
     main.write_text(_MAIN)
     return source is not None
 
 
 def initial_network(bundle: str | Path) -> nn.Module:
     """The deployed network of a bundle as its training would start with it."""
+    return _config(bundle, "train").get_parsed_content("network_def")
+
+
+def _model_settings(bundle: Path) -> dict[str, Any]:
+    """What MONAI Label's inference brings images to the networks with; nothing from bundles that do not say it."""
+    config = _config(bundle, "inference")
+    return config.get_parsed_content("model_settings") if "model_settings" in config else {}
+
+
+def _config(bundle: str | Path, name: str) -> ConfigParser:
     parser = ConfigParser()
-    parser.read_config(Path(bundle) / "configs" / "train.json")
-    return parser.get_parsed_content("network_def")
+    parser.read_config(Path(bundle) / "configs" / f"{name}.json")
+    return parser

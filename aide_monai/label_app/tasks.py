@@ -14,6 +14,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import file_checksum, name_to_device
 
 from aide_monai.errors import InputError
+from aide_monai.handlers.settings import copy_settings
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.workflows.bundle import new_run, run_bundle
@@ -72,7 +73,9 @@ class AIDETrainTask(BundleTrainTask):
                     "device": name_to_device(request.get("device")),
                 },
             )
-            os.replace(run / "models" / "model.pt", bundle / "models" / "model.pt")
+            weights = bundle / "models" / "model.pt"
+            copy_settings(run / "models" / "model.pt", weights)
+            os.replace(run / "models" / "model.pt", weights)
         except InputError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         labelled = sum("label" in record for record in datalist.records)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from aide_monai.cli import app, run
 from aide_monai.errors import InputError
+from aide_monai.handlers.settings import save_settings
 from aide_monai.label_app.create import create_app
 from tests.label.tiny import tiny_bundle
 
@@ -39,6 +41,23 @@ def test_without_weights_the_networks_are_untrained(bundle, tmp_path, capsys):
     assert "untrained" in printed
     assert f"python -m monailabel.main start_server --app {tmp_path / 'app'} --studies SCANS" in printed
     assert (tmp_path / "app" / "model" / "tiny" / "models" / "model.pt").exists()
+
+
+def test_weights_come_with_the_settings_of_their_training(bundle, tmp_path):
+    weights = bundle / "models" / "model.pt"
+    save_settings(weights, {"slice_size": [32, 32], "volume_options": {"fit": "pad"}})
+    create_app(tmp_path / "app", bundle)
+    served = tmp_path / "app" / "model" / "tiny" / "models"
+    assert (served / "model.json").read_text() == (bundle / "models" / "model.json").read_text()
+    other = tmp_path / "run" / "models" / "model.pt"
+    other.parent.mkdir(parents=True)
+    shutil.copy(weights, other)
+    create_app(tmp_path / "foreign", bundle, weights=other)
+    assert not (tmp_path / "foreign" / "model" / "tiny" / "models" / "model.json").exists()
+    save_settings(other, {"volume_options": {"fit": "resize"}})
+    with pytest.raises(InputError, match=r'fit "pad"; expected "resize", .* into the bundle.s configs'):
+        create_app(tmp_path / "refused", bundle, weights=other)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_second_bundle_can_be_added_but_none_replaced(bundle, tmp_path):

@@ -166,6 +166,7 @@ def test_a_stopped_training_leaves_the_served_model_and_the_next_one_starts_anew
         task = server.train("cardiac_uda", max_epochs=1)
         assert task["status"] == "DONE", task
         before = (served / "models" / "model.pt").read_bytes()
+        assert '"slice_axis": 2' in (served / "models" / "model.json").read_text()
 
         server.post("/train/cardiac_uda", {"multi_gpu": False, "device": "cpu", "max_epochs": 1000})
         best = served / "runs" / "002" / "models" / "model.pt"
