@@ -248,11 +248,11 @@ def test_a_resume_removes_what_was_not_committed(tmp_path: Path) -> None:
     whole = everything_below(tmp_path)
     (tmp_path / "generation_0004").mkdir()
     (tmp_path / "generation_0004" / "00000_network_1.npz").write_bytes(b"half a fi")
-    (tmp_path / "manifest.tmp").write_text("{ half a mani")
+    (tmp_path / ".manifest.json.tmp").write_text("{ half a mani")
     (tmp_path / "generation_of_mine").mkdir()
     (tmp_path / "generation_of_mine" / "notes.txt").write_text("mine")
     LabelHistory.load(tmp_path)  # looking changes nothing
-    assert (tmp_path / "manifest.tmp").exists()
+    assert (tmp_path / ".manifest.json.tmp").exists()
     store_in(tmp_path, resume=True)
     assert everything_below(tmp_path) == whole | {"generation_of_mine/notes.txt": b"mine"}
 

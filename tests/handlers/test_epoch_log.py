@@ -182,6 +182,6 @@ def test_a_refused_write_leaves_the_lines_before(tmp_path: Path, monkeypatch: py
 
 
 def test_what_a_killed_write_has_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "epochs.tmp").write_text("epoch,lo")
+    (tmp_path / ".epochs.csv.tmp").write_text("epoch,lo")
     run(tmp_path / "epochs.csv", 1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["epochs.csv"]
