@@ -45,3 +45,14 @@ def require_choices(values: Mapping[str, Any], choices: Mapping[str, Sequence[An
     for name, known in choices.items():
         if values[name] not in known:
             raise InputError(f"{name} is {values[name]!r}; expected one of {', '.join(known)}")
+
+
+def require_slice_size(name: str, value: Any) -> None:
+    """Refuse what is no size of slices in a config, two whole numbers above 0.
+
+    Raises:
+        InputError: naming it.
+    """
+    whole = isinstance(value, list) and all(type(number) is int and number > 0 for number in value)
+    if not whole or len(value) != 2:
+        raise InputError(f"{name} is {value!r}; expected two whole numbers, rows and columns in pixels")

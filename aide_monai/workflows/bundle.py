@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,11 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from aide_monai import distributed
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
-from aide_monai.ranges import ABOVE_0, require_numbers
+from aide_monai.ranges import require_numbers, require_slice_size
+from aide_monai.workflows.recipe import RANGES
 
 MANY_PROCESSES = "multi_gpu_train"
-_RANGES = {
-    "epochs": (1, math.inf),
-    "steps_per_epoch": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "val_interval": (1, math.inf),
-    "seed": (0, math.inf),
-    "learning_rate": ABOVE_0,
-}
+_RANGES = RANGES | {"val_interval": (1, math.inf)}
 
 
 def run_bundle(
@@ -53,8 +47,7 @@ def run_bundle(
         if not file.is_file():
             raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
     values = {"bundle_root": str(root), **(overrides or {})}
-    for key in values:
-        _require_known(key, files)
+    _require_known(values, files)
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
     _require_usable(workflow.parser)
     dataset_dir = Path(str(workflow.parser.get("dataset_dir", "")))
@@ -150,28 +143,23 @@ def _require_usable(parser: ConfigParser) -> None:
     ranges = {key: limits for key, limits in _RANGES.items() if plain(key)}
     require_numbers({key: parser.get(key) for key in ranges}, ranges)
     if plain("slice_size"):
-        size = parser.get("slice_size")
-        if not isinstance(size, list) or len(size) != 2:
-            raise InputError(f"slice_size is {size!r}; expected two whole numbers, rows and columns in pixels")
-        for length in size:
-            require_numbers({"slice_size": length}, {"slice_size": (1, math.inf)})
+        require_slice_size("slice_size", parser.get("slice_size"))
     if plain("device"):
         require_device(parser.get("device"))
 
 
-def _require_known(key: str, files: Sequence[Path]) -> None:
-    """Refuse an override of something that the configs do not have; a typing mistake would otherwise do nothing."""
+def _require_known(keys: Iterable[str], files: Sequence[Path]) -> None:
+    """Refuse overrides of something that the configs do not have; a typing mistake would otherwise do nothing."""
     known: dict[str, Any] = {}
     for file in files:
         known |= json.loads(file.read_text())
-    names = sorted(name for name, value in known.items() if not isinstance(value, (dict, list)))
-    node: Any = known
-    for part in key.replace("::", "#").split("#"):
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict) and (part in node or "_target_" in node):
-            node = node.get(part)
-        else:
-            raise InputError(
-                f"unknown option --{key}; the config has {', '.join(names)}, or an id such as train#trainer"
-            )
+    for key in keys:
+        node: Any = known
+        for part in key.replace("::", "#").split("#"):
+            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                node = node[int(part)]
+            elif isinstance(node, dict) and (part in node or "_target_" in node):
+                node = node.get(part)
+            else:
+                names = ", ".join(sorted(name for name in known if not isinstance(known[name], (dict, list))))
+                raise InputError(f"unknown option --{key}; the config has {names}, or an id such as train#trainer")

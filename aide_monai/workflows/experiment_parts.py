@@ -17,7 +17,7 @@ from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.options import RANGES, AIDEOptions
-from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
+from aide_monai.ranges import ABOVE_0, require_choices, require_numbers, require_slice_size
 from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.workflows.prepare import LAYOUTS
 from aide_monai.workflows.recipe import TrainingSettings
@@ -132,7 +132,8 @@ def read_data(task: str, content: Any) -> dict[str, Any]:
         raise InputError(f'"data": "{place}" is {folders!r}; expected {expected}')
     require_keys('"data"', content, (*DATA_KEYS, *_PREPROCESSING))
     _require_classes(content.get("classes"), merge=bool(content.get("merge")))
-    _require_slice_size(content.get("slice_size"))
+    if content.get("slice_size") is not None:
+        require_slice_size('"data": "slice_size"', content["slice_size"])
     layout, options = content.get("layout"), content.get("source", {})
     known = [name for name in LAYOUTS if len(LAYOUTS[name].folders) == 1]
     if layout is not None and layout not in known:
@@ -154,12 +155,6 @@ def _require_classes(content: Any, *, merge: bool) -> None:
             f'"data": "classes" is {content!r}; expected an object of stored values and their class indices, such as '
             '{"1": 1, "4": 2}, indices without gaps'
         )
-
-
-def _require_slice_size(content: Any) -> None:
-    whole = isinstance(content, list) and all(type(number) is int and number > 0 for number in content)
-    if content is not None and not (whole and len(content) == 2):
-        raise InputError(f'"data": "slice_size" is {content!r}; expected two whole numbers, rows and columns in pixels')
 
 
 def read_split(content: Any, data: Mapping[str, Any]) -> HoldOut:

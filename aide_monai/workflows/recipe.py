@@ -21,7 +21,7 @@ from aide_monai.networks import MeanNetwork, seeded
 from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip, rotate_flip
 
-_RANGES = {
+RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, math.inf),
     "steps_per_epoch": (1, math.inf),
     "batch_size": (1, math.inf),
@@ -32,6 +32,8 @@ _RANGES = {
     "augmentation_intensity": (0.0, 1.0),
     "seed": (0, math.inf),
 }
+"""What the numbers of a training may be, in ``TrainingSettings`` as in the configs of a bundle."""
+
 _CHOICES = {"norm": ("batch", "instance"), "amp": tuple(AMP_DTYPES)}
 
 
@@ -75,7 +77,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_numbers(vars(self), _RANGES)
+        require_numbers(vars(self), RANGES)
         require_choices(vars(self), _CHOICES)
         features = self.features
         whole = isinstance(features, tuple) and all(isinstance(number, int) and number > 0 for number in features)
