@@ -76,7 +76,7 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
     try:
         segmentation = _segmentation(series, frames[stored], segments)
     except (ValueError, AttributeError, KeyError, TypeError) as error:  # whatever the images lack
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path}: found images that a DICOM SEG cannot refer to ({series.files[0]}: {reason}); expected files that "
             "hold one volume and all identifiers: ask for output_format nifti"

@@ -86,7 +86,7 @@ def datastore_cases(
         labels=names,
         modality={channel: f"channel {channel}" for channel in range(channels)},
         records=records,
-        classes={0: 0, **{int(stored): index for stored, index in classes.items()}} if classes else {},
+        classes={int(stored): index for stored, index in (classes or {}).items()},
     )
     problems = [p for p in check_datalist(datalist) if p.severity == "error" and p.case] if records else []
     broken = {problem.case for problem in problems}
