@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from aide_monai.algorithm import COMPONENTS
 from aide_monai.errors import InputError
-from aide_monai.ranges import ABOVE_0, require_choices, require_numbers
-from aide_monai.transforms.largest_components import COMPONENTS
+from aide_monai.utils.validation import ABOVE_0, require_choices, require_numbers
 
 _CHOICES = {
     "filter_strata": ("none", "foreground"),

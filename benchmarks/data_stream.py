@@ -30,12 +30,13 @@ import torch
 from monai.networks.nets import BasicUNet
 from PIL import Image
 
-from aide_monai.data import LabelStore, SliceDataset, slice_loader
-from aide_monai.data.dicom_header import _read_slices
-from aide_monai.data.volume_cache import VolumeCache
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import GlobalLabelCorrection
+from aide_monai.io.dicom.header import _read_slices
+from aide_monai.labels import LabelStore
+from aide_monai.stream import SliceDataset, slice_loader
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
+from aide_monai.stream.volume_cache import VolumeCache
 
 CLASSES = {63: 1, 126: 2, 189: 3, 252: 4}
 MODALITIES = ("InPhase", "OutPhase")

@@ -15,10 +15,11 @@ import time
 import torch
 from aide_step import batch, trainer
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.handlers import Disagreement, GlobalLabelCorrection
 from aide_monai.inferers import hardware_amp
+from aide_monai.labels import LabelStore
 from aide_monai.options import AIDEOptions
+from aide_monai.stream import SliceDataset
 
 
 def main() -> None:

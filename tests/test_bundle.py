@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from aide_monai.cli import app, run
+from aide_monai.cli.main import app, run
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError

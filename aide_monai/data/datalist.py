@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.atomic import write_atomically
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.paths import absolute_paths, as_paths
+from aide_monai.utils.files import write_atomically
 
 SPLITS = ("training", "validation", "test")
 QUALITIES = ("high", "low")
 PATH_KEYS = ("image", "label", "clean_label")
 DETAIL_KEYS = ("spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
-REPORT_LIMIT = 20
 
 _FLAGS = ("resample_labels", "soft_labels")
 _TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
@@ -49,14 +49,14 @@ class Datalist:
             - ``split``: "training" (also when absent), "validation" or "test";
             - ``clean_label`` (optional): a trusted label kept to study label quality, never trained on;
             - ``spacing`` (mm), ``orientation`` (such as "RAS") and ``sha256`` (per path key) (optional): of the files
-              when the datalist was made, see `aide_monai.data.details`.
+              when the datalist was made, see `aide_monai.data.fingerprints`.
         classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
         resample_labels: labels may lie on other grids than their images and are to be resampled onto them (nearest).
         soft_labels: labels may be shares of raters, 0..1, of the one class there is: to score against, not to train on.
 
     Raises:
         InputError: names all malformed maps and records at once. What needs the files (missing, unreadable, leaking)
-            is found by `aide_monai.data.checks.check_datalist`.
+            is found by `aide_monai.data.checks.datalist.check_datalist`.
     """
 
     name: str
@@ -228,46 +228,6 @@ class Datalist:
             raise InputError(report(f'datalist "{self.name}" is malformed', problems))
 
 
-def as_paths(value: str | list[str]) -> list[str]:
-    """One path or a list of paths, as a list."""
-    return [value] if isinstance(value, str) else value
-
-
-def split_selection(path: str | Path) -> tuple[str, str]:
-    """``FOLDER#echo=2.3`` to ("FOLDER", "echo=2.3"), likewise ``FILE#channel=1``; a path that exists as it is selects
-    nothing."""
-    text = str(path)
-    if "#" not in text or os.path.lexists(text):
-        return text, ""
-    folder, _, select = text.rpartition("#")
-    return folder, select
-
-
-def on_disk(path: str) -> str:
-    """The file or folder of a path, without what it selects there."""
-    return split_selection(path)[0]
-
-
-def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str | Path] = ()) -> str | list[str]:
-    """Make paths absolute, starting at ``folder``.
-
-    Raises:
-        InputError: with symbolic links and ``..`` resolved, a path lies outside ``folder`` and all ``roots``.
-    """
-    allowed = [os.path.realpath(root) for root in (folder, *roots)]
-    absolute = []
-    for text in as_paths(value):
-        path = os.path.abspath(os.path.join(folder, text))
-        target = Path(os.path.realpath(on_disk(path)))
-        if not any(target.is_relative_to(root) for root in allowed):
-            raise InputError(
-                f'path "{text}" leads to {target}, outside {" and ".join(allowed)}; '
-                "move the file there or name its folder as a root (--root)"
-            )
-        absolute.append(path)
-    return absolute[0] if isinstance(value, str) else absolute
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file that holds an object.
 
@@ -315,15 +275,6 @@ def _stored_classes(value: Any) -> tuple[dict[int, int], list[str]]:
     ):
         return {}, [f'key "classes": found {value!r}, expected stored values with class indices, such as {{"63": 1}}']
     return {int(stored): index for stored, index in value.items()}, []
-
-
-def report(title: str, problems: list[str], *, limit: int = REPORT_LIMIT) -> str:
-    """A title, then one indented line per problem; after ``limit`` lines only the number of those left."""
-    lines = [f"{title}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
-    lines += [f"  - {problem}" for problem in problems[:limit]]
-    if len(problems) > limit:
-        lines.append(f"  and {len(problems) - limit} more")
-    return "\n".join(lines)
 
 
 def _map_problems(names: dict[int, str], key: str) -> list[str]:

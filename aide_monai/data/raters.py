@@ -18,17 +18,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
-from aide_monai.data.datalist import report
-from aide_monai.data.volume_files import (
-    AFFINE_TOLERANCE_MM,
-    LABEL_TOLERANCE,
-    affine_text,
-    corner_distance_mm,
-    listed,
-    open_volume,
-    shape_text,
-)
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.volumes import LABEL_TOLERANCE, listed, open_volume
 
 FUSIONS = ("majority", "mean", "staple")
 STAPLE_ITERATIONS = 100

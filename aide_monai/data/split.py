@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -188,3 +188,152 @@ def _refuse_shared_patients(pool: list[Record], kept: list[Record]) -> None:
 
 def _asked(number: int | None) -> str:
     return "the rest" if number is None else str(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How cases become training and test cases; as the source has them when nothing is given.
+
+    Attributes:
+        labeled: training cases that keep their label, see ``split_cases``.
+        unlabeled: training cases whose label is hidden.
+        test: held-out cases; without ``labeled``, so many of each domain, and all others keep their labels.
+        fold: (k, n): part k of n is held out, see ``fold_cases``.
+        seed: seed of the drawing.
+    """
+
+    labeled: int | None = None
+    unlabeled: int | None = None
+    test: int | None = None
+    fold: tuple[int, int] | None = None
+    seed: int = 0
+
+    def apply(self, datalist: Datalist) -> Datalist:
+        """Split the cases.
+
+        Raises:
+            InputError: settings that do not go together, or too few cases.
+        """
+        if self.fold is not None:
+            if self.test is not None:
+                raise InputError("found fold and test; expected one of them, for both hold out cases")
+            datalist = fold_cases(datalist, fold=self.fold[0], folds=self.fold[1], seed=self.seed)
+        if self.labeled is not None:
+            return split_cases(datalist, labeled=self.labeled, unlabeled=self.unlabeled, test=self.test, seed=self.seed)
+        if self.unlabeled is not None:
+            raise InputError("found unlabeled without labeled; expected the number of labelled cases too")
+        return datalist if self.test is None else hold_out_labelled(datalist, test=self.test, seed=self.seed)
+
+
+def hold_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
+    """Draw test cases, by whole patients; the order of the cases stays.
+
+    Cases that have been in a validation or test split become training cases before the drawing.
+
+    Args:
+        datalist: labelled cases of quality "high"; unchanged by the call.
+        test: number of test cases, from 1 to one less than there are.
+        seed: seed of the drawing; it does not depend on the order of the records.
+
+    Raises:
+        InputError: ``test`` is out of range, or does not fall on a border between patients.
+    """
+    cases = len(datalist.records)
+    if not 1 <= test < cases:
+        raise InputError(
+            f"{datalist.name}: test={test} of {cases} cases; expected 1 to {cases - 1}, so that both sides have cases"
+        )
+    records = [{**record, "split": "training"} for record in datalist.records]
+    pool = replace(datalist, records=records)
+    drawn = split_cases(pool, labeled=cases - test, unlabeled=0, test=test, seed=seed)
+    split = {record["case"]: record["split"] for record in drawn.records}
+    return replace(datalist, records=[{**record, "split": split[record["case"]]} for record in records])
+
+
+def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
+    """`hold_out` among the cases with labels of quality "high": of each domain, where all of them have one.
+
+    Args:
+        datalist: cases, unchanged by the call; those without such a label stay, or become, training cases, but those of
+            test patients are left out.
+        test: number of test cases, of each domain.
+        seed: seed of the drawing.
+
+    Raises:
+        InputError: as `hold_out`.
+    """
+    labelled = replace(datalist, records=[record for record in datalist.records if record.get("quality") == "high"])
+    draw = hold_out_per_domain if all("domain" in record for record in labelled.records) else hold_out
+    split = {record["case"]: record["split"] for record in draw(labelled, test=test, seed=seed).records}
+    held_out = {patient_of(record) for record in labelled.records if split[record["case"]] == "test"}
+    records = [
+        {**record, "split": split.get(record["case"], "training")}
+        for record in datalist.records
+        if record["case"] in split or patient_of(record) not in held_out
+    ]
+    if left_out := len(datalist.records) - len(records):
+        logger.warning("%s: %d cases of test patients have no label to score and are left out", datalist.name, left_out)
+    return replace(datalist, records=records)
+
+
+def hold_out_per_domain(datalist: Datalist, *, test: int, seed: int) -> Datalist:
+    """`hold_out` for each domain by itself; the order of the cases stays.
+
+    Args:
+        datalist: labelled cases with a "domain"; unchanged by the call.
+        test: number of test cases of each domain.
+        seed: seed of the drawing.
+
+    Raises:
+        InputError: as `hold_out`, naming the domain.
+    """
+    split: dict[str, str] = {}
+    for domain in sorted({record["domain"] for record in datalist.records}):
+        records = [record for record in datalist.records if record["domain"] == domain]
+        part = replace(datalist, name=f"{datalist.name} {domain}", records=records)
+        split |= {record["case"]: record["split"] for record in hold_out(part, test=test, seed=seed).records}
+    return replace(datalist, records=[{**record, "split": split[record["case"]]} for record in datalist.records])
+
+
+def adapt_domains(datalist: Datalist, domains: Sequence[str]) -> Datalist:
+    """Keep the labels of the source domain, hide those of the target domain, and test on the target domain.
+
+    Args:
+        datalist: cases with a "domain", unchanged by the call.
+        domains: (source, target); all six ordered pairs of three domains are six such values.
+
+    Returns:
+        Training cases of the source domain, training cases of the target domain whose label, if there is one, has
+        become ``clean_label``, and the validation and test cases of the target domain. All others are left out.
+
+    Raises:
+        InputError: not two different domains, a domain without training cases, a source without labels, or a target
+            without labelled test cases.
+    """
+    known = sorted({str(record["domain"]) for record in datalist.records if "domain" in record})
+    if len(domains) != 2 or domains[0] == domains[1] or not set(domains) <= set(known):
+        raise InputError(
+            f"domains are {list(domains)}; expected source and target, two of {', '.join(known) or 'none'}"
+        )
+    source, target = domains
+    records: list[dict[str, Any]] = []
+    for record in datalist.records:
+        training = record.get("split", "training") == "training"
+        if record.get("domain") == source and training and "label" in record:
+            records.append(record)
+        elif record.get("domain") == target:
+            records.append(_hidden(record) if training else record)
+    found = {domain: [r for r in records if r["domain"] == domain] for domain in domains}
+    if not found[source]:
+        raise InputError(f'domain "{source}" has no labelled training case; expected at least one to learn from')
+    if not any(record.get("split", "training") == "training" for record in found[target]):
+        raise InputError(f'domain "{target}" has no training case; expected images to adapt to')
+    if not any(record.get("split") == "test" and "label" in record for record in found[target]):
+        raise InputError(f'domain "{target}" has no labelled test case; hold some out, expected at least one')
+    return replace(datalist, name=f"{datalist.name}, {source} to {target}", records=records)
+
+
+def _hidden(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without its label, which stays as ``clean_label``."""
+    hidden = {key: value for key, value in record.items() if key not in ("label", "quality")}
+    return hidden | ({"clean_label": record["label"]} if "label" in record and "clean_label" not in record else {})

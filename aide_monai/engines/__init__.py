@@ -2,9 +2,9 @@
 
 from aide_monai.engines.aide import AIDETrainer
 from aide_monai.engines.co_teaching import CoTeachingTrainer
-from aide_monai.engines.drop_in import AIDESupervisedTrainer
-from aide_monai.engines.prepare import PrepareAugmented, prepare_two_labels
+from aide_monai.engines.prepare_batch import PrepareAugmented, prepare_two_labels
 from aide_monai.engines.pseudo_label import PseudoLabelTrainer
+from aide_monai.engines.supervised import AIDESupervisedTrainer
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.options import AIDEOptions
 

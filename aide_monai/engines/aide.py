@@ -17,7 +17,6 @@ from aide_monai.algorithm import (
     sharpen,
     small_loss_mask,
 )
-from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.handlers.consistency_ramp import ConsistencyRamp
@@ -25,6 +24,7 @@ from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
 from aide_monai.networks.global_batch_norm import is_synchronised
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.rotate_flip import RandomRotateFlip
+from aide_monai.utils.distributed import Share
 
 
 class AIDETrainer(TwoNetworkTrainer):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from aide_monai.algorithm import forget_rate, small_loss_mask
-from aide_monai.distributed import Share
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.losses import PerSampleDiceCELoss
-from aide_monai.ranges import require_numbers
+from aide_monai.utils.distributed import Share
+from aide_monai.utils.validation import require_numbers
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)}
 """Smallest and largest value of the options, by name."""

@@ -11,12 +11,12 @@ from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
 from torch import nn
 
-from aide_monai import distributed
 from aide_monai.algorithm import correction_due, unit_dice
-from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
-from aide_monai.ranges import require_choices, require_numbers
+from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.transforms import COMPONENTS, keep_components
+from aide_monai.utils import distributed
+from aide_monai.utils.validation import require_choices, require_numbers
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
 """Smallest and largest value of the options, by name."""

@@ -15,12 +15,12 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aide_monai import distributed
-from aide_monai.engines.prepare import Augmentation, Perturbation, augmented, perturbed, prepare_two_labels
+from aide_monai.engines.prepare_batch import Augmentation, Perturbation, augmented, perturbed, prepare_two_labels
 from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
 from aide_monai.inferers import AutocastInferer, Predictor, place
 from aide_monai.networks.global_batch_norm import is_synchronised
+from aide_monai.utils import distributed
 
 
 class TwoNetworkTrainer(Trainer):
@@ -29,8 +29,8 @@ class TwoNetworkTrainer(Trainer):
     The pattern is that of MONAI's ``AdversarialTrainer``: networks, optimisers and scalers live in ``engine.state``
     and are part of ``engine.state_dict()``.
 
-    Started as several processes (see ``aide_monai.distributed``), each has its share of every batch, the gradients are
-    added up before the optimisers step, and after an epoch running statistics are averaged.
+    Started as several processes (see ``aide_monai.utils.distributed``), each has its share of every batch; gradients
+    are added up before the optimisers step, and after an epoch running statistics are averaged.
 
     With ``average``, moving averages of the weights predict in the networks' place: ``predict`` uses them, and when an
     epoch ends they are put into the networks, so that handlers see, score and save them. The next epoch goes on with

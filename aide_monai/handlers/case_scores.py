@@ -11,12 +11,12 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
-from aide_monai import distributed
 from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores
 from aide_monai.metrics.masks import as_array
 from aide_monai.reports.tables import write_csv
 from aide_monai.transforms import largest_components
+from aide_monai.utils import distributed
 
 
 class CaseScores:

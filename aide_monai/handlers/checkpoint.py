@@ -14,11 +14,11 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from aide_monai import distributed
-from aide_monai.data.atomic import remove_unfinished, require_writable, write_atomically
-from aide_monai.data.label_store import LabelStore
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import save_settings
+from aide_monai.labels.store import LabelStore
+from aide_monai.utils import distributed
+from aide_monai.utils.files import remove_unfinished, require_writable, write_atomically
 
 _LENGTHS = ("total_iters", "T_max", "total_steps")  # what torch's schedules that have an end call it
 

@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai import distributed
+from aide_monai.utils import distributed
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai import distributed
 from aide_monai.algorithm import confusion, mean_dice
+from aide_monai.utils import distributed
 
 logger = logging.getLogger(__name__)
 

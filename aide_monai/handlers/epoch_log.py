@@ -10,9 +10,9 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai import distributed
-from aide_monai.data.atomic import remove_unfinished, write_atomically
 from aide_monai.errors import InputError
+from aide_monai.utils import distributed
+from aide_monai.utils.files import remove_unfinished, write_atomically
 
 
 class EpochLog:
@@ -114,3 +114,9 @@ def _number(text: str) -> int | float:
         return int(text)
     except ValueError:
         return float(text)
+
+
+def read_epochs(path: str | Path) -> list[dict[str, float]]:
+    """One dictionary per epoch; values that an epoch lacks are absent."""
+    with Path(path).open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]

@@ -12,17 +12,17 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai import distributed
 from aide_monai.algorithm import correction_due, mean_dice, worst_units
-from aide_monai.data.cache_dataset import AIDECacheDataset
-from aide_monai.data.label_store import LabelStore
-from aide_monai.data.mapped import MappedTensor, ScratchFolder, current, release_freed_memory
-from aide_monai.data.patch_dataset import PatchDataset
-from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.errors import InputError
 from aide_monai.inferers import predictors_of
+from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
+from aide_monai.stream.cache_dataset import AIDECacheDataset
+from aide_monai.stream.patch_dataset import PatchDataset
+from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.transforms import keep_components
+from aide_monai.utils import distributed
+from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current, release_freed_memory
 
 Key = tuple[int, int]
 """Network (0 or 1) and number of the case."""

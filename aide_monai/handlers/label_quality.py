@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from aide_monai.algorithm import unit_dice
-from aide_monai.data.label_store import LabelStore
+from aide_monai.labels.store import LabelStore
 
 
 class LabelQuality:

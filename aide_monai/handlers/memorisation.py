@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from aide_monai.algorithm import unit_dice
-from aide_monai.data.slice_dataset import SliceDataset
 from aide_monai.inferers import predictors_of
+from aide_monai.stream.slice_dataset import SliceDataset
 
 
 class Memorisation:

@@ -7,7 +7,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aide_monai import distributed
+from aide_monai.utils import distributed
 
 
 class TrainingProgress:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.atomic import write_atomically
 from aide_monai.errors import InputError
+from aide_monai.utils.files import write_atomically
 
 _OF_LABELS_ONLY = "volume_options#resample_labels"  # images are the same with and without
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aide_monai.data.checks import Problem, check_datalist
+from aide_monai.data.checks.datalist import Problem, check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 

@@ -15,9 +15,9 @@ from monai.transforms import Compose, LoadImaged, SaveImaged
 from torch import Tensor
 
 from aide_monai.algorithm import unit_dice
-from aide_monai.data.locations import LocationReader
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
+from aide_monai.io.readers import LocationReader
 from aide_monai.transforms import AsClassIndicesd
 
 HANDED_OUT_SECONDS = 600

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from aide_monai import distributed
+from aide_monai.utils import distributed
 
 
 class GlobalBatchNorm(_BatchNorm):

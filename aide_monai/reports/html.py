@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from aide_monai.data.atomic import write_atomically
-from aide_monai.reports.comparison import Table
+from aide_monai.reports.table import Table
+from aide_monai.utils.files import write_atomically
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1200px; margin: 2em auto; padding: 0 1em; }

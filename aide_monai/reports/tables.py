@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
-from aide_monai.data.atomic import write_atomically
 from aide_monai.errors import InputError
 from aide_monai.metrics import aggregate
+from aide_monai.reports.table import _markdown, _rich
+from aide_monai.utils.files import write_atomically
 
 COLUMNS = (
     "method",
@@ -186,34 +186,6 @@ def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
         totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}
     return totals
-
-
-def _markdown(header: list[str], body: list[list[str]], left: int, notes: list[str]) -> str:
-    notes = ["", "\\" + " ".join(notes)] if notes else []
-    return "\n".join([*markdown_lines(header, body, left), *notes])
-
-
-def markdown_lines(header: Sequence[str], body: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table, line by line.
-
-    Args:
-        header: names of the columns.
-        body: cells of each line, as text.
-        left: number of columns at the left that hold text; the others are aligned right.
-    """
-    rule = ["---"] * left + ["---:"] * (len(header) - left)
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, rule, *body)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _rich(header: list[str], body: list[list[str]], left: int, notes: list[str], title: str) -> Table:
-    # Without frame and padding, because it must fit 80 columns.
-    table = Table(title=title, caption="\n".join(notes) or None, box=box.SIMPLE_HEAD, padding=0)
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < left else "right")
-    for line in body:
-        table.add_row(*line)
-    return table
 
 
 def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:

@@ -1,11 +1,12 @@
 """Transforms: intensity and label preparation as MONAI dictionary transforms, and batched augmentations."""
 
+from aide_monai.algorithm import COMPONENTS
 from aide_monai.transforms.by_votes import ByVotesd
 from aide_monai.transforms.cut_mix import CutMix, Mix
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.label_noise import RandLabelNoised
 from aide_monai.transforms.labels import AsClassIndicesd
-from aide_monai.transforms.largest_components import COMPONENTS, keep_components, largest_components
+from aide_monai.transforms.largest_components import keep_components, largest_components
 from aide_monai.transforms.random_intensity import RandomIntensity
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
 

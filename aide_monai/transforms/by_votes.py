@@ -10,8 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from aide_monai.data.slices import plain
 from aide_monai.transforms.intensity import with_metadata_of
+from aide_monai.utils.tensors import plain
 
 
 class ByVotesd(MapTransform):

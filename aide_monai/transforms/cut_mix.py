@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aide_monai.ranges import require_numbers
 from aide_monai.transforms.rotate_flip import RandomRotateFlip, RotateFlip
+from aide_monai.utils.validation import require_numbers
 
 
 @dataclass(frozen=True)

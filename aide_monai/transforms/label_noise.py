@@ -13,8 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from scipy import ndimage
 
-from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.errors import InputError
+from aide_monai.io.grid import through_plane_axis
 
 Label = npt.NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from aide_monai.data.mapped import memory_order
 from aide_monai.errors import InputError
 from aide_monai.transforms.intensity import file_name, with_metadata_of
+from aide_monai.utils.tensors import memory_order
 
 
 class AsClassIndicesd(MapTransform):

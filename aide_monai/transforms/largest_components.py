@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
 
-from aide_monai.data.slices import plain
-
-COMPONENTS = ("none", "class", "foreground")
-"""What can be kept of a prediction before it becomes a label: all, or the largest component of each class, in the
-"foreground" of the largest one of all classes together."""
+from aide_monai.utils.tensors import plain
 
 
 def largest_components(labels: Tensor, values: Sequence[int] | None = None) -> Tensor:

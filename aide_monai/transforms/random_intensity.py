@@ -13,7 +13,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from aide_monai.ranges import require_numbers
+from aide_monai.utils.validation import require_numbers
 
 
 class RandomIntensity:

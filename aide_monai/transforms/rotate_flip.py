@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.errors import InputError
-from aide_monai.ranges import require_numbers
+from aide_monai.utils.validation import require_numbers
 
 RANGES = {"max_angle": (0.0, 180.0), "flip_probability": (0.0, 1.0), "max_zoom": (1.0, 10.0)}
 """Smallest and largest value of what ``RandomRotateFlip`` draws from."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from aide_monai import distributed
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
-from aide_monai.ranges import require_numbers, require_slice_size
-from aide_monai.workflows.recipe import RANGES
+from aide_monai.utils import distributed
+from aide_monai.utils.validation import require_numbers, require_slice_size
+from aide_monai.workflows.comparison.budget import RANGES
 
 MANY_PROCESSES = "multi_gpu_train"
 _RANGES = RANGES | {"val_interval": (1, math.inf)}

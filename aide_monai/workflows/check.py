@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aide_monai.data.atomic import require_place
-from aide_monai.data.checks import Problem, check_datalist
-from aide_monai.data.datalist import Datalist, as_paths
-from aide_monai.data.problems import problems_of
-from aide_monai.data.slice_dataset import through_plane_axis
-from aide_monai.data.volume_files import Volume
-from aide_monai.errors import InputError
+from aide_monai.data.checks.datalist import Problem, check_datalist
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError, problems_of
+from aide_monai.io.grid import through_plane_axis
+from aide_monai.io.paths import as_paths
+from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
+from aide_monai.utils.files import require_place
 
 # Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
 OUTLIER = 3.5

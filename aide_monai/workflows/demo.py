@@ -15,13 +15,13 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp, require_device
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
-from aide_monai.workflows.comparison import run_in_turn
-from aide_monai.workflows.draw import draw_figures
-from aide_monai.workflows.experiment_parts import STANDARD_METHODS, Method
-from aide_monai.workflows.methods import STEP_COST, Job
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.config import STANDARD_METHODS, Method
+from aide_monai.workflows.comparison.job import STEP_COST, Job
+from aide_monai.workflows.comparison.pictures import draw_figures
+from aide_monai.workflows.comparison.run import run_in_turn
+from aide_monai.workflows.comparison.tasks import Task
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.recipe import TrainingSettings
-from aide_monai.workflows.tasks import Task
 
 METHODS = (LABELLED, NOISY, AIDE, CLEAN) = ("labelled only", "noisy labels", "AIDE", "clean labels")
 

@@ -12,9 +12,9 @@ from monai.inferers import SliceInferer
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, InvertibleTransform
 from torch import Tensor, nn
 
-from aide_monai.data.slices import plain
 from aide_monai.handlers.case_scores import CaseScores
 from aide_monai.networks import MeanNetwork
+from aide_monai.utils.tensors import plain
 
 
 def slice_inferer(*, axis: int, slice_size: Sequence[int]) -> SliceInferer:

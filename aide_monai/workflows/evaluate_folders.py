@@ -17,22 +17,14 @@ import torch
 from rich.progress import Progress
 
 import aide_monai
-from aide_monai.data.atomic import require_place
-from aide_monai.data.datalist import report
-from aide_monai.data.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
-from aide_monai.data.slice_dataset import through_plane_axis
-from aide_monai.data.volume_files import (
-    AFFINE_TOLERANCE_MM,
-    affine_text,
-    corner_distance_mm,
-    listed,
-    open_volume,
-    shape_text,
-)
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text, through_plane_axis
+from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
+from aide_monai.io.volumes import listed, open_volume
 from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
 from aide_monai.transforms import largest_components
+from aide_monai.utils.files import require_place
 
 Labels = npt.NDArray[np.integer]
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from aide_monai.data.atomic import disk_errors
-from aide_monai.data.label_history import MANIFEST, NETWORKS, Generation, LabelHistory
 from aide_monai.errors import InputError
-from aide_monai.workflows.standardize import write_label
+from aide_monai.io.writers import write_label
+from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
+from aide_monai.utils.files import disk_errors
 
 
 @dataclass(frozen=True)

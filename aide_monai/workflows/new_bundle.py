@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import Datalist, as_paths, split_selection
-from aide_monai.data.volumes import slice_geometry
+from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
+from aide_monai.io.paths import as_paths, split_selection
+from aide_monai.stream.preprocessing import slice_geometry
 
 TEMPLATE = Path(__file__).parents[1] / "bundle_template"
 PARAMETERS = (

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aide_monai.data.datalist import report
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
 from aide_monai.reports.tables import METRICS, read_csv
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from aide_monai.cli import app, run
-from aide_monai.data.datalist import as_paths
-from aide_monai.data.locations import open_location
+from aide_monai.cli.main import app, run
+from aide_monai.io.location import open_location
+from aide_monai.io.paths import as_paths
 
 ROOT = Path(__file__).parents[2] / "bundles"
 TRAINING = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "seed": 0}

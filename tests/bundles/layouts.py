@@ -11,10 +11,10 @@ from typing import Any
 import nibabel
 import numpy as np
 from PIL import Image
+from tests.data.dicom_files import write_series
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.phantom import write_phantoms
-from tests.data.dicom_files import write_series
 from tests.data.sources import breast_files
 from tests.data.sources.nci_isbi_files import write_nci_isbi
 from tests.data.sources.promise12_files import prostate_volume, write_promise12

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigWorkflow
 
-from aide_monai import distributed
 from aide_monai.networks.global_batch_norm import GlobalBatchNorm
+from aide_monai.utils import distributed
 from tests.bundles.doors import config_files
 
 

@@ -18,7 +18,7 @@ from monai.bundle import ckpt_export, create_workflow, onnx_export, verify_metad
 from aide_monai.data.datalist import Datalist
 from aide_monai.label_app.create import initial_network
 from aide_monai.reports.tables import read_csv
-from aide_monai.workflows.experiment import Experiment
+from aide_monai.workflows.comparison.experiment import Experiment
 from aide_monai.workflows.new_bundle import TEMPLATE, differences
 from tests.bundles.doors import ROOT, TRAINING, aide, config_files, image_grids, monai_bundle_run, parsed, weights
 from tests.bundles.layouts import ALL, BUNDLES, OWN

@@ -8,13 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from tests.data.dicom_files import write_series
 
-from aide_monai.data.dicom import find_series
-from aide_monai.data.segmentations import on_one_grid, read_segmentation
+from aide_monai.io.dicom.series import find_series
+from aide_monai.io.segmentations import on_one_grid, read_segmentation
 from aide_monai.reports.tables import read_csv
 from tests.bundles.doors import ROOT, aide, monai_bundle_run, write_undecided_weights
 from tests.bundles.layouts import BUNDLES
-from tests.data.dicom_files import write_series
 from tests.data.sources.promise12_files import prostate_volume
 
 

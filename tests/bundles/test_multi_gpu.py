@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aide_monai.data.label_history import LabelHistory
+from aide_monai.labels.history import LabelHistory
 from tests.bundles import processes
 from tests.bundles.doors import TRAINING, monai_bundle_run
 from tests.bundles.layouts import ALL

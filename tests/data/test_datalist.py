@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
 
-from aide_monai.data.datalist import Datalist, report, split_selection
-from aide_monai.errors import InputError
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError, report
+from aide_monai.io.paths import split_selection
 
 
 def content(**changes: Any) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from monai.networks.nets import BasicUNet, FlexibleUNet, SegResNet, UNet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import GlobalLabelCorrection
+from aide_monai.labels import LabelStore
 from aide_monai.networks import seeded
+from aide_monai.stream import SliceDataset
 
 VIEWS = 2
 

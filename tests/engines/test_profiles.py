@@ -13,9 +13,10 @@ from ignite.engine import Events
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import GlobalLabelCorrection
+from aide_monai.labels import LabelStore
+from aide_monai.stream import SliceDataset
 
 from ..naive_aide import Case, Change, Epoch, NaiveAide
 

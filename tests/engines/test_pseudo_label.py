@@ -7,9 +7,10 @@ import torch
 from ignite.engine import Events
 from torch import Tensor, nn
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.engines import PrepareAugmented, PseudoLabelTrainer
 from aide_monai.errors import InputError
+from aide_monai.labels import LabelStore
+from aide_monai.stream import SliceDataset
 
 
 class Threshold(nn.Module):

@@ -19,7 +19,6 @@ from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, PolynomialLR, StepLR
 
-from aide_monai.data import LabelStore, SliceDataset, slice_loader
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.errors import InputError
 from aide_monai.handlers import (
@@ -31,7 +30,9 @@ from aide_monai.handlers import (
     RunCheckpoint,
     load_weights,
 )
+from aide_monai.labels import LabelStore
 from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.stream import SliceDataset, slice_loader
 from aide_monai.transforms import RandomRotateFlip
 
 
@@ -459,7 +460,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("aide_monai.data.atomic.os.replace", fail)
+    monkeypatch.setattr("aide_monai.utils.files.os.replace", fail)
     with pytest.raises(InputError, match=r"cannot be written \(no space left on device\)"):
         run.trainer.run()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

@@ -12,7 +12,6 @@ from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.engines import AIDEOptions, AIDETrainer, PrepareAugmented
 from aide_monai.handlers import (
     ConsistencyRamp,
@@ -22,6 +21,8 @@ from aide_monai.handlers import (
     LabelQuality,
     Memorisation,
 )
+from aide_monai.labels import LabelStore
+from aide_monai.stream import SliceDataset
 
 TOLD = {"dsc_train", "corrected", "label_quality_1", "label_quality_2", "fit_given", "fit_clean", "consistency", "loss"}
 

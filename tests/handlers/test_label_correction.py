@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aide_monai.data import LabelChange, LabelStore, SliceDataset
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import GlobalLabelCorrection
+from aide_monai.labels import LabelChange, LabelStore
+from aide_monai.stream import SliceDataset
 
 
 class Reads(nn.Module):

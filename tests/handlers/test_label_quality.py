@@ -6,8 +6,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from aide_monai.data import LabelStore
 from aide_monai.handlers import LabelQuality
+from aide_monai.labels import LabelStore
 
 
 def mask(*pixels: int) -> torch.Tensor:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aide_monai.data import LabelStore, SliceDataset
 from aide_monai.handlers import Memorisation
 from aide_monai.inferers import AutocastInferer
+from aide_monai.labels import LabelStore
+from aide_monai.stream import SliceDataset
 
 
 class Copy(nn.Module):

@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from aide_monai.data.label_history import LabelHistory
 from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.labels.history import LabelHistory
 from tests.bundles.layouts import ALL, OWN
 from tests.label.server import CONF, LabelServer
 from tests.label.tiny import tiny_bundle, write_mask

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from aide_monai.cli import app, run
+from aide_monai.cli.main import app, run
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import save_settings
 from aide_monai.label_app.create import create_app

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from aide_monai.cli import run
-from aide_monai.data.label_history import LabelHistory
+from aide_monai.cli.main import run
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.label_app.create import create_app
+from aide_monai.labels.history import LabelHistory
 from aide_monai.metrics import class_scores
 from tests.label.server import LabelServer, multipart
 from tests.label.tiny import tiny_bundle
@@ -44,7 +44,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory) -> Path:
-    from aide_monai.cli import app
+    from aide_monai.cli.main import app
 
     folder = tmp_path_factory.mktemp("apps")
     bundle = tiny_bundle(

@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from aide_monai.data.label_history import LabelHistory
 from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.labels.history import LabelHistory
 from tests.label.server import CONF, LabelServer, multipart
 from tests.label.tiny import tiny_bundle, write_mask
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aide_monai.data.sources.phantom import write_phantoms
-from aide_monai.data.volumes import load_volumes, volume_transforms
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.workflows.prepare import prepare_datalist
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from aide_monai import distributed
+from aide_monai.utils import distributed
 
 
 def threads() -> list[str]:

@@ -20,9 +20,6 @@ from monai.networks.nets import UNet
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from aide_monai import distributed
-from aide_monai.data import LabelStore, PatchDataset, ShareBatchSampler, SliceDataset, collate_share
-from aide_monai.data.sharing import share_files
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import (
     BestCheckpoint,
@@ -32,8 +29,12 @@ from aide_monai.handlers import (
     GlobalLabelCorrection,
     RunCheckpoint,
 )
+from aide_monai.labels import LabelStore
 from aide_monai.networks import MeanNetwork, seeded, synchronise_batch_norm
+from aide_monai.stream import PatchDataset, ShareBatchSampler, SliceDataset, collate_share
+from aide_monai.stream.share_sampler import share_files
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
+from aide_monai.utils import distributed
 from aide_monai.workflows.bundle import history_folder
 
 EPOCHS = 3

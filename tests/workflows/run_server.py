@@ -33,18 +33,19 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # exact sums
 import numpy as np
 import torch
 
-from aide_monai import cli, distributed
-from aide_monai.data.atomic import write_atomically
-from aide_monai.data.label_history import LabelHistory, _write_label
-from aide_monai.data.label_store import LabelStore
+from aide_monai.cli import main as cli
 from aide_monai.data.sources.phantom import write_phantoms
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions, TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.handlers import BestCheckpoint, EpochLog, GlobalLabelCorrection, RunCheckpoint
+from aide_monai.labels.history import LabelHistory, _write_label
+from aide_monai.labels.store import LabelStore
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
+from aide_monai.utils import distributed
+from aide_monai.utils.files import write_atomically
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.training import clean_labels, train_aide
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.recipe import TrainingSettings
-from aide_monai.workflows.train import clean_labels, train_aide
 
 SETTINGS = TrainingSettings(
     epochs=5, steps_per_epoch=3, batch_size=4, learning_rate=1e-2, features=(4, 4, 4, 8, 8, 4), seed=7

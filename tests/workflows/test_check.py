@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aide_monai.cli import app, run
+from aide_monai.cli.main import app, run
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.phantom import write_phantoms

@@ -17,8 +17,8 @@ import torch
 
 from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
-from aide_monai.workflows.recipe import TrainingSettings
-from aide_monai.workflows.train import (
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.training import (
     clean_labels,
     train_aide,
     train_co_teaching,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from aide_monai.cli import app, run
+from aide_monai.cli.main import app, run
 from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.demo import METHODS, demo_settings, run_demo
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.networks import MeanNetwork
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.workflows.evaluate import evaluate, network_variants, predict
 from aide_monai.workflows.prepare import prepare_datalist
 

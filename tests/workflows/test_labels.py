@@ -16,16 +16,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from aide_monai.data import LabelStore
-from aide_monai.data.label_history import LabelHistory
 from aide_monai.data.sources.phantom import write_phantoms
-from aide_monai.data.volumes import load_volumes, volume_transforms
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
+from aide_monai.labels import LabelStore
+from aide_monai.labels.history import LabelHistory
 from aide_monai.reports.label_tables import diff_table
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.training import train_aide
 from aide_monai.workflows.labels import diff, export, list_generations, open_history, rollback
-from aide_monai.workflows.recipe import TrainingSettings
-from aide_monai.workflows.train import train_aide
 
 SHAPE = (18, 14, 4)
 CASES = ("phantom_000", "phantom_001", "phantom_002", "phantom_003")

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from aide_monai import cli
-from aide_monai.data.label_history import LabelHistory
+from aide_monai.cli import main as cli
 from aide_monai.errors import InputError, MainProcessError
+from aide_monai.labels.history import LabelHistory
 from aide_monai.workflows.bundle import run_bundle
 from aide_monai.workflows.launch import launch
 

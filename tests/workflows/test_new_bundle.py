@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aide_monai.cli import app, run
+from aide_monai.cli.main import app, run
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.folders import image_records
 from aide_monai.errors import InputError
 from aide_monai.workflows.new_bundle import differences, new_bundle, refresh_bundle, write_bundle
-from aide_monai.workflows.prepare import image_records
 from tests.bundles.layouts import write_chaos, write_own_data
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aide_monai.data.checks import check_datalist
+from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.locations import open_location
 from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.data.split import SplitSettings
 from aide_monai.errors import InputError
-from aide_monai.workflows.prepare import SplitSettings, write_datalist
+from aide_monai.io.location import open_location
+from aide_monai.workflows.prepare import write_datalist
 
 from ..data.sources.breast_files import write_centres
 from ..data.sources.qubiq_files import write_qubiq

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aide_monai.data.datalist import Datalist, report
-from aide_monai.data.detached import data_file_problems
+from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
-from aide_monai.data.slice_dataset import through_plane_axis
 from aide_monai.data.sources.decathlon import case_name
-from aide_monai.data.sources.duplicates import find_twins, leaks, record_signature
 from aide_monai.data.sources.files import files_below, source_folder
-from aide_monai.data.sources.hold_out import hold_out_labelled
 from aide_monai.data.sources.phases import Phases, find_phases
-from aide_monai.data.sources.places import TOLERANCE_VOXELS, require_inside, to_index
 from aide_monai.data.sources.subtraction import with_subtractions
-from aide_monai.data.volume_files import SUFFIXES, Volume, open_volume, shape_text
-from aide_monai.data.volume_reader import slice_path
-from aide_monai.errors import InputError
+from aide_monai.data.split import hold_out_labelled
+from aide_monai.errors import InputError, report
+from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis, to_index
+from aide_monai.io.paths import slice_path
+from aide_monai.io.volumes import SUFFIXES, Volume, data_file_problems, open_volume
 
 CENTRES = ("GGH", "GPPH", "HPPH")
 CENTRAL_SLICE_CENTRES = ("GGH",)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from aide_monai.data.datalist import Datalist, absolute_paths, report
-from aide_monai.data.dicom import DicomSeries, find_series, list_files
-from aide_monai.data.png_stack import pair_slices, png_files, read_png, read_png_stack
-from aide_monai.data.volume_files import AFFINE_TOLERANCE_MM, corner_distance_mm, listed, shape_text
-from aide_monai.errors import InputError
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError, report
+from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, corner_distance_mm, shape_text
+from aide_monai.io.paths import absolute_paths
+from aide_monai.io.png import pair_slices, png_files, read_png, read_png_stack
+from aide_monai.io.volumes import listed
 
 MODALITIES = {
     "T1DUAL": {0: "T1 in-phase", 1: "T1 out-of-phase"},

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import SPLITS, Datalist, absolute_paths, numbered_names, read_json, report
-from aide_monai.data.volume_files import SUFFIXES
-from aide_monai.errors import InputError
+from aide_monai.data.datalist import SPLITS, Datalist, numbered_names, read_json
+from aide_monai.errors import InputError, report
+from aide_monai.io.paths import absolute_paths
+from aide_monai.io.volumes import SUFFIXES
 
 
 def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:

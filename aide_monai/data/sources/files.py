@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from aide_monai.data.dicom_stack import DicomSeries
 from aide_monai.errors import InputError
 
 
@@ -57,16 +56,3 @@ def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path]
                 elif path.is_symlink():
                     problems.append(f"{path}: a link to nothing; put the file itself there")
     return sorted(files), problems
-
-
-def series_path(folder: Path, one: DicomSeries, series: Sequence[DicomSeries]) -> str:
-    """How a datalist names one of the volumes that ``find_series(folder)`` found, for ``DicomSeriesReader``.
-
-    Returns:
-        The folder of its files when no other volume lies there, else ``FOLDER#`` and the text that selects it.
-    """
-    place = os.path.commonpath([os.path.dirname(file) for file in one.files])
-    others = [file for other in series if other is not one for file in other.files]
-    if any(Path(file).is_relative_to(place) for file in others):
-        return f"{folder}#{one.selector}"
-    return place

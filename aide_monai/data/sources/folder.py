@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.decathlon import case_name
-from aide_monai.data.volume_files import SUFFIXES, label_values, open_volume
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 

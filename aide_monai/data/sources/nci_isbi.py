@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from aide_monai.data.datalist import Datalist, report
-from aide_monai.data.detached import data_file_problems
-from aide_monai.data.dicom import find_series, listing
-from aide_monai.data.dicom_stack import DicomSeries
-from aide_monai.data.sources.files import files_below, series_path, source_folder
-from aide_monai.data.sources.hold_out import hold_out_per_domain
-from aide_monai.data.sources.places import require_inside, shared_part
-from aide_monai.data.volume_files import Volume, label_values, listed, open_volume
-from aide_monai.errors import InputError
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.split import hold_out_per_domain
+from aide_monai.errors import InputError, report
+from aide_monai.io.dicom.series import find_series, listing, series_path
+from aide_monai.io.dicom.stack import DicomSeries
+from aide_monai.io.grid import require_inside, shared_part
+from aide_monai.io.volumes import Volume, data_file_problems, label_values, listed, open_volume
 
 DOMAINS = {"prostatedx": ("ProstateDx", "Domain 1"), "prostate3t": ("Prostate3T", "Domain 2")}
 """Collection -> its name as written, and the paper's domain: 1.5 T from Boston, 3 T from Nijmegen."""

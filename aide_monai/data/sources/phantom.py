@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from aide_monai.data.atomic import write_atomically
+from aide_monai.utils.files import write_atomically
 
 SHAPE = (64, 64, 20)
 SPACING_MM = (3.0, 3.0, 6.0)

@@ -14,20 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.datalist import read_json
-from aide_monai.data.detached import data_file_problems
-from aide_monai.data.dicom import find_series, listing
-from aide_monai.data.dicom_stack import DicomSeries
-from aide_monai.data.sources.files import series_path
-from aide_monai.data.volume_files import (
-    AFFINE_TOLERANCE_MM,
-    SUFFIXES,
-    affine_text,
-    corner_distance_mm,
-    open_volume,
-    shape_text,
-)
-from aide_monai.data.volume_reader import channel_path, slice_path
 from aide_monai.errors import InputError
+from aide_monai.io.dicom.series import find_series, listing, series_path
+from aide_monai.io.dicom.stack import DicomSeries
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.paths import channel_path, slice_path
+from aide_monai.io.volumes import SUFFIXES, data_file_problems, open_volume
 
 TIMES_FILE = "phases.json"
 

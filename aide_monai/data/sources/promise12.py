@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import Datalist, report
-from aide_monai.data.detached import data_file_problems
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder
-from aide_monai.data.sources.hold_out import hold_out
-from aide_monai.errors import InputError
+from aide_monai.data.split import hold_out
+from aide_monai.errors import InputError, report
+from aide_monai.io.volumes import data_file_problems
 
 CASES = 50
 """Training cases of the challenge."""

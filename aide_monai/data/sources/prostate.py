@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import Datalist, report
-from aide_monai.data.sources.duplicates import find_twins, leaks, record_signature
-from aide_monai.data.sources.hold_out import hold_out
+from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
-from aide_monai.errors import InputError
+from aide_monai.data.split import hold_out
+from aide_monai.errors import InputError, report
 
 PAPER_SPLIT = {"Domain 1": (30, 10), "Domain 2": (30, 10), "Domain 3": (27, 10)}
 """Training and test cases of each domain."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import Datalist, report
+from aide_monai.data.checks.duplicates import find_twins, signature
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
-from aide_monai.data.sources.duplicates import find_twins, signature
 from aide_monai.data.sources.files import files_below, source_folder
-from aide_monai.data.volume_files import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, open_volume, shape_text
-from aide_monai.data.volume_reader import channel_path
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.paths import channel_path
+from aide_monai.io.volumes import open_volume
 
 TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
 PAPER_SPLIT = {"prostate": (48, 7), "brain-growth": (34, 5), "brain-tumor": (28, 4), "kidney": (20, 4)}

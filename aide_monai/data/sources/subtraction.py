@@ -12,10 +12,11 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from aide_monai.data.datalist import Datalist, as_paths, report
-from aide_monai.data.locations import open_location
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import write_nifti
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.location import open_location
+from aide_monai.io.paths import as_paths
 from aide_monai.transforms.subtraction import subtraction_channels
 
 

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged, ResampleToMatchd
 
-from aide_monai.data.readers import DicomSeriesReader
 from aide_monai.data.sources.breast_dce import breast_datalist
-from aide_monai.data.volume_reader import VolumeReader
 from aide_monai.errors import InputError
+from aide_monai.io.readers import DicomSeriesReader, VolumeReader
 from aide_monai.transforms import AsClassIndicesd
 from aide_monai.transforms.subtraction import SubtractPhasesd
 

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from aide_monai.data.checks import check_datalist
+from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import decathlon_datalist, find_datalist
 from aide_monai.data.sources.decathlon import case_name

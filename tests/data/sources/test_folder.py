@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from aide_monai.data.checks import require_valid
+from aide_monai.data.checks.datalist import require_valid
 from aide_monai.data.sources import find_datalist, folder_datalist
 from aide_monai.errors import InputError
 

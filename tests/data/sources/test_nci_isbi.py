@@ -11,10 +11,9 @@ import pytest
 from monai.transforms import Compose, LoadImaged, ResampleToMatchd
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.readers import DicomSeriesReader
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
-from aide_monai.data.volume_reader import VolumeReader
 from aide_monai.errors import InputError
+from aide_monai.io.readers import DicomSeriesReader, VolumeReader
 from aide_monai.transforms import AsClassIndicesd
 
 from ..dicom_files import write_series

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 
-from aide_monai.data.checks import require_valid
+from aide_monai.data.checks.datalist import require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
-from aide_monai.data.volume_reader import VolumeReader
 from aide_monai.errors import InputError
+from aide_monai.io.readers import VolumeReader
 
 from .promise12_files import prostate_volume, write_case, write_promise12
 

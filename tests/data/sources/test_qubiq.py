@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
-from aide_monai.data.checks import check_datalist, require_valid
+from aide_monai.data.checks.datalist import check_datalist, require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
-from aide_monai.data.volume_reader import VolumeReader
 from aide_monai.errors import InputError
+from aide_monai.io.readers import VolumeReader
 from aide_monai.transforms import AsClassIndicesd
 
 from .qubiq_files import CASES, write_case, write_qubiq

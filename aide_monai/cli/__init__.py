@@ -1,0 +1,1 @@
+"""The command line: every verb checks its options and calls one workflow."""

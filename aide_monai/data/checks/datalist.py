@@ -1,0 +1,274 @@
+"""Everything that can be wrong with a data set, found before the training and told at once.
+
+Every file is opened and decoded once; what the comparison of cases needs is kept as a few facts per file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from aide_monai.data.checks.cases import Facts, compare_cases, key_of
+from aide_monai.data.checks.duplicates import signature
+from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_problems, on_grid, pair_problems
+from aide_monai.data.datalist import QUALITIES, Datalist
+from aide_monai.data.fingerprints import changed_files
+from aide_monai.errors import InputError, Problem, problem, problems_of, report, warning
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text, through_plane_axis
+from aide_monai.io.location import open_location
+from aide_monai.io.paths import as_paths
+from aide_monai.io.volumes import Volume
+
+__all__ = ["Problem", "check_datalist", "require_valid"]
+
+_Role = Literal["channels", "channel", "label"]  # all channels of an image, one of them, or a label
+_Label = npt.NDArray[np.uint8] | None
+
+Visit = Callable[[dict[str, Any], Volume, npt.NDArray[Any], _Label], None]
+"""Gets a case: its record, its (first) image, the voxels (x, y, z), and the class indices on the image's grid."""
+
+
+def check_datalist(
+    datalist: Datalist, *, read_voxels: bool = True, progress: bool = False, visit: Visit | None = None
+) -> list[Problem]:
+    """Find all problems of a data set, errors first.
+
+    Args:
+        datalist: the data set.
+        read_voxels: also decode the voxels: what the images and labels show, truncated files, and equal content
+            under different names are found only then. Otherwise only headers are read.
+        progress: show a progress bar.
+        visit: called for every case whose files could be read and have no errors.
+    """
+    check = _Check(datalist, read_voxels)
+    for record in track(datalist.records, description="Checking", disable=not progress):
+        check.case(record, visit)
+    problems = [*_case_problems(datalist), *check.problems]
+    problems += _geometry_doubts(check)
+    problems += compare_cases(datalist, check.facts)
+    if read_voxels:
+        broken = {found.case for found in problems if found.severity == "error"}
+        problems += _changes(datalist, broken)
+    return sorted(problems, key=lambda found: found.severity)
+
+
+def require_valid(datalist: Datalist, *, read_voxels: bool = True, progress: bool = False) -> list[Problem]:
+    """Run `check_datalist` and return its warnings.
+
+    Raises:
+        InputError: one readable report of all errors.
+    """
+    problems = check_datalist(datalist, read_voxels=read_voxels, progress=progress)
+    errors = [str(found) for found in problems if found.severity == "error"]
+    if errors:
+        raise InputError(report(f'datalist "{datalist.name}" cannot be used', errors), problems=errors)
+    return problems
+
+
+class _Check:
+    """Reads case by case; keeps the facts of all files and the voxels of the last image."""
+
+    def __init__(self, datalist: Datalist, read_voxels: bool) -> None:
+        self.datalist = datalist
+        self.read_voxels = read_voxels
+        self.problems: list[Problem] = []
+        self.facts: dict[str, Facts] = {}
+        self.first_use: dict[str, tuple[str, str]] = {}
+        self._last: tuple[str, Volume, npt.NDArray[Any]] | None = None
+
+    def case(self, record: dict[str, Any], visit: Visit | None) -> None:
+        before = sum(found.severity == "error" for found in self.problems)
+        case = record["case"]
+        role: _Role = "channels" if isinstance(record["image"], str) else "channel"
+        for number, path in reversed(list(enumerate(as_paths(record["image"])))):
+            self._image(case, path, role, first=number == 0)
+        labels: dict[str, tuple[Volume, npt.NDArray[np.uint8]]] = {}
+        for key in ("label", "clean_label"):
+            if key in record and (found := self._label(case, record[key])) is not None:
+                labels[key] = found
+        self.problems += _grid_problems(record, self.facts, self.datalist)
+        errors = sum(found.severity == "error" for found in self.problems)
+        image_key = key_of(as_paths(record["image"])[0])
+        if self._last is None or self._last[0] != image_key or errors > before:
+            return
+        _, image, voxels = self._last
+        drawn: _Label = None
+        for key, (volume, label) in labels.items():
+            beyond = 0.0
+            if self.datalist.resample_labels:
+                label, beyond = on_grid(label, volume.affine, image.affine, image.shape)
+            axis = through_plane_axis(image.affine)
+            self.problems += pair_problems(voxels, label, case, record[key], outside=beyond, axis=axis)
+            drawn = label if drawn is None else drawn
+        if visit is not None and sum(found.severity == "error" for found in self.problems) == before:
+            visit(record, image, voxels, drawn)
+
+    def _image(self, case: str, path: str, role: _Role, *, first: bool) -> None:
+        key = key_of(path)
+        if first and self._last is not None and self._last[0] == key:
+            return
+        known = self._is_known(key, case, path)
+        if known and not first:
+            return
+        try:
+            volume = open_location(path)
+            problems = list(_header_problems(volume, case, path, role, len(self.datalist.modality)))
+            fact = _facts(volume)
+            if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
+                voxels = volume.decode()
+                hounsfield = is_ct(volume.modality, self.datalist.modality)
+                problems += image_problems(voxels, case, path, hounsfield=hounsfield)
+                if not any(found.severity == "error" for found in problems):
+                    whole = voxels.dtype.kind in "ui" and voxels.min() >= 0
+                    fact = replace(
+                        fact,
+                        digest=content(voxels),
+                        signature=signature(voxels[..., 0], volume.affine) if first else None,
+                        highest=float(voxels.max()) if whole else None,
+                    )
+                    if first:
+                        self._last = (key, volume, voxels[..., 0])
+            self.facts[key] = fact
+        except InputError as error:
+            problems = list(problems_of(error, case, path))
+        self.problems += [] if known else problems
+
+    def _label(self, case: str, path: str) -> tuple[Volume, npt.NDArray[np.uint8]] | None:
+        key = key_of(path)
+        known = self._is_known(key, case, path)
+        label: _Label = None
+        try:
+            volume = open_location(path)
+            problems = list(_header_problems(volume, case, path, "label", 1))
+            fact = _facts(volume)
+            if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
+                voxels = volume.decode()
+                found, label = label_problems(voxels, case, path, self.datalist)
+                problems += found
+                if label is not None:
+                    fact = replace(fact, digest=content(label), marked=int(np.count_nonzero(label)))
+            self.facts[key] = fact
+        except InputError as error:
+            problems = list(problems_of(error, case, path))
+        self.problems += [] if known else problems
+        return None if label is None else (volume, label)
+
+    def _is_known(self, key: str, case: str, path: str) -> bool:
+        known = key in self.first_use
+        self.first_use.setdefault(key, (case, path))
+        return known
+
+
+def _facts(volume: Volume) -> Facts:
+    return Facts(
+        volume.shape,
+        volume.affine,
+        volume.doubts,
+        modality=volume.modality,
+        echo_ms=volume.echo_ms,
+        acquired=volume.acquired,
+    )
+
+
+def _case_problems(datalist: Datalist) -> Iterator[Problem]:
+    if not datalist.records:
+        yield problem("", "", "no cases", "at least one labelled training case", "add cases to the datalist")
+    elif not any("label" in record for record in datalist.split("training")):
+        yield problem("", "", "no labelled training case", "at least one", 'add a "label" and "quality": "high" to one')
+    channels = len(datalist.modality)
+    for record in datalist.records:
+        case, labelled, quality = record["case"], "label" in record, record.get("quality")
+        if labelled and quality is None:
+            yield problem(case, record["label"], "a label without a quality", " or ".join(QUALITIES), 'add "quality"')
+        if not labelled and quality is not None:
+            yield problem(case, "", f'quality "{quality}" without a label', "both or neither", "add or remove one")
+        if isinstance(record["image"], list) and len(record["image"]) != channels:
+            yield problem(
+                case,
+                ", ".join(record["image"]),
+                f"{len(record['image'])} image files",
+                f"{channels}, one per modality ({', '.join(datalist.modality.values())})",
+                "list one file per modality, in the same order for all cases",
+            )
+        labels = {os.path.realpath(record[key]) for key in ("label", "clean_label") if key in record}
+        for file in as_paths(record["image"]):
+            if os.path.realpath(file) in labels:
+                yield problem(case, file, "one file as image and as label", "two files", "correct one of the two paths")
+
+
+def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels: int) -> Iterator[Problem]:
+    expected = channels if role == "channels" else 1
+    shape = f"shape {shape_text(volume.file_shape)}"
+    if 0 in volume.file_shape:
+        yield problem(case, file, f"no voxels ({shape})", "at least one", "replace the file")
+    elif volume.channels != expected:
+        wanted = "3 axes (x, y, z)" if expected == 1 else f"4 axes (x, y, z, channel) with {expected} channels"
+        advice = (
+            "write labels as one volume of whole numbers"
+            if role == "label"
+            else "name every channel under modality, or write one time point or channel per file"
+        )
+        yield problem(case, file, shape, wanted, advice)
+
+
+def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Datalist) -> Iterator[Problem]:
+    labels = {record[key] for key in ("label", "clean_label") if key in record}
+    files = as_paths(record["image"]) + [record[key] for key in ("label", "clean_label") if key in record]
+    known = [(file, facts[key_of(file)]) for file in files if key_of(file) in facts]
+    if not known:
+        return
+    (first_file, first), *others = known
+    for file, other in others:
+        if datalist.resample_labels and file in labels:
+            if not _overlap(first, other):
+                found = f"affine {affine_text(other.affine)}, nowhere on the image"
+                expected = f"a place on affine {affine_text(first.affine)} of {first_file}"
+                yield problem(record["case"], file, found, expected, "correct the header that is wrong")
+            continue
+        if other.shape != first.shape:
+            found, expected = f"shape {shape_text(other.shape)}", f"shape {shape_text(first.shape)} as in {first_file}"
+            advice = "resample it to the grid of the image"
+        elif (distance := corner_distance_mm(first.affine, other.affine, first.shape)) > AFFINE_TOLERANCE_MM:
+            found = f"affine {affine_text(other.affine)}, up to {distance:.3g} mm off"
+            expected = f"affine {affine_text(first.affine)} as in {first_file}"
+            advice = "resample it to the grid of the image, or correct the header that is wrong"
+        else:
+            continue
+        yield problem(record["case"], file, found, expected, advice)
+
+
+def _overlap(first: Facts, second: Facts) -> bool:
+    """Whether the boxes around two volumes, along the patient's axes, have a common part."""
+    boxes = []
+    for fact in (first, second):
+        corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * (*(size - 1 for size in fact.shape), 1)
+        boxes.append((corners @ fact.affine[:3].T).min(axis=0))
+        boxes.append((corners @ fact.affine[:3].T).max(axis=0))
+    return bool(np.all(np.maximum(boxes[0], boxes[2]) <= np.minimum(boxes[1], boxes[3])))
+
+
+def _geometry_doubts(check: _Check) -> Iterator[Problem]:
+    """One warning per kind of doubt, for a data set from one converter has it in every file."""
+    doubtful: dict[str, list[str]] = {}
+    for key, fact in check.facts.items():
+        for doubt in fact.doubts:
+            doubtful.setdefault(doubt, []).append(key)
+    for doubt, keys in doubtful.items():
+        case, file = check.first_use[keys[0]]
+        found = doubt + (f" (and {len(keys) - 1} more files)" if len(keys) > 1 else "")
+        yield warning(case, file, found, "one plain geometry", "look at an overlay of image and label")
+
+
+def _changes(datalist: Datalist, broken: set[str]) -> Iterator[Problem]:
+    for record in datalist.records:
+        if record["case"] in broken:
+            continue  # its files may be unreadable, and have other faults to tell
+        for file in changed_files(record):
+            found, advice = "other content than when the datalist was made", "make the datalist anew if this is right"
+            yield warning(record["case"], file, found, "the same", advice)

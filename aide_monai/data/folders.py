@@ -1,0 +1,103 @@
+"""A folder of images without a list: which files are the images of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aide_monai.data.sources import find_datalist
+from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import is_dicom
+from aide_monai.io.dicom.series import find_series
+from aide_monai.io.grid import shape_text
+from aide_monai.io.location import image_header
+from aide_monai.io.paths import as_paths
+from aide_monai.io.readers import DicomSeriesReader
+from aide_monai.io.writers import case_of
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".nrrd")
+
+
+def image_records(
+    folder: str | Path,
+    *,
+    dicom_channels: Sequence[str] = (),
+    roots: Sequence[str | Path] = (),
+    channels: int | None = None,
+) -> list[dict[str, Any]]:
+    """All volumes of a folder, or of a datalist, as records with "image" and "case", in order of name.
+
+    Args:
+        folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; or a datalist.
+        dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
+            there must be one volume.
+        roots: further folders that the files of a datalist may lie in.
+        channels: how many channels the network has, which the headers of all images are compared with; None reads no
+            header.
+
+    Raises:
+        InputError: if the folder is missing or has no volume, two volumes have one name, or an image cannot be read or
+            has another number of ``channels``.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
+        found = find_datalist(folder, roots=roots).records
+        records = [{"image": record["image"], "case": record["case"]} for record in found]
+    else:
+        records = _folder_records(folder, dicom_channels)
+    if channels is not None:
+        _require_channels([record["image"] for record in records], channels)
+    return records
+
+
+def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[str, Any]]:
+    """The volumes of a folder that is no datalist."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes or of DICOM")
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found: list[Any] = sorted(path for path in shown if path.name.lower().endswith(IMAGE_SUFFIXES))
+    if not found:
+        studies = _dicom_studies(folder, channels=len(dicom_channels))
+        found = [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]
+    if not found:
+        raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(IMAGE_SUFFIXES)}")
+    records = [{"image": image if isinstance(image, list) else str(image)} for image in found]
+    records = [{**record, "case": case_of(record["image"])} for record in records]
+    names = [record["case"] for record in records]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{folder}: found two volumes called {doubled[0]}; expected a name for each: rename one")
+    return records
+
+
+def _require_channels(images: Sequence[Any], expected: int) -> None:
+    """Refuse an image, a path or a list of paths, that the network cannot take; only headers are read."""
+    for image in images:
+        paths = as_paths(image)
+        found = sum(_channels(path) for path in paths)
+        if found != expected:
+            raise InputError(
+                f"{paths[0]}: found {found} {'channel' if found == 1 else 'channels'}; expected {expected} as the "
+                "network has: give images like those it was trained on, or a datalist that names FILE#channel=K"
+            )
+
+
+def _channels(path: str) -> int:
+    """Number of channels of a file, from its header."""
+    header = image_header(path)
+    if header.channels is None:
+        raise InputError(
+            f"{path}: found shape {shape_text(header.file_shape)}; expected (x, y, z) or (x, y, z, channel): convert it"
+        )
+    return header.channels
+
+
+def _dicom_studies(folder: Path, *, channels: int) -> list[Path]:
+    """The folder itself if it is one study, else its subfolders with DICOM."""
+    reader = DicomSeriesReader()
+    if any(path.is_file() and is_dicom(path) for path in folder.iterdir()):
+        return [folder]
+    studies = [path for path in sorted(folder.iterdir()) if path.is_dir() and reader.verify_suffix(path)]
+    # A study may keep each of its volumes in a subfolder.
+    parts = channels > 1 and any(len(find_series(path, check=False)) < channels for path in studies)
+    return [folder] if parts else studies

@@ -1,0 +1,1 @@
+"""Voxels and files: reads and writes volumes of every format, and knows no case."""

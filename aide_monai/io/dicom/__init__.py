@@ -1,0 +1,1 @@
+"""DICOM: series, stacks, headers, pixels and segmentations."""

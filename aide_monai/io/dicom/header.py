@@ -1,0 +1,292 @@
+"""One DICOM file to the facts that place its slices in space and that find their pixels, which stay in the file."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.config import IGNORE
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import Header, is_dicom, items, number, read_header, short, text, vector
+
+MAX_SLICE_PIXELS = 2**26
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+# Directories, presentation states, parametric maps, segmentations, reports, documents, radiotherapy
+_NO_SCANS = ("1.2.840.10008.1.3.10", *(_STORAGE + part for part in ("11.", "30", "66", "88.", "104.", "481.")))
+_CAPTURES = _STORAGE + "7"  # screenshots; some are scans and say where they lie
+_PER_FRAME, _SHARED = 0x52009230, 0x52009229
+# All that is looked at here; an element that is missing in this list counts as absent
+_TAGS = (
+    *(0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x00080023, 0x0008002A, 0x00080032, 0x00080033, 0x00080060),
+    *(0x0008103E, 0x00089007, 0x00180050, 0x00180081, 0x00181060, 0x00189074, 0x00189082, 0x00189087, 0x00200011),
+    *(0x00200012, 0x0020000E, 0x00200032, 0x00200037, 0x00200100, 0x00209128, 0x00209153, 0x00280002, 0x00280004),
+    *(0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281052),
+    *(0x00281053, 0x00283000, _SHARED, _PER_FRAME),
+)
+
+
+class NotAnImageError(Exception):
+    """The file is no DICOM image; the message says what it is instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How the pixels of one file are stored.
+
+    Attributes:
+        transfer_syntax: UID of the encoding.
+        offset: position of the value of PixelData in the file, or in its inflated data set.
+        representation: "OB" or "OW", "" when the encoding does not say.
+        rows, columns, frames: size.
+        bits_allocated, bits_stored, signed: size of a pixel.
+        photometric: "MONOCHROME1" or "MONOCHROME2".
+    """
+
+    transfer_syntax: str
+    offset: int
+    representation: str
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric: str
+
+
+@dataclass(frozen=True, slots=True)
+class DicomSlice:
+    """One frame of one file; what the file does not give is "" or None.
+
+    Attributes:
+        file, frame: path, and number of the frame in it, from 0.
+        pixels: how it is stored.
+        position: centre of its first pixel, LPS, mm.
+        orientation: direction of growing column number, then of growing row number (six cosines, LPS).
+        spacing: distance of rows (y) and of columns (x), mm.
+        thickness: SliceThickness in mm, which says nothing about the distance of slices.
+        slope, intercept: stored value to modality value, such as HU.
+        series_uid, series_number, description, modality, sop_uid: as in the file.
+        image_type: ImageType, or FrameType of a frame.
+        echo_ms: echo time.
+        temporal_position, b_value, acquisition, trigger_ms: what may tell volumes of one series apart.
+        acquired: YYYYMMDDHHMMSS.ffffff, without the date when the file has none; sorts by time.
+    """
+
+    file: str
+    frame: int
+    pixels: PixelFormat
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    thickness: float | None
+    slope: float
+    intercept: float
+    series_uid: str
+    series_number: float | None
+    description: str
+    modality: str
+    sop_uid: str
+    image_type: tuple[str, ...]
+    echo_ms: float | None
+    temporal_position: float | None
+    b_value: float | None
+    acquisition: float | None
+    trigger_ms: float | None
+    acquired: str
+
+
+def read_slices(file: str) -> list[DicomSlice]:
+    """The slices of one file; the pixels are not read.
+
+    Raises:
+        NotAnImageError: no DICOM, or an object without a scan in it, such as a report or a segmentation.
+        InputError: a scan that is damaged, truncated, absurdly large, in colour, or without a place in space.
+    """
+    try:
+        found = os.stat(file)
+    except OSError:
+        raise NotAnImageError("not DICOM") from None
+    return list(_read_slices(file, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_slices(file: str, *_version: int) -> list[DicomSlice]:
+    """``read_slices``, once for each version of a file: image, label and checks each ask for the same headers."""
+    if not is_dicom(file):
+        raise NotAnImageError("not DICOM")
+    try:
+        header = read_header(file, _TAGS)
+        _require_image(header)
+        return _slices(file, header.dataset, _pixel_format(header))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    except NotAnImageError:
+        raise
+    except Exception as error:  # whatever a parser makes of a damaged header is the same finding
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file}: found a damaged DICOM header ({reason}); replace the file") from error
+
+
+def _require_image(header: Header) -> None:
+    kind, dataset = header.sop_class, header.dataset
+    name = UID(kind, IGNORE).name if kind else "an object without pixels"
+    if kind.startswith(_NO_SCANS) or (header.pixels is None and "Image Storage" not in name):
+        raise NotAnImageError(name)
+    if kind.startswith(_CAPTURES) and 0x00200032 not in dataset and _PER_FRAME not in dataset:
+        raise NotAnImageError(f"{name} without a place in space")
+
+
+def _pixel_format(header: Header) -> PixelFormat:
+    if header.pixels is None:
+        raise InputError("found no pixels; expected PixelData; the file may be truncated: replace it")
+    dataset, syntax = header.dataset, header.transfer_syntax
+    samples = short(dataset, 0x00280002)
+    photometric = text(dataset, 0x00280004) or "MONOCHROME2"
+    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise InputError(
+            f"found {samples} values per pixel ({photometric}); expected one grey value; "
+            "leave pictures in colour out of the folder"
+        )
+    rows, columns = _required(dataset, 0x00280010, "Rows"), _required(dataset, 0x00280011, "Columns")
+    frames = int(number(dataset, 0x00280008, "NumberOfFrames") or 1)
+    if not 0 < rows * columns <= MAX_SLICE_PIXELS or frames < 1:
+        raise InputError(
+            f"found Rows {rows}, Columns {columns}, NumberOfFrames {frames}; expected 1 to {MAX_SLICE_PIXELS} pixels "
+            "and at least one frame; replace the file"
+        )
+    allocated, stored = _required(dataset, 0x00280100, "BitsAllocated"), _required(dataset, 0x00280101, "BitsStored")
+    high = short(dataset, 0x00280102)
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (stored - 1, None):
+        raise InputError(
+            f"found BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}; expected 8, 16 or 32 bits of which "
+            "the lowest are stored; convert the series to NIfTI"
+        )
+    there = max(header.size - header.pixels.offset, 0)
+    expected = 8 * frames  # every compressed frame lies in an item of at least eight bytes
+    if syntax in NATIVE:
+        there, expected = min(there, header.pixels.length), rows * columns * frames * allocated // 8
+    if there < expected:
+        raise InputError(f"found {there} bytes of pixels, expected {expected}; the file is truncated: replace it")
+    return PixelFormat(
+        transfer_syntax=syntax,
+        offset=header.pixels.offset,
+        representation=header.pixels.representation,
+        rows=rows,
+        columns=columns,
+        frames=frames,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        signed=short(dataset, 0x00280103) == 1,
+        photometric=photometric,
+    )
+
+
+def _slices(file: str, dataset: Dataset, pixels: PixelFormat) -> list[DicomSlice]:
+    if 0x00283000 in dataset:
+        raise InputError("found a ModalityLUTSequence; expected RescaleSlope and RescaleIntercept; convert the series")
+    shared, per_frame = items(dataset, _SHARED)[:1], items(dataset, _PER_FRAME)
+    if pixels.frames > 1 and len(per_frame) != pixels.frames:
+        raise InputError(
+            f"found {pixels.frames} frames, {len(per_frame)} of them with a place in space "
+            "(PerFrameFunctionalGroupsSequence); convert the file to NIfTI"
+        )
+    series: dict[str, Any] = {
+        "series_uid": text(dataset, 0x0020000E),
+        "series_number": number(dataset, 0x00200011, "SeriesNumber"),
+        "description": text(dataset, 0x0008103E)[:64],
+        "modality": text(dataset, 0x00080060),
+        "sop_uid": text(dataset, 0x00080018),
+        "acquisition": number(dataset, 0x00200012, "AcquisitionNumber"),
+    }
+    slices = []
+    for frame in range(pixels.frames):
+        groups = [*per_frame[frame : frame + 1], *shared]
+        slices.append(DicomSlice(file=file, frame=frame, pixels=pixels, **series, **_frame(dataset, groups)))
+    return slices
+
+
+def _frame(dataset: Dataset, groups: list[Dataset]) -> dict[str, Any]:
+    """What differs between frames: from its functional groups, or else from the header itself."""
+
+    def holder(sequence: int, tag: int) -> Dataset:
+        if not groups:
+            return dataset
+        found = (item for group in groups for item in items(group, sequence)[:1] if tag in item)
+        return next(found, dataset)
+
+    def first_number(name: str, *places: tuple[int, int]) -> float | None:
+        values = (number(holder(sequence, tag), tag, name) for sequence, tag in places)
+        return next((value for value in values if value is not None), None)
+
+    slope = first_number("RescaleSlope", (0x00289145, 0x00281053))
+    if slope == 0:
+        raise InputError("found RescaleSlope 0, which makes all values equal; replace the file")
+    kinds = ((0x00189226, 0x00089007), (0x00189329, 0x00089007), (0, 0x00080008))
+    kind = next(filter(None, (text(holder(sequence, tag), tag) for sequence, tag in kinds)), "")
+    return {
+        "position": vector(holder(0x00209113, 0x00200032), 0x00200032, "ImagePositionPatient", 3),
+        "orientation": _orientation(holder(0x00209116, 0x00200037)),
+        "spacing": _spacing(holder(0x00289110, 0x00280030)),
+        "thickness": first_number("SliceThickness", (0x00289110, 0x00180050)),
+        "slope": 1.0 if slope is None else slope,
+        "intercept": first_number("RescaleIntercept", (0x00289145, 0x00281052)) or 0.0,
+        "image_type": tuple(kind.split("\\")),
+        "echo_ms": first_number("EchoTime", (0x00189114, 0x00189082), (0, 0x00180081)),
+        "temporal_position": first_number("TemporalPosition", (0x00209111, 0x00209128), (0, 0x00200100)),
+        "b_value": first_number("DiffusionBValue", (0x00189117, 0x00189087)),
+        "trigger_ms": first_number("TriggerTime", (0x00189118, 0x00209153), (0, 0x00181060)),
+        "acquired": _acquired(holder(0x00209111, 0x00189074)),
+    }
+
+
+def _required(dataset: Dataset, tag: int, name: str) -> int:
+    value = short(dataset, tag)
+    if value is None:
+        raise InputError(f"found no {name}; the header is incomplete: replace the file")
+    return value
+
+
+def _orientation(dataset: Dataset) -> tuple[float, ...]:
+    cosines = vector(dataset, 0x00200037, "ImageOrientationPatient", 6)
+    rows, columns = cosines[:3], cosines[3:]
+    product = sum(row * column for row, column in zip(rows, columns, strict=True))
+    if max(abs(math.hypot(*rows) - 1), abs(math.hypot(*columns) - 1)) > 0.01 or abs(product) > 0.1:
+        raise InputError(f"found ImageOrientationPatient {cosines}; expected two directions at right angles")
+    return cosines
+
+
+def _spacing(dataset: Dataset) -> tuple[float, ...]:
+    spacing = vector(dataset, 0x00280030, "PixelSpacing", 2)
+    if min(spacing) <= 0:
+        raise InputError(f"found PixelSpacing {spacing}; expected two lengths in mm above 0; replace the file")
+    return spacing
+
+
+def _acquired(dataset: Dataset) -> str:
+    moment = text(dataset, 0x00189074) or text(dataset, 0x0008002A)
+    if moment:
+        return _padded(moment)
+    time = text(dataset, 0x00080032) or text(dataset, 0x00080033)
+    date = text(dataset, 0x00080022) or text(dataset, 0x00080023)
+    return date[:8] + _padded(time) if time else ""
+
+
+def _padded(moment: str) -> str:
+    """Equal lengths, so that text sorts by time; the shift of the time zone is dropped."""
+    whole, _, fraction = moment.split("+")[0].split("-")[0].partition(".")
+    return f"{whole}.{fraction:0<6.6}"

@@ -1,0 +1,245 @@
+"""Slices to volumes: which slices belong together, in which order, and where the volume lies.
+
+A group of slices is one volume when it has one series, image type, echo time, orientation, size and pixel spacing, and
+one slice per place. Slices are sorted by their position along the slice normal: file names, instance numbers and
+SliceThickness say nothing about where a slice lies. The affine is in RAS and belongs to an array (x, y, z) with x along
+the rows of pixels and z along the normal, as MONAI's readers have it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from aide_monai.io.dicom.header import DicomSlice
+from aide_monai.io.grid import COSINE_TOLERANCE
+
+SAME_PLACE_MM = 0.02
+# A slice may lie this far from its place in an even stack: rounded positions, not a missing slice
+POSITION_TOLERANCE_MM = 0.05
+POSITION_TOLERANCE = 0.02  # of the spacing
+
+_PHASE_KEYS = ("temporal_position", "b_value", "acquisition", "trigger_ms")
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The slices of one volume.
+
+    Attributes:
+        slices: sorted along the normal.
+        uid, description, modality, image_type, echo_ms, acquired: of the first slice, see `DicomSlice`.
+        phase, phases: number of this volume, from 1, among those that share everything but the time (or b-value,
+            acquisition number, trigger time), in this order.
+        shape: voxels (x, y, z).
+        affine: (4, 4) float64, index (x, y, z) to millimetres, RAS.
+        problems: what is wrong with it, naming the files: slices missing, doubled, unevenly spaced or displaced.
+        doubts: what is strange about it.
+        selector: text that selects it among all volumes of the folder, such as "echo=2.302".
+    """
+
+    slices: tuple[DicomSlice, ...]
+    phase: int = 1
+    phases: int = 1
+    affine: np.ndarray = field(default_factory=lambda: np.eye(4), repr=False)
+    problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    selector: str = ""
+
+    @property
+    def files(self) -> list[str]:
+        """Files in the order of the slices, each once."""
+        return list(dict.fromkeys(one.file for one in self.slices))
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID."""
+        return self.slices[0].series_uid
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription."""
+        return self.slices[0].description
+
+    @property
+    def modality(self) -> str:
+        """Modality, such as "MR"."""
+        return self.slices[0].modality
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """ImageType."""
+        return self.slices[0].image_type
+
+    @property
+    def echo_ms(self) -> float | None:
+        """Echo time in ms."""
+        return self.slices[0].echo_ms
+
+    @property
+    def acquired(self) -> str:
+        """Time of the earliest slice, sorts by time; "" when unknown."""
+        return min(one.acquired for one in self.slices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels (x, y, z)."""
+        return self.slices[0].pixels.columns, self.slices[0].pixels.rows, len(self.slices)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size (x, y, z); z from the positions of the slices."""
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        spacing = " x ".join(f"{value:.4g}" for value in self.spacing_mm)
+        parts = [self.modality, self.description, f"{size} voxels of {spacing} mm"]
+        parts += [f"echo {self.echo_ms:g} ms"] if self.echo_ms is not None else []
+        parts += [f"phase {self.phase} of {self.phases}"] if self.phases > 1 else []
+        return ", ".join(filter(None, parts))
+
+
+def to_volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:
+    """All volumes that the slices make, by series number; those with problems among them, ``selector`` left empty.
+
+    Slices at the same places are told apart by temporal position, b-value, acquisition number, trigger time or time of
+    acquisition, in this order, if that gives volumes with one slice per place. Otherwise they are doubled.
+    """
+    return [_placed(one) for group in _groups(slices) for one in _phases(group)]
+
+
+def _groups(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
+    """Slices of one series, kind, size and orientation; numbers that differ by rounding alone count as equal."""
+    groups: dict[tuple[object, ...], list[tuple[np.ndarray, list[DicomSlice]]]] = {}
+    for one in slices:
+        exact = (one.series_uid, one.image_type, one.pixels.rows, one.pixels.columns, one.echo_ms is None)
+        spacing = [value * COSINE_TOLERANCE / 1e-4 for value in one.spacing]  # equal within 1e-4 mm
+        echo = (one.echo_ms or 0) * COSINE_TOLERANCE / 0.01  # equal within 0.01 ms
+        close = np.array([*one.orientation, *spacing, echo])
+        alike = groups.setdefault(exact, [])
+        for first, members in alike:
+            if np.abs(first - close).max() <= COSINE_TOLERANCE:
+                members.append(one)
+                break
+        else:
+            alike.append((close, [one]))
+    found = [members for alike in groups.values() for _, members in alike]
+    return sorted(found, key=lambda group: _order(group[0]))
+
+
+def _order(one: DicomSlice) -> tuple[object, ...]:
+    number = float("inf") if one.series_number is None else one.series_number
+    return number, one.series_uid, one.image_type, one.echo_ms or 0.0, one.file
+
+
+def _phases(group: list[DicomSlice]) -> list[DicomSeries]:
+    """Divide slices at the same places into volumes; slices that nothing tells apart stay together, as doubled."""
+    places = _places(group)
+    count = max(map(len, places))
+    if count == 1:
+        return [DicomSeries(_flat(places))]
+    parts: list[list[DicomSlice]] = []
+    for key in _PHASE_KEYS:
+        values = {getattr(one, key) for one in group} - {None}
+        if len(values) == count:
+            candidate = [[one for one in group if getattr(one, key) == value] for value in sorted(values)]
+            if sum(map(len, candidate)) == len(group) and all(max(map(len, _places(part))) == 1 for part in candidate):
+                parts = candidate
+                break
+    by_time = [sorted(place, key=lambda one: one.acquired) for place in places]
+    if not parts and all(len({one.acquired for one in place}) == count == len(place) for place in places):
+        parts = [[place[number] for place in by_time] for number in range(count)]
+    if not parts or any(len({(one.sop_uid, one.frame) for one in place}) < len(place) for place in places):
+        return [DicomSeries(_flat(places))]
+    return [DicomSeries(_flat(_places(part)), number + 1, count) for number, part in enumerate(parts)]
+
+
+def _places(slices: list[DicomSlice]) -> list[list[DicomSlice]]:
+    """Slices sorted along the normal; those at the same place together."""
+    normal = _normal(slices[0])
+    distances = np.array([one.position for one in slices]) @ normal
+    places: list[list[DicomSlice]] = []
+    start = -np.inf
+    for index in np.argsort(distances, kind="stable"):
+        if distances[index] - start > SAME_PLACE_MM:
+            places.append([])
+            start = distances[index]
+        places[-1].append(slices[index])
+    return places
+
+
+def _flat(places: list[list[DicomSlice]]) -> tuple[DicomSlice, ...]:
+    return tuple(one for place in places for one in place)
+
+
+def _normal(one: DicomSlice) -> np.ndarray:
+    normal = np.cross(one.orientation[:3], one.orientation[3:])
+    return normal / np.linalg.norm(normal)
+
+
+def _placed(series: DicomSeries) -> DicomSeries:
+    """Add affine, problems and doubts."""
+    first = series.slices[0]
+    positions = np.array([one.position for one in series.slices])
+    normal, doubts = _normal(first), []
+    if len(positions) > 1:
+        step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    else:
+        step = normal * (first.thickness or 1.0)
+        size = (
+            f"{first.thickness:g} mm, its SliceThickness" if first.thickness else "1 mm, for want of a SliceThickness"
+        )
+        doubts.append(f"one slice alone, taken to be {size}")
+    lps = np.eye(4)
+    lps[:3, 0] = np.multiply(first.orientation[:3], first.spacing[1])
+    lps[:3, 1] = np.multiply(first.orientation[3:], first.spacing[0])
+    lps[:3, 2], lps[:3, 3] = step, first.position
+    problems = _uneven(series.slices, positions, normal)
+    if not problems:
+        cosines = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+        if np.abs(cosines.T @ cosines - np.eye(3)).max() > COSINE_TOLERANCE:
+            doubts.append("axes that are not at right angles")
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    return replace(series, affine=affine, problems=tuple(problems), doubts=tuple(doubts))
+
+
+def _uneven(slices: tuple[DicomSlice, ...], positions: np.ndarray, normal: np.ndarray) -> list[str]:
+    gaps = np.diff(positions @ normal)
+    real = [gap for gap in gaps.tolist() if gap > SAME_PLACE_MM]
+    spacing = statistics.median(real) if real else 0.0
+    tolerance = max(POSITION_TOLERANCE_MM, POSITION_TOLERANCE * spacing)
+    problems = []
+    for one, other, gap in zip(slices, slices[1:], gaps.tolist(), strict=False):
+        between = f"{_file(one)} and {_file(other)}"
+        missing = round(gap / spacing) - 1 if spacing else 0
+        if gap <= SAME_PLACE_MM:
+            problems.append(f"{between}: doubled, two slices at one place; expected one; remove one of them")
+        elif missing > 0 and abs(gap - (missing + 1) * spacing) <= tolerance:
+            number = "1 slice is" if missing == 1 else f"{missing} slices are"
+            problems.append(
+                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}: {number} missing between them; expected even "
+                "spacing; add the missing files"
+            )
+        elif abs(gap - spacing) > tolerance:
+            problems.append(
+                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}; expected even spacing; export the series "
+                "again, or resample it to even slices"
+            )
+    if problems or len(slices) < 3:
+        return problems
+    even = positions[0] + np.arange(len(slices))[:, None] * (positions[-1] - positions[0]) / (len(slices) - 1)
+    distances = np.linalg.norm(positions - even, axis=1)
+    return [
+        f"{_file(one)}: lies {distance:.3g} mm beside its place in the stack; expected the slices on one line; "
+        "export the series again"
+        for one, distance in zip(slices, distances.tolist(), strict=True)
+        if distance > tolerance
+    ]
+
+
+def _file(one: DicomSlice) -> str:
+    return one.file + (f" (frame {one.frame + 1})" if one.pixels.frames > 1 else "")

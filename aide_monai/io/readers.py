@@ -1,0 +1,319 @@
+"""DICOM series and PNG label stacks for MONAI's ``LoadImaged(reader=...)``, on one grid.
+
+Both readers look at the files in ``get_data`` only: an error in ``read`` would make MONAI try its own readers, which
+take the first of several series, or stack two, without a word. ``read`` refuses what belongs to another reader, so
+that several can be given: ``LoadImaged(keys, reader=[PNGStackReader, DicomSeriesReader])``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import ImageReader
+from monai.utils.enums import MetaKeys, SpaceKeys
+
+from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import is_dicom
+from aide_monai.io.dicom.pixels import decode
+from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
+from aide_monai.io.paths import PathText, on_disk, split_channel, split_parts, split_selection
+from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
+from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
+
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+
+
+class DicomSeriesReader(ImageReader):
+    """DICOM volumes in true order, spacing and intensity, for ``LoadImaged(reader=DicomSeriesReader)``.
+
+    What a path may be:
+
+    - a folder with one volume, in files of any names and order, also in subfolders;
+    - ``FOLDER#echo=2.3``, ``FOLDER#series=UID``, ``FOLDER#type=...``, ``FOLDER#phase=2``, joined by ``&``: one of the
+      volumes of a folder. A folder with several is refused by a message that lists them with these texts;
+    - one file, usually a multi-frame one.
+
+    Several folders, selections or multi-frame files become channels in the order given and must lie on one grid;
+    several single-frame files are the slices of one volume.
+
+    Values are rescaled (HU), MONOCHROME1 is turned round, and the integer type is kept where nothing is lost; see
+    ``aide_monai.io.dicom.pixels.decode``. ``LoadImaged`` converts to its own ``dtype``, float32 by default.
+
+    Args:
+        roots: further folders that linked files may lead to; otherwise a link must stay inside the folder.
+    """
+
+    def __init__(self, *, roots: Iterable[str | Path] = ()) -> None:
+        super().__init__()
+        self.roots = tuple(roots)
+
+    def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
+        """Whether all paths are DICOM files or folders with some."""
+        return all(_holds_dicom(split_selection(path)[0]) for path in _paths(filename))
+
+    def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
+        """The paths; nothing is opened but to see whether it is DICOM."""
+        return _for_this_reader(self, data, "a DICOM file or a folder of DICOM files")
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the volumes.
+
+        Returns:
+            Voxels (x, y, z), or (channel, x, y, z) of several volumes, and MONAI's metadata with the affine, RAS, mm.
+
+        Raises:
+            InputError: no volume, several, or one with missing, doubled, unevenly spaced or damaged slices; channels on
+                different grids; a linked file that leads out of its folder.
+        """
+        channels = self._channels(img)
+        _require_one_grid(channels, img)
+        for doubt in dict.fromkeys(doubt for one in channels for doubt in one.doubts):
+            warnings.warn(f"{img[0]}: {doubt}", stacklevel=2)
+        voxels = decode(channels)
+        first = channels[0]
+        meta = _meta(first.affine, first.shape, channels=len(channels))
+        return (voxels if len(channels) > 1 else voxels[0]), meta
+
+    def _channels(self, paths: Sequence[str]) -> list[DicomSeries]:
+        if len(paths) > 1 and all(os.path.isfile(path) for path in paths):
+            series = find_series(paths, roots=self.roots, check=False)
+            files = [one.files for one in series]
+            if sorted(files) != sorted([path] for path in paths):
+                return [one_series(paths, roots=self.roots)]
+            by_file = {one.files[0]: one for one in series}
+            return [by_file[path] for path in paths]
+        selected = [split_selection(path) for path in paths]
+        return [one_series(source, select=select, roots=self.roots) for source, select in selected]
+
+
+class PNGStackReader(ImageReader):
+    """A folder of PNG label slices as one volume, for ``LoadImaged(reader=PNGStackReader)``.
+
+    The geometry comes from the DICOM slices that the labels were drawn on, so that image and label overlay exactly:
+    every PNG belongs to the DICOM slice of the same name (without suffix), or, where no names agree and the numbers of
+    files do, to the one of the same rank among the sorted file names (CHAOS CT). Both are then sorted by position; the
+    order of file names may run the other way. Without DICOM slices, the PNG files are taken in the order of their names
+    with ``spacing_mm``.
+
+    Values are kept as stored, uint8 or uint16: numbers of a palette, 0 and 255 in files of one bit.
+
+    Args:
+        dicom: folder of the DICOM slices, absolute or seen from the folder of PNG files, searched with its subfolders;
+            the default is where CHAOS has it. None: there are none.
+        spacing_mm: voxel size (x, y, z) where there are no DICOM slices; None then warns and takes 1 mm.
+        roots: further folders that linked files may lead to.
+    """
+
+    def __init__(
+        self,
+        *,
+        dicom: str | Path | None = CHAOS_DICOM,
+        spacing_mm: Sequence[float] | None = None,
+        roots: Iterable[str | Path] = (),
+    ) -> None:
+        super().__init__()
+        if spacing_mm is not None and (len(spacing_mm) != 3 or not all(value > 0 for value in spacing_mm)):
+            raise InputError(f"spacing_mm={spacing_mm}: expected three lengths (x, y, z) in mm above 0")
+        self.dicom = dicom
+        self.spacing_mm = spacing_mm
+        self.roots = tuple(roots)
+
+    def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
+        """Whether the path is a folder with PNG files."""
+        return all(bool(png_files(path)) for path in _paths(filename))
+
+    def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
+        """The paths; nothing is opened."""
+        return _for_this_reader(self, data, "a folder of PNG files")
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the stack.
+
+        Returns:
+            Voxels (x, y, z), uint8 or uint16, and MONAI's metadata with the affine, RAS, mm.
+
+        Raises:
+            InputError: no PNG files, one that is damaged, in colour or of another size, or slices that do not match the
+                DICOM slices one to one.
+        """
+        if len(img) != 1:
+            raise InputError(f"{', '.join(img)}: found {len(img)} paths; expected one folder of PNG files")
+        voxels, affine = open_png_stack(img[0], dicom=self.dicom, spacing_mm=self.spacing_mm, roots=self.roots)
+        return voxels, _meta(affine, voxels.shape, channels=1)
+
+
+def _paths(data: Sequence[PathText] | PathText) -> list[str]:
+    return [str(data)] if isinstance(data, (str, PathLike)) else [str(path) for path in data]
+
+
+def _for_this_reader(reader: ImageReader, data: Sequence[PathText] | PathText, expected: str) -> list[str]:
+    paths = _paths(data)
+    foreign = [path for path in paths if os.path.exists(path) and not reader.verify_suffix(path)]
+    if foreign:
+        raise InputError(f"{foreign[0]}: expected {expected}")
+    return paths
+
+
+def _holds_dicom(path: str) -> bool:
+    if os.path.isfile(path):
+        return path.lower().endswith(_DICOM_SUFFIXES) or is_dicom(path)
+    return any(_holds_dicom(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names)
+
+
+def _require_one_grid(channels: Sequence[DicomSeries], paths: Sequence[str]) -> None:
+    first = channels[0]
+    for other, path in zip(channels[1:], paths[1:], strict=False):  # files of one volume are no channels
+        if other.shape != first.shape:
+            found, expected = f"shape {shape_text(other.shape)}", f"shape {shape_text(first.shape)}"
+        elif corner_distance_mm(other.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
+            found, expected = f"affine {affine_text(other.affine)}", f"affine {affine_text(first.affine)}"
+        else:
+            continue
+        raise InputError(f"{path}: found {found}; expected {expected} as in {paths[0]}, to be channels of one image")
+
+
+def _meta(affine: np.ndarray, shape: Sequence[int], *, channels: int) -> dict[str, Any]:
+    return {
+        MetaKeys.AFFINE: affine,
+        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(shape),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if channels > 1 else float("nan"),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+    }
+
+
+class LocationReader(ImageReader):
+    """Any of the locations of ``open_location`` for MONAI: ``LoadImaged(keys, reader=LocationReader)``.
+
+    ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` reads it; several locations become channels. What
+    comes out are MetaTensors with the affine in RAS mm, for any transforms of MONAI. A label on another grid than its
+    image follows with ``ResampleToMatchd``::
+
+        Compose([
+            LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
+            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+        ])({"image": ["MR/1/InPhase", "MR/1/OutPhase"], "label": "MR/1/label.nrrd"})
+
+    ``LoadImaged(dtype=None)`` keeps the integers of the source, else they become float32.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
+        """Always: whatever cannot be read is refused by name."""
+        return True
+
+    def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
+        """The paths: files are opened in ``get_data``, whose errors MONAI does not hide behind other readers."""
+        return [str(data)] if isinstance(data, str | os.PathLike) else [str(path) for path in data]
+
+    def get_data(self, img: list[str]) -> tuple[Any, dict[str, Any]]:
+        """Voxels (x, y, z), or with a channel axis where there are several channels, and MONAI's metadata.
+
+        The voxels are a tensor: MONAI would bring the memory of an array into the order of its axes, which takes longer
+        than decoding DICOM and tears the slices apart. Unsigned integers, which torch hardly supports, become signed
+        ones: of the same 16 bits if they fit, else of twice as many.
+
+        Raises:
+            InputError: as ``open_location``, channels on different grids, or voxels that are no single real numbers.
+        """
+        voxels, meta = self._read(img)
+        if voxels.dtype.kind not in "biuf":
+            raise InputError(
+                f"{img[0]}: found voxels of type {voxels.dtype}; expected a number for each: convert the file"
+            )
+        if voxels.dtype == np.uint16:
+            voxels = voxels.view(np.int16) if voxels.max(initial=0) < 2**15 else voxels.astype(np.int32)
+        elif voxels.dtype.kind == "u" and voxels.dtype.itemsize > 2:
+            voxels = voxels.astype(np.int64)
+        if voxels.dtype.kind == "f" and voxels.dtype.itemsize not in (4, 8):
+            voxels = voxels.astype(np.float32 if voxels.dtype.itemsize == 2 else np.float64)
+        if min(voxels.strides, default=0) < 0 or not voxels.flags.writeable:
+            voxels = voxels.copy(order="K")
+        return torch.from_numpy(voxels), meta
+
+    def _read(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        if all(is_volume_file(path) for path in img):
+            return VolumeReader().get_data(img)
+        for path in img:
+            if not os.path.exists(on_disk(path)):
+                raise InputError(f"{path}: found {NOTHING_THERE}")
+        return (PNGStackReader() if png_files(img[0]) else DicomSeriesReader()).get_data(img)
+
+
+class VolumeReader(ImageReader):
+    """Volumes of every voxel type, for ``LoadImaged(reader=VolumeReader)``.
+
+    Unlike MONAI's own readers it reads 8-bit signed MetaImages (PROMISE12's labels), gives 2D files a slice axis, so
+    that image and label agree, and understands ``FILE#channel=K`` and ``FILE#z=12``. Several files become channels.
+    Give it last in a list of readers: MONAI asks the last one first, and this one refuses what is not its own.
+
+    Raises:
+        InputError: a file that cannot be read, has more than one further axis, or another grid than the first one.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
+        """Whether all files have a suffix of a volume."""
+        return all(split_channel(path)[0].lower().endswith(SUFFIXES) for path in _paths(filename))
+
+    def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
+        """The paths: files are opened in ``get_data``, whose errors MONAI does not hide behind other readers."""
+        if not self.verify_suffix(data):
+            raise InputError(f"{', '.join(map(str, _paths(data)))}: expected files that end in {', '.join(SUFFIXES)}")
+        return [str(path) for path in _paths(data)]
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Voxels (x, y, z), or with channels where there are any, and MONAI's metadata; affine in RAS mm."""
+        files: dict[str, Volume] = {}
+        arrays: list[np.ndarray] = []
+        first: Volume | None = None
+        for path in img:
+            try:
+                file, parts = split_parts(path)
+                if file not in files:
+                    files[file] = _decoded_once(open_volume(file))
+                volume = part_of(files[file], parts)
+                if volume.channels is None:
+                    raise InputError(f"shape {shape_text(volume.file_shape)} with several further axes")
+                arrays.append(volume.decode())
+            except InputError as error:
+                raise InputError(f"{path}: found {error}; expected a volume (x, y, z) or (x, y, z, channel)") from error
+            first = first or volume
+            _require_same_grid(path, volume, img[0], first)
+        if first is None:
+            raise InputError("no files; expected at least one volume")
+        stack = np.concatenate(arrays, axis=-1)
+        stack = stack.astype(stack.dtype.newbyteorder("="), copy=False)  # torch takes the machine's byte order only
+        one = stack.shape[-1] == 1
+        meta: dict[str, Any] = {
+            MetaKeys.AFFINE: first.affine,
+            MetaKeys.ORIGINAL_AFFINE: first.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(first.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if one else -1,
+            MetaKeys.SPACE: SpaceKeys.RAS,
+        }
+        return stack[..., 0] if one else stack, meta
+
+
+def _decoded_once(volume: Volume) -> Volume:
+    """The volume, whose voxels stay in memory: phases of one file are decoded together."""
+    return replace(volume, decode=functools.cache(volume.decode))
+
+
+def _require_same_grid(path: str, volume: Volume, first_path: str, first: Volume) -> None:
+    if volume.shape != first.shape:
+        found, expected = f"shape {shape_text(volume.shape)}", f"shape {shape_text(first.shape)}"
+    elif corner_distance_mm(volume.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
+        found, expected = f"affine {affine_text(volume.affine)}", f"affine {affine_text(first.affine)}"
+    else:
+        return
+    raise InputError(f"{path}: found {found}; expected {expected} as in {first_path}, to be channels of one image")

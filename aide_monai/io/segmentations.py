@@ -1,0 +1,267 @@
+"""Finished segmentations, predicted or drawn: find them by case, read them, bring two onto one grid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+
+from aide_monai.errors import InputError, report
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.png import png_files, read_png_stack
+from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
+
+PICTURES = (".png",)
+DICOM = (".dcm",)
+# what programs append to the name of a case: MONAI "_seg", PROMISE12 "_segmentation", and the like
+_POSTFIX = re.compile(r"(?i)[_-](seg|segmentation|pred|prediction|mask|label|labels|gt)$")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map and its place in space.
+
+    Attributes:
+        file: where it was read.
+        labels: (X, Y, Z) integers, 0 is the background; X runs along the columns of a picture, Z along a stack.
+        affine: (4, 4) voxel index to mm, RAS; None for pictures, which carry none.
+        values: the label values it holds, sorted, 0 included if present.
+        sparse: slices without foreground may be left out, as DICOM SEG does.
+        names: names of label values, as far as the file knows them.
+    """
+
+    file: Path
+    labels: npt.NDArray[np.integer]
+    affine: npt.NDArray[np.float64] | None
+    values: tuple[int, ...]
+    sparse: bool = False
+    names: dict[int, str] = field(default_factory=dict)
+
+    def spacing(self) -> tuple[float, ...] | None:
+        """Distance of voxel centres along each axis in mm, or None."""
+        return None if self.affine is None else tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+
+def find_segmentations(root: str | Path) -> dict[str, Path]:
+    """Segmentations of a folder and its subfolders, by case.
+
+    A case is a NIfTI, MHD or NRRD file, a DICOM SEG file, or a subfolder of PNG slices; PNG files that lie in ``root``
+    itself are 2D cases. Its name is that of the file or, in subfolders, that of the first folder when nothing else
+    lies in it, without what programs append (``_seg``, ``_pred``, ``_label`` and the like).
+
+    Raises:
+        InputError: no such folder, nothing found, or two files for one case.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected a folder of segmentations")
+    found = sorted(_volumes(root), key=lambda path: path.as_posix())
+    if not found:
+        raise InputError(
+            f"{root}: no segmentations; expected files that end in {', '.join(SUFFIXES + DICOM)}, or folders of PNG "
+            "slices"
+        )
+    parts = [path.relative_to(root).parts for path in found]
+    firsts = [first for first, *_ in parts]
+    cases: dict[str, list[Path]] = {}
+    for path, (first, *others) in zip(found, parts, strict=True):
+        name = first if firsts.count(first) == 1 else "/".join((first, *others))
+        cases.setdefault(_POSTFIX.sub("", _stem(name)), []).append(path)
+    doubles = [
+        f'case "{case}": {", ".join(str(path.relative_to(root)) for path in paths)}'
+        for case, paths in cases.items()
+        if len(paths) > 1
+    ]
+    if doubles:
+        raise InputError(report(f"{root}: several files for one case; leave one of each", doubles))
+    return {case: paths[0] for case, paths in cases.items()}
+
+
+def read_segmentation(path: str | Path) -> Segmentation:
+    """Read a label map from any of the formats of ``find_segmentations``.
+
+    Values such as 2.9999, which NIfTI scaling makes of 3, are rounded. PNG slices are in the order of their names,
+    numbers by value.
+
+    Raises:
+        InputError: unreadable, not a single label map, or values that are not whole numbers from 0, naming the file.
+    """
+    path = Path(path)
+    is_picture = path.is_dir() or path.name.lower().endswith(PICTURES)
+    pictures = read_png_stack(png_files(path) if path.is_dir() else [str(path)]) if is_picture else None
+    try:
+        if pictures is not None:
+            return _segmentation(path, pictures, None)
+        if path.name.lower().endswith(DICOM):
+            return _read_dicom_seg(path)
+        volume = open_volume(str(path))
+        if volume.channels != 1:
+            raise InputError(f"shape {shape_text(volume.file_shape)} instead of one label map")
+        return _segmentation(path, volume.decode()[..., 0], volume.affine)
+    except InputError as error:
+        raise InputError(f"{path}: found {error}; expected a label map of whole numbers from 0") from error
+
+
+def on_one_grid(
+    prediction: Segmentation, reference: Segmentation, *, resample: bool = False
+) -> tuple[Segmentation, Segmentation]:
+    """Both segmentations on the grid of the reference.
+
+    Axes that are only stored in another order or direction are put right, slices that a DICOM SEG leaves out are
+    filled with background. Both lose nothing.
+
+    Args:
+        prediction: what is scored.
+        reference: what it is scored against.
+        resample: bring a prediction from another grid onto the reference's (nearest neighbour) instead of refusing.
+
+    Raises:
+        InputError: grids that differ, naming both files and what differs.
+    """
+    if prediction.affine is None or reference.affine is None:
+        if prediction.affine is not reference.affine:
+            raise InputError(
+                f"{prediction.file} and {reference.file}: found pictures, which have no place in space, and a volume; "
+                "expected two of a kind: convert the pictures to a volume"
+            )
+        if prediction.labels.shape != reference.labels.shape:
+            raise _mismatch(prediction, reference)
+        return prediction, reference
+    if reference.sparse:
+        reference = _filled(reference, prediction)
+    placed = _placed(prediction, reference)
+    if placed is None and resample:
+        placed = _resampled(prediction, reference)
+    if placed is None:
+        raise _mismatch(prediction, reference)
+    return replace(prediction, labels=placed, affine=reference.affine), reference
+
+
+def _volumes(root: Path) -> Iterable[Path]:
+    stacks = set()
+    for path in root.rglob("*"):
+        name = path.name.lower()
+        if any(part.startswith(".") for part in path.relative_to(root).parts) or not path.is_file():
+            continue
+        if name.endswith(SUFFIXES + DICOM) or (name.endswith(PICTURES) and path.parent == root):
+            yield path
+        elif name.endswith(PICTURES) and path.parent not in stacks:
+            stacks.add(path.parent)
+            yield path.parent
+
+
+def _stem(name: str) -> str:
+    suffix = next((s for s in SUFFIXES + DICOM + PICTURES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def _segmentation(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64] | None) -> Segmentation:
+    if 0 in voxels.shape:
+        raise InputError(f"shape {shape_text(voxels.shape)} without voxels")
+    values = label_values(voxels)
+    if values[0] < 0 or values[-1] > 65535:
+        raise InputError(f"label values from {values[0]} to {values[-1]}")
+    dtype = np.uint8 if values[-1] < 256 else np.uint16
+    labels = np.rint(voxels).astype(dtype) if voxels.dtype.kind == "f" else voxels.astype(dtype, copy=False)
+    return Segmentation(path, labels, affine, tuple(values))
+
+
+def _read_dicom_seg(path: Path) -> Segmentation:
+    import highdicom  # only who has such files waits for it
+
+    try:
+        dataset = highdicom.seg.segread(str(path))
+        volume = dataset.get_volume(combine_segments=True, allow_missing_positions=True, dtype=np.uint16)
+    except Exception as error:  # whatever is wrong with a DICOM file ends in the same sentence
+        raise InputError(f"a DICOM file that is no readable segmentation ({str(error).splitlines()[0]})") from error
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(volume.affine, dtype=np.float64)  # LPS to RAS
+    names = {int(s.segment_number): str(s.segment_label) for s in dataset.SegmentSequence}
+    return replace(_segmentation(path, np.asarray(volume.array), affine), sparse=True, names=names)
+
+
+def _filled(reference: Segmentation, prediction: Segmentation) -> Segmentation:
+    """A DICOM SEG reference on the prediction's grid or, when that is sparse too, on one that holds both."""
+    assert reference.affine is not None
+    assert prediction.affine is not None
+    if not prediction.sparse:
+        labels = _placed(reference, prediction)
+        return reference if labels is None else replace(reference, labels=labels, affine=prediction.affine)
+    lattice = _lattice(prediction, reference)
+    if lattice is None:
+        return reference
+    shape, start = np.array(reference.labels.shape), np.array(lattice[1])
+    # One slice more on each side: what a SEG leaves out is background, so masks do not end at the image's edge there.
+    margin = np.array([1, 0, 0])
+    low = np.minimum(start, 0) - margin
+    high = np.maximum(start + lattice[0].shape, shape) + margin
+    labels = np.pad(reference.labels, [(int(a), int(b)) for a, b in zip(-low, high - shape, strict=True)])
+    affine = reference.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    return replace(reference, labels=labels, affine=affine)
+
+
+def _placed(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer] | None:
+    """The labels of ``moving`` on the grid of ``fixed`` if that loses nothing, else None."""
+    lattice = _lattice(moving, fixed)
+    if lattice is None:
+        return None
+    labels, start = lattice
+    shape = fixed.labels.shape
+    if labels.shape == shape and not any(start):
+        return labels
+    if not moving.sparse:
+        return None
+    canvas = np.zeros(shape, dtype=labels.dtype)
+    target = tuple(slice(max(s, 0), max(s + n, 0)) for s, n in zip(start, labels.shape, strict=True))
+    source = tuple(
+        slice(max(-s, 0), max(min(n, size - s), 0)) for s, n, size in zip(start, labels.shape, shape, strict=True)
+    )
+    canvas[target] = labels[source]
+    return canvas if np.count_nonzero(canvas) == np.count_nonzero(labels) else None
+
+
+def _lattice(moving: Segmentation, fixed: Segmentation) -> tuple[npt.NDArray[np.integer], tuple[int, ...]] | None:
+    """The labels with their axes as in ``fixed``, and where they start there; None if voxels lie between voxels."""
+    assert moving.affine is not None
+    assert fixed.affine is not None
+    step = np.linalg.inv(fixed.affine) @ moving.affine
+    rounded = np.rint(step)
+    turn = rounded[:3, :3]
+    if not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or not np.array_equal(np.abs(turn).sum(axis=1), [1] * 3):
+        return None
+    if corner_distance_mm(fixed.affine @ rounded, moving.affine, moving.labels.shape) > AFFINE_TOLERANCE_MM:
+        return None
+    labels = moving.labels.transpose(np.abs(turn).argmax(axis=1))
+    backwards = [i for i in range(3) if turn[i].sum() < 0]
+    start = [int(rounded[i, 3]) - (labels.shape[i] - 1 if i in backwards else 0) for i in range(3)]
+    return np.flip(labels, tuple(backwards)), tuple(start)
+
+
+def _resampled(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer]:
+    """Nearest neighbour in physical space; what lies outside ``moving`` is background."""
+    source = MetaTensor(torch.from_numpy(moving.labels.astype(np.float32))[None], affine=torch.tensor(moving.affine))
+    target = MetaTensor(torch.zeros(1, *fixed.labels.shape), affine=torch.tensor(fixed.affine))
+    resampler = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=np.float64)
+    placed = resampler(source, target)
+    return np.rint(np.asarray(placed)[0]).astype(moving.labels.dtype)
+
+
+def _mismatch(prediction: Segmentation, reference: Segmentation) -> InputError:
+    shapes = shape_text(prediction.labels.shape), shape_text(reference.labels.shape)
+    if prediction.affine is None or reference.affine is None or shapes[0] != shapes[1]:
+        found = f"shape {shapes[0]}, reference {reference.file} has {shapes[1]}"
+    else:
+        found = f"affine {affine_text(prediction.affine)}, reference {reference.file} has "
+        found += affine_text(reference.affine)
+    return InputError(
+        f"{prediction.file}: found {found}; expected one grid: save the prediction on the grid of its image, or "
+        "resample it in physical space (--resample)"
+    )

@@ -1,0 +1,89 @@
+"""Where the predictions of an inference go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import SaveImaged
+from torch import Tensor
+
+from aide_monai.errors import InputError
+from aide_monai.io.dicom.seg import write_dicom_seg
+from aide_monai.io.dicom.series import one_series
+from aide_monai.io.paths import as_paths, on_disk, split_selection
+from aide_monai.io.volumes import SUFFIXES
+
+FORMATS = ("nifti", "dicom-seg")
+
+
+class SaveSegmentationd(SaveImaged):
+    """Writes each predicted label under the name of its case, on the grid of its image.
+
+    It is a ``SaveImaged``, so that MONAI Label, which sends labels to its client instead, leaves it out.
+
+    Args:
+        keys: labels (1, X, Y, Z), class indices, MetaTensors that are back on the grid of the image's file.
+        output_dir: folder of the files, ``CASE_seg.nii.gz`` or ``CASE_seg.dcm``.
+        labels: class index to name, for DICOM SEG.
+        output_format: "nifti", uint8 with slope 1; or "dicom-seg" for images that were read from DICOM.
+        image_key: the image; its file names the case where the data do not, and is what a DICOM SEG refers to.
+
+    Raises:
+        InputError: if ``output_format`` is unknown, or a DICOM SEG is asked for an image that is no DICOM.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        output_dir: str | Path,
+        labels: Mapping[Any, str],
+        output_format: str = "nifti",
+        image_key: str = "image",
+    ) -> None:
+        super().__init__(keys, output_dir=output_dir)
+        if output_format not in FORMATS:
+            raise InputError(f"output_format is {output_format!r}; expected one of {', '.join(FORMATS)}")
+        self.folder = Path(output_dir)
+        self.labels = dict(labels)
+        self.output_format = output_format
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the labels of ``data`` and return it as it was."""
+        source = str(data[self.image_key].meta.get("filename_or_obj", "image"))
+        case = str(data.get("case", case_of(source)))
+        for key in self.keys:
+            label = data[key].as_tensor()[0].cpu()
+            if self.output_format == "nifti":
+                write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine)
+                continue
+            place, select = split_selection(source)
+            if place.lower().endswith(SUFFIXES):
+                raise InputError(f"{source} is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti")
+            write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(place, select=select), self.labels)
+        return dict(data)
+
+
+def case_of(image: str | list[str]) -> str:
+    """Name of a case after its (first) image: the file without its suffix, or the folder."""
+    name = Path(on_disk(as_paths(image)[0])).name
+    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)] or name
+
+
+def write_label(path: str | Path, label: Tensor, affine: Any) -> None:
+    """Write a label (X, Y, Z) as uint8 NIfTI with slope 1; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(label.numpy().astype(np.uint8), np.asarray(affine, dtype=np.float64))
+    image.header.set_xyzt_units("mm")
+    temporary = path.with_name(f".{path.name}")
+    nibabel.save(image, temporary)
+    os.replace(temporary, path)

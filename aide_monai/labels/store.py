@@ -1,0 +1,353 @@
+"""The current labels of both networks: shared in memory, committed to disk generation by generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from aide_monai.errors import InputError
+from aide_monai.labels.file_grid import LabelGrid
+from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelChange, LabelHistory, as_label
+from aide_monai.utils import distributed
+from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
+
+__all__ = ["LabelChange", "LabelStore", "case_name", "is_high_quality"]
+
+
+class LabelStore:
+    """Two current labels per case, one for each network; every change is recorded and can be undone.
+
+    In memory the labels are uint8 tensors in shared memory, so data-loader workers see a correction at once. On disk,
+    with a ``folder``, each ``commit`` writes the changed labels into a new, immutable generation and then replaces the
+    manifest atomically: a run that is killed finds its last committed generation intact.
+
+    Of several processes that train together, all hold the same labels in memory and replace them alike, and the main
+    one alone reads and writes the folder: the others need not see it. Every process must call the same methods.
+
+    Args:
+        labels: case to label volume, integers in 0..255, any shape; both networks start from it (generation 0).
+        high_quality: cases whose label is trusted; they can never be written.
+        folder: where generations are committed; None keeps the store in memory only.
+        resume: continue from the last generation of a used ``folder`` instead of refusing it.
+        grids: case to the grid that its label came from; with it, labels can be exported to where they were drawn.
+        scratch: folder in which the current labels are memory-mapped files instead of shared memory, so that the memory
+            of the process does not grow with the number of cases. They are made anew by every run and removed after it.
+
+    Raises:
+        InputError: if the folder is used and ``resume`` is off, belongs to other cases, is damaged, or cannot be
+            written; if there are no labels, ``high_quality`` names an unknown case, or a label is not an integer array
+            in 0..255.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, Any],
+        *,
+        high_quality: Iterable[str] = (),
+        folder: str | Path | None = None,
+        resume: bool = False,
+        grids: Mapping[str, LabelGrid] | None = None,
+        scratch: str | Path | None = None,
+    ) -> None:
+        if not labels:
+            raise InputError("the label store got no labels; expected at least one case")
+        self.cases = tuple(labels)
+        self.high_quality = frozenset(high_quality)
+        unknown = sorted(self.high_quality - set(self.cases))
+        if unknown:
+            raise InputError(f"high_quality names {unknown[0]!r}, which has no label; expected one of the cases")
+        self._scratch = None if scratch is None else ScratchFolder(scratch)
+        self._initial: dict[str, Tensor | MappedTensor] = {}
+        self._labels: list[dict[str, Tensor | MappedTensor]] = [{} for _ in NETWORKS]
+        for number, (case, label) in enumerate(labels.items()):
+            given = as_label(case, label)
+            self._initial[case] = given if self._scratch is None else self._kept(given, f"{number:05d}_initial")
+            for network, labels_of in zip(NETWORKS, self._labels, strict=True):
+                labels_of[case] = self._kept(given, f"{number:05d}_network_{network}")
+        self._staged: list[LabelChange] = []
+        shared = None if folder is None else Path(folder)
+        self.folder = shared if distributed.is_main() else None
+        self._on_disk = shared is not None
+        self._history = LabelHistory(
+            {case: label.shape for case, label in self._initial.items()},
+            high_quality=self.high_quality,
+            folder=self.folder,
+            grids=grids,
+        )
+        if shared is not None and distributed.on_main(lambda: _is_used(shared, resume)):
+            self._resume(shared)
+        else:
+            first = {(1, case): label for case, label in self._initial.items()}
+            self._change_history(lambda: self._history.append(first, epoch=0))
+
+    @classmethod
+    def from_volumes(
+        cls,
+        volumes: Sequence[dict[str, Any]],
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        scratch: str | Path | None = None,
+    ) -> LabelStore:
+        """Store that starts from the labels of preprocessed volumes.
+
+        Args:
+            volumes: dictionaries with "label" (1, X, Y, Z) integers, and as far as they have them "case" and "quality".
+                Labels that MONAI has loaded bring their grid along.
+            folder: as in the class.
+            resume: as in the class.
+            scratch: as in the class.
+
+        Raises:
+            InputError: as the class, or if a volume has no label.
+        """
+        labels: dict[str, Any] = {}
+        grids, trusted = {}, []
+        stored = getattr(volumes, "stored", volumes.__getitem__)  # a VolumeCache need not make images of its slices
+        for number in range(len(volumes)):
+            volume = stored(number)
+            case = case_name(volume, number)
+            if case in labels:
+                raise InputError(f"two volumes have the case name {case!r}; give every case a name of its own")
+            if "label" not in volume:
+                raise InputError(f"case {case!r} has no label; standardise the data set first, or leave the case out")
+            labels[case] = volume["label"]
+            grid = LabelGrid.of(getattr(volume["label"], "like", volume["label"]))
+            if grid is not None:
+                grids[case] = grid
+            if is_high_quality(volume):
+                trusted.append(case)
+        only = _OnlyChannel(labels)
+        return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, scratch=scratch)
+
+    @property
+    def scratch(self) -> Path | None:
+        """Folder of the files that hold the current labels, where others of this run may lie; None: in memory."""
+        return None if self._scratch is None else self._scratch.path
+
+    @property
+    def generation(self) -> int:
+        """Number of the last committed generation; 0 holds the labels as given."""
+        return self._history.generation
+
+    @property
+    def records(self) -> list[LabelChange]:
+        """Every committed change, oldest first."""
+        return self._history.records
+
+    @property
+    def epochs(self) -> list[int]:
+        """Epoch of each generation."""
+        return [entry.epoch for entry in self._history.generations]
+
+    def label(self, network: int, case: str) -> Tensor:
+        """The current label (uint8, shared memory) that ``network`` (1 or 2) trains on; read only, use ``replace``."""
+        return current(self._labels[network - 1][case])
+
+    def initial(self, case: str) -> Tensor:
+        """The label (uint8) as it was given, before any correction."""
+        return current(self._initial[case])
+
+    def replace(
+        self,
+        network: int,
+        case: str,
+        label: Tensor,
+        *,
+        epoch: int,
+        dice_before: float,
+        index: tuple[int, int] | tuple[slice, ...] | None = None,
+    ) -> LabelChange:
+        """Replace a label, or a slice or patch of it, in memory; ``commit`` makes it permanent.
+
+        Args:
+            network: the network that trains on this label, 1 or 2.
+            case: case identifier.
+            label: new label of the case, or of the slice or patch, integers in 0..255.
+            epoch: current epoch (1-based).
+            dice_before: Dice that ranked the unit, for the record.
+            index: (axis, slice) when one slice is replaced, or a range of voxels along each axis for a patch.
+
+        Raises:
+            PermissionError: for a high-quality case; its label never changes.
+            ValueError: if the shape differs.
+        """
+        if network not in (1, 2):
+            raise ValueError(f"network is {network}; expected 1 or 2")
+        if case in self.high_quality:
+            raise PermissionError(f"case {case!r} is high quality; its label cannot be replaced")
+        where = _region(index)
+        target = self.label(network, case)[where]
+        if target.shape != label.shape:
+            raise ValueError(f"new label of {case!r} has shape {tuple(label.shape)}; expected {tuple(target.shape)}")
+        new = as_label(case, label.cpu())
+        change = LabelChange(
+            epoch=epoch,
+            network=network,
+            case=case,
+            slice=index[1] if index is not None and isinstance(index[1], int) else None,
+            dice_before=float(dice_before),
+            voxels_changed=int((target != new).sum()),
+            patch=None if index is None or isinstance(index[1], int) else _as_text(where),
+        )
+        target.copy_(new)
+        self._staged.append(change)
+        return change
+
+    def commit(self, epoch: int) -> int:
+        """Make the replaced labels permanent and return the number of the new generation.
+
+        Nothing is written when nothing was replaced since the last commit.
+
+        Raises:
+            InputError: if the folder cannot be written; the last commit stays in force, and this one can be repeated.
+        """
+        if self._staged:
+            changed = {(change.network, change.case) for change in self._staged}
+            labels = {(network, case): self._labels[network - 1][case] for network, case in changed}
+            self._change_history(lambda: self._history.append(labels, epoch=epoch, records=self._staged))
+            self._staged.clear()
+        return self.generation
+
+    def read(self, generation: int, network: int, case: str) -> Tensor:
+        """The label that ``network`` had in an earlier generation (uint8), read from the folder.
+
+        Raises:
+            InputError: if there is no such generation, no folder, or the file is missing or damaged.
+        """
+        if not self._on_disk:
+            return self._history.read(generation, network, case)
+        return distributed.on_main(lambda: self._history.read(generation, network, case))
+
+    def rollback(self, generation: int) -> int:
+        """Return to the labels of an earlier generation, as a new generation, so that nothing is lost.
+
+        Uncommitted replacements are dropped. Returns the number of the new generation.
+
+        Raises:
+            InputError: as ``read``, or if the folder cannot be written.
+        """
+        self._change_history(lambda: self._history.rollback(generation))
+        self._load()
+        return self.generation
+
+    def resume_from(self, generation: int) -> None:
+        """Return to the generation that a checkpoint belongs to.
+
+        What a killed run has committed after its checkpoint is dropped, because the run will commit it again. But a
+        rollback that somebody has made since is kept, with all before it: the run continues from its labels.
+
+        Raises:
+            InputError: as ``read``, or if the folder cannot be written.
+        """
+        since = range(generation + 1, len(self._history.generations))
+        rollbacks = [number for number in since if self._history.generations[number].rollback_to is not None]
+        target = max([generation, *rollbacks])
+        if target != self.generation:
+            self.discard_after(target)
+
+    def discard_after(self, generation: int) -> None:
+        """Drop the generations after ``generation``, and uncommitted replacements.
+
+        Raises:
+            InputError: as ``read``, or if the folder cannot be written.
+        """
+        self.read(generation, 1, self.cases[0])  # there must be such a generation
+        if generation < self.generation:
+            self._change_history(lambda: self._history.discard_after(generation))
+        self._load()
+
+    def _change_history(self, change: Callable[[], None]) -> None:
+        """Change the history, which only the main process has on disk, and tell the others what it is now."""
+        if not self._on_disk or distributed.world_size() == 1:
+            change()
+            return
+
+        def changed() -> list[dict[str, Any]]:
+            change()
+            return [entry.as_json() for entry in self._history.generations]
+
+        generations = distributed.on_main(changed)
+        if not distributed.is_main():
+            self._history.generations = [Generation.from_json(entry) for entry in generations]
+
+    def _kept(self, label: Tensor, name: str) -> Tensor | MappedTensor:
+        """A copy of a label, which all processes share."""
+        if self._scratch is None:
+            return label.clone().share_memory_()
+        return MappedTensor(self._scratch.path / name, label)
+
+    def _load(self) -> None:
+        self._staged.clear()
+        for network in NETWORKS:
+            for case in self.cases:
+                self.label(network, case).copy_(self.read(self.generation, network, case))
+
+    def _resume(self, folder: Path) -> None:
+        def load() -> None:
+            used = LabelHistory.load(folder)
+            if used.shapes != self._history.shapes or used.high_quality != self.high_quality:
+                raise InputError(
+                    f"{folder / MANIFEST}: holds the labels of {len(used.shapes)} cases that differ in name, shape or "
+                    f"quality from the {len(self.cases)} cases of this run; resume with the same data, or choose a new "
+                    "folder"
+                )
+            used.grids = self._history.grids | used.grids
+            used.remove_leftovers()
+            self._history = used
+
+        self._change_history(load)
+        self._load()
+
+
+def _region(index: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """What an index of ``replace`` selects from a volume."""
+    if index is None:
+        return ()
+    return (*[slice(None)] * index[0], index[1]) if isinstance(index[0], int) else index
+
+
+def _as_text(window: Sequence[slice]) -> str:
+    return ",".join(f"{part.start}:{part.stop}" for part in window)
+
+
+def _is_used(folder: Path, resume: bool) -> bool:
+    used = (folder / MANIFEST).exists()
+    if used and not resume:
+        raise InputError(
+            f"{folder} already holds the labels of a run; choose a new folder, or pass --resume (resume=True) to "
+            "continue that run"
+        )
+    return used
+
+
+class _OnlyChannel(Mapping[str, Tensor]):
+    """Labels (1, X, Y, Z) as (X, Y, Z), taken from their files one at a time."""
+
+    def __init__(self, labels: Mapping[str, Any]) -> None:
+        self.labels = labels
+
+    def __getitem__(self, case: str) -> Tensor:
+        return current(self.labels[case])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def case_name(volume: Mapping[str, Any], number: int) -> str:
+    """Identifier of a volume: its "case", or its number in the data set."""
+    return str(volume.get("case", number))
+
+
+def is_high_quality(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume's label is trusted; a label without "quality" is."""
+    quality = volume.get("quality", "high")
+    if quality not in ("high", "low"):
+        raise InputError(f'case {volume.get("case")!r} has quality {quality!r}; expected "high" or "low"')
+    return bool(quality == "high")

@@ -1,0 +1,8 @@
+"""What trains: volumes become a stream of slices or patches with two current labels each."""
+
+from aide_monai.stream.cache_dataset import AIDECacheDataset
+from aide_monai.stream.patch_dataset import PatchDataset
+from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
+from aide_monai.stream.slice_dataset import SliceDataset, slice_loader
+
+__all__ = ["AIDECacheDataset", "PatchDataset", "ShareBatchSampler", "SliceDataset", "collate_share", "slice_loader"]

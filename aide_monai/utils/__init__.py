@@ -1,0 +1,1 @@
+"""Files, validation, processes and tensors: what every floor above may use."""

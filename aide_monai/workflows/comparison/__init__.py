@@ -1,0 +1,1 @@
+"""A comparison of methods under one budget: config, trainings, tests, report."""

@@ -1,0 +1,318 @@
+"""One job of a comparison: train one method on one task, score the held-out cases, and never do it twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import aide_monai
+from aide_monai.data.datalist import Datalist
+from aide_monai.errors import InputError
+from aide_monai.handlers import load_weights
+from aide_monai.io.location import open_location
+from aide_monai.metrics import qubiq_score
+from aide_monai.networks import MeanNetwork
+from aide_monai.options import AIDEOptions
+from aide_monai.stream.volume_cache import VolumeCache
+from aide_monai.utils.files import write_atomically
+from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
+from aide_monai.workflows.comparison.config import GIVEN_LABELS, Method
+from aide_monai.workflows.comparison.results import read_results, write_results
+from aide_monai.workflows.comparison.tasks import Task
+from aide_monai.workflows.comparison.training import (
+    clean_labels,
+    train_aide,
+    train_co_teaching,
+    train_pseudo_label,
+    train_supervised,
+)
+from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
+from aide_monai.workflows.pseudo_labels import write_pseudo_labels
+
+# What one optimiser step of an engine costs, in steps of plain training; AIDE's two networks each see four views of
+# half the batch besides. Only progress bars need to know.
+STEP_COST = {"labelled": 1.0, "noisy": 1.0, "pseudo_label": 1.0, "co_teaching": 2.0, "aide": 3.5, "clean": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One method on one task.
+
+    Attributes:
+        method: what is trained.
+        task: cases with their roles.
+        run_dir: folder of the task; the job's own folder is the method's name in it.
+        budget: training settings, with seed and device.
+        split: "test" or "validation": which cases are scored.
+        columns: what the result table says besides ("setting", "seed", ...).
+        origin: what else decides the labels and cases, see ``Experiment.origin``; empty where no config says it.
+    """
+
+    method: Method
+    task: Task
+    run_dir: Path
+    budget: TrainingSettings
+    split: str = "test"
+    columns: tuple[tuple[str, Any], ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the job's files are."""
+        return self.run_dir / self.method.folder
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """All that decides the result, as JSON."""
+        budget = {key: value for key, value in asdict(self.budget).items() if key != "device"}
+        task = {
+            "cases": [
+                [r["case"], r.get("split", "training"), r.get("quality", "")] for r in self.task.datalist.records
+            ],
+            "classes": sorted(self.task.classes.items()),
+            "axis": self.task.axis,
+            "slice_size": self.task.slice_size,
+            "preprocessing": dict(self.task.preprocessing),
+        }
+        method = {"engine": self.method.engine, **self.method.options}
+        run = {"split": self.split, "run": dict(self.columns)}
+        content = {"method": method, "budget": budget, "task": task, **run, **self.origin}
+        normal: dict[str, Any] = json.loads(json.dumps(content))
+        return normal
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results of exactly this job are there.
+
+        Raises:
+            InputError: the folder holds another job's results.
+        """
+        return bool(self._state().get("finished"))
+
+    def require_own_folder(self) -> None:
+        """Refuse a folder that holds another job's results.
+
+        Raises:
+            InputError: saying what differs.
+        """
+        self._state()
+
+    def _state(self) -> dict[str, Any]:
+        file = self.folder / "job.json"
+        if not file.exists():
+            return {}
+        state: dict[str, Any] = json.loads(file.read_text())
+        changed = self._changed(state["specification"])
+        if changed:
+            raise InputError(
+                f"{self.folder}: holds a run with another {' and '.join(changed)}; choose a new folder for the "
+                "results, or remove this one"
+            )
+        return state
+
+    def _changed(self, stored: dict[str, Any]) -> list[str]:
+        """Parts of the specification that differ, of those that the run has.
+
+        Options that are newer than the run were at their default then.
+        """
+        uniform = {"trusted_share": 0.0}
+        options = {
+            "aide": asdict(AIDEOptions()),
+            "noisy": uniform,
+            "pseudo_label": uniform | {"largest_component": "none"},
+            "co_teaching": uniform,
+        }
+        budget = asdict(TrainingSettings(epochs=1, steps_per_epoch=1))
+        defaults = {"method": options.get(self.method.engine, {}), "budget": budget}
+        defaults["budget"].pop("device")
+        earlier = json.loads(json.dumps(defaults))
+        now = self.specification
+        return [k for k in now if k in stored and now[k] != (earlier[k] | stored[k] if k in earlier else stored[k])]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Per-case scores of a finished job."""
+        return read_results(self.folder / "per_case.csv")
+
+    def seconds(self) -> float:
+        """How long a finished job took; of a run that was killed, the epochs that it had finished."""
+        return float(self._state()["seconds"])
+
+    def epochs_done(self) -> int:
+        """Epochs that the log of the job has."""
+        log = self.folder / "epochs.csv"
+        return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
+
+    def run(self, *, on_step: Callable[[], None] | None = None) -> None:
+        """Train and score, unless that is done; an interrupted run of two networks continues.
+
+        The job's folder gets ``per_case.csv``, ``epochs.csv``, ``models/model.pt``, ``labels/`` where labels change,
+        and ``job.json``, written last.
+
+        Args:
+            on_step: called after every optimiser step.
+
+        Raises:
+            InputError: as ``finished``; or the data cannot be used.
+        """
+        state = self._state()
+        if state.get("finished"):
+            return
+        start = time.monotonic() - state.get("seconds", 0.0)
+        resume = bool(state) and self.method.engine in ("aide", "co_teaching")
+        if not resume and self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._save(finished=False, seconds=state.get("seconds", 0.0))
+        volumes, counts = self._training_data()
+        network = self._train(volumes, resume, self._timed(start, on_step))
+        del volumes
+        patients = {record["case"]: record.get("patient", record["case"]) for record in self.task.datalist.records}
+        shared = {**dict(self.columns), **counts}
+        rows = [{**shared, "patient": patients[row["case"]], **row} for row in self._score(network)]
+        write_results(self.folder / "per_case.csv", rows)
+        if self.method.engine == "labelled":
+            self._standardize(network)
+        self._save(finished=True, seconds=time.monotonic() - start)
+
+    def _timed(self, start: float, on_step: Callable[[], None] | None) -> Callable[[], None]:
+        """``on_step``, which also saves after the steps of each epoch how long the job has taken so far."""
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+            if on_step is not None:
+                on_step()
+            if steps % self.budget.steps_per_epoch == 0:
+                self._save(finished=False, seconds=time.monotonic() - start)
+
+        return step
+
+    def load_network(self) -> nn.Module:
+        """The trained model of a finished job."""
+        channels = len(self.task.datalist.modality)
+        networks = [
+            build_network(self.budget, in_channels=channels, num_classes=len(self.task.labels), seed=0) for _ in (1, 2)
+        ]
+        two = self.method.engine in ("aide", "co_teaching")
+        return load_weights(MeanNetwork(*networks) if two else networks[0], self.folder / "models" / "model.pt")
+
+    def training_records(self) -> list[dict[str, Any]]:
+        """The cases that the method trains on, with the labels that it is given."""
+        engine = self.method.engine
+        if engine == "labelled":
+            return [r for r in self.task.datalist.split("training") if r.get("quality") == "high"]
+        if engine == "clean":
+            records = self.task.datalist.split("training")
+            known = [{**r, "label": r.get("clean_label", r.get("label")), "quality": "high"} for r in records]
+            target = any(r.get("domain") for r in records)  # of two domains, the target alone
+            hidden = [r for r in known if "clean_label" in r]
+            return hidden if target else [r for r in known if r["label"]]
+        return self._standardized().split("training")
+
+    def _standardized(self) -> Datalist:
+        if all("label" in record for record in self.task.datalist.split("training")):
+            return self.task.datalist
+        folder = self.run_dir / GIVEN_LABELS
+        if not (folder / "datalist.json").is_file():
+            raise InputError(
+                f'method "{self.method.name}": {folder} is missing, the labels that the network of the trusted cases '
+                f"gave to the others; remove that method's folder from {self.run_dir} as well, and both are made again"
+            )
+        return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
+
+    def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
+        records = self.training_records()
+        if not records:
+            raise InputError(f'method "{self.method.name}": no training case has the label that it needs; leave it out')
+        high = sum(record["quality"] == "high" for record in records)
+        counts = {"train_hqa": high, "train_lqa": len(records) - high}
+        return self.task.training_volumes(records, clean=self.method.engine != "clean"), counts
+
+    def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None]) -> nn.Module:
+        method, budget = self.method, self.budget
+        shared: dict[str, Any] = {
+            "num_classes": len(self.task.labels),
+            "axis": self.task.axis,
+            "run_dir": self.folder,
+            "on_step": on_step,
+        }
+        studied = shared | {"clean": clean_labels(volumes)}
+        if method.engine == "aide":
+            return train_aide(volumes, budget, options=AIDEOptions(**method.options), resume=resume, **studied)[0]
+        if method.engine == "co_teaching":
+            return train_co_teaching(volumes, budget, resume=resume, **method.options, **studied)[0]
+        if method.engine == "pseudo_label":
+            return train_pseudo_label(volumes, budget, **method.options, **studied)[0]
+        if method.engine == "noisy":
+            return train_supervised(volumes, budget, **method.options, **studied)[0]
+        if method.engine == "labelled":
+            # A model that shares its start with the one that learns from its labels would favour them.
+            budget = replace(budget, seed=budget.seed + 100)
+        return train_supervised(volumes, budget, **shared)[0]
+
+    def _score(self, network: nn.Module) -> list[dict[str, Any]]:
+        volumes = self.task.test_volumes(self.split)
+        if not volumes:
+            raise InputError(f"no {self.split} case is held out; set split.{self.split} in the config")
+        shared: dict[str, Any] = {
+            "method": self.method.name,
+            "axis": self.task.axis,
+            "slice_size": self.task.slice_size,
+            "device": self.budget.device,
+        }
+        scores = self._qubiq_scores(network, volumes) if self.task.raters else {}
+        found = evaluate(network, volumes, labels=self.task.labels, keep_largest=True, **shared)
+        return [{"qubiq": None if row["pp"] else scores.get((row["network"], row["case"])), **row} for row in found]
+
+    def _qubiq_scores(self, network: nn.Module, volumes: VolumeCache) -> dict[tuple[str, str], float]:
+        """QUBIQ score by network and case, from the probability of the one structure."""
+        scores = {}
+        for name, variant in network_variants(network).items():
+            for volume in volumes:
+                masks = [open_location(file).decode() > 0.5 for file in self.task.raters[volume["case"]]]
+                probability = probabilities(
+                    variant,
+                    volume["image"],
+                    transform=volumes.transform,
+                    axis=self.task.axis,
+                    slice_size=self.task.slice_size,
+                    device=self.budget.device,
+                )[1]
+                stacked = np.stack(masks).reshape(len(masks), *probability.shape)
+                scores[name, volume["case"]] = qubiq_score(probability.numpy(), stacked.astype(np.uint8))
+        return scores
+
+    def _standardize(self, network: nn.Module) -> None:
+        task = self.task
+        write_pseudo_labels(
+            network,
+            task.datalist,
+            self.run_dir / GIVEN_LABELS,
+            axis=task.axis,
+            slice_size=task.slice_size,
+            classes=task.classes,
+            device=self.budget.device,
+            **task.preprocessing,
+        )
+
+    def _save(self, *, finished: bool, seconds: float) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "finished": finished,
+            "seconds": round(seconds, 1),
+            "version": aide_monai.__version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "specification": self.specification,
+        }
+        text = json.dumps(content, indent=1).encode()
+        write_atomically(self.folder / "job.json", lambda file: file.write(text))

@@ -1,0 +1,245 @@
+"""From the results of a comparison to its tables, figures and page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from aide_monai.handlers.epoch_log import read_epochs
+from aide_monai.reports.html import Section, write_page
+from aide_monai.reports.table import Table
+from aide_monai.reports.tables import METRICS
+from aide_monai.utils.files import write_atomically
+from aide_monai.workflows.comparison import figures as pictures
+from aide_monai.workflows.comparison.pictures import draw_figures
+from aide_monai.workflows.comparison.run import Comparison
+from aide_monai.workflows.comparison.tables import (
+    paired_table,
+    patient_values,
+    reported,
+    shared_runs,
+    stars,
+    summarize_comparison,
+    summary_table,
+)
+from aide_monai.workflows.paired_tests import paired_tests
+
+_Row = Mapping[str, Any]
+
+
+def write_report(result: Comparison) -> RichTable:
+    """Write ``summary.md``, ``tests.md``, ``figures/`` and ``report.html`` into the folder of a comparison.
+
+    Args:
+        result: a comparison with finished jobs; what is not finished yet is said in the report.
+
+    Returns:
+        The summary without post-processing, for the terminal.
+    """
+    folder, rows = result.folder, result.rows
+    noisy, aide, clean = (_method(result, engine) for engine in ("noisy", "aide", "clean"))
+    tests = against_aide(rows, aide) if aide else []
+    summary = summarize_comparison(rows, noisy=noisy, clean=clean)
+    table = summary_table(summary, tests)
+    _write_text(folder / "summary.md", table.markdown())
+    sections = [Section("Summary", _state(result), table)]
+    sections.append(Section("Figures", pictures=_figures(result, summary, tests, aide)))
+    if tests:
+        detail = paired_table(tests, aide=str(aide))
+        _write_text(folder / "tests.md", detail.markdown())
+        sections.append(Section(f"Paired tests against {aide}", table=detail))
+    sections += _runs(result)
+    sections.append(Section("What was run", code=json.dumps(_description(result), indent=2)))
+    write_page(folder / "report.html", result.experiment.name, sections)
+    plain = [entry for entry in summary if not entry["pp"]]
+    return _rich(summary_table(plain, tests), title=result.experiment.name)
+
+
+def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
+    """Paired tests of AIDE (A) against every other method (B), per setting, post-processing and metric.
+
+    A patient is the mean over its cases, their classes and the seeds (and folds) that both methods have.
+
+    Args:
+        rows: per-case rows, see ``reports.results``.
+        aide: name of the method that the others are tested against.
+
+    Returns:
+        Dictionaries as ``paired_tests`` makes them, with "setting", "method" and "pp".
+    """
+    groups: dict[tuple[str, bool], dict[str, list[_Row]]] = {}
+    for row in reported(rows):
+        groups.setdefault((row["setting"], bool(row["pp"])), {}).setdefault(row["method"], []).append(row)
+    tests = []
+    for (setting, pp), methods in groups.items():
+        for method, theirs in methods.items():
+            if aide in methods and method != aide:
+                first, second = shared_runs(methods[aide], theirs)
+                keys = [key for key, *_ in METRICS]
+                keys += ["qubiq"] * all(row["qubiq"] is not None for row in first + second)
+                if first and {row["case"] for row in first} == {row["case"] for row in second}:
+                    found = paired_tests(_over_seeds(first, keys), _over_seeds(second, keys), metrics=keys)
+                    tests += [{"setting": setting, "method": method, "pp": pp, **test} for test in found]
+    return tests
+
+
+def _over_seeds(rows: Sequence[_Row], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per patient, as ``paired_tests`` takes it."""
+    values = {metric: patient_values(rows, metric) for metric in metrics}
+    patients = dict.fromkeys(row["patient"] for row in rows)
+    return [
+        {"case": patient, "label_name": "mean", **{metric: values[metric][patient] for metric in metrics}}
+        for patient in patients
+    ]
+
+
+def _method(result: Comparison, engine: str) -> str | None:
+    return next((method.name for method in result.experiment.methods if method.engine == engine), None)
+
+
+def _figures(
+    result: Comparison, summary: Sequence[_Row], tests: Sequence[_Row], aide: str | None
+) -> list[tuple[Path, str]]:
+    folder = result.folder / "figures"
+    plain = [row for row in reported(result.rows) if not row["pp"]]
+    qubiq = all(row["qubiq"] is not None for row in plain)
+    key, unit = ("qubiq", "QUBIQ score") if qubiq else ("dsc", "DSC")
+    values: dict[str, dict[str, list[_Row]]] = {}
+    for row in plain:
+        values.setdefault(row["setting"], {}).setdefault(row["method"], []).append(row)
+    boxes = {
+        setting: {method: list(patient_values(mine, key).values()) for method, mine in methods.items()}
+        for setting, methods in values.items()
+    }
+    p_values = pictures.significance(tests, metric=key)
+    marks = {setting: {m: stars(p) for m, p in found.items()} for setting, found in p_values.items()}
+    drawn = [(folder / "scores.png", f"{unit} of held-out patients (mean over cases and seeds), marks against {aide}")]
+    pictures.marked_boxplots(boxes, marks, drawn[0][0], reference=aide or "", unit=unit)
+    transfers = _transfers(result, summary)
+    if transfers:
+        drawn.append((folder / "transfer.png", "From source to target, without and with AIDE"))
+        pictures.transfer_heatmaps(transfers, drawn[-1][0])
+    points = _efficiency(result, summary)
+    if points:
+        drawn.append((folder / "annotation_efficiency.png", "Labelled cases against DSC"))
+        pictures.efficiency_curve(points, drawn[-1][0])
+    memory, quality = _curves(result)
+    if memory:
+        drawn.append((folder / "memorisation.png", "Do networks fit the clean labels, or the given ones?"))
+        pictures.memorisation_curves(memory, drawn[-1][0])
+    if quality:
+        drawn.append((folder / "label_quality.png", "Quality of the labels that change while training"))
+        pictures.label_quality_curves(quality, drawn[-1][0])
+    return drawn
+
+
+def _transfers(result: Comparison, summary: Sequence[_Row]) -> dict[str, dict[tuple[str, str], float]]:
+    """Maps of the methods that have finished a transfer, in domain adaptation."""
+    if result.experiment.task != "uda":
+        return {}
+    pairs = {s.name: (s.values["source"], s.values["target"]) for s in result.experiment.settings}
+    maps: dict[str, dict[tuple[str, str], float]] = {}
+    for method in result.experiment.methods:
+        if method.engine in ("labelled", "noisy", "aide"):
+            for entry in summary:
+                if entry["method"] == method.name and not entry["pp"]:
+                    maps.setdefault(method.name, {})[pairs[entry["setting"]]] = entry["dsc_mean"]
+    return maps
+
+
+def _efficiency(result: Comparison, summary: Sequence[_Row]) -> dict[str, list[tuple[float, float, float]]]:
+    """Points of the curve, when there are several numbers of labelled cases."""
+    if result.experiment.task != "ssl":
+        return {}
+    labelled = {setting.name: setting.values["labeled"] for setting in result.experiment.settings}
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for entry in summary:
+        if not entry["pp"]:
+            point = (labelled[entry["setting"]], entry["dsc_mean"], entry["dsc_std"])
+            points.setdefault(entry["method"], []).append(point)
+    return points if len({x for line in points.values() for x, *_ in line}) > 1 else {}
+
+
+def _curves(result: Comparison) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Per setting and method, means over the runs: (fit to clean, fit to given) and label quality, per epoch."""
+    memory: dict[str, dict[str, Any]] = {}
+    quality: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str, str], list[list[dict[str, float]]]] = {}
+    for job in result.jobs:
+        if job.finished:
+            log = read_epochs(job.folder / "epochs.csv")
+            groups.setdefault((str(dict(job.columns)["setting"]), job.method.name), []).append(log)
+    for (setting, method), logs in groups.items():
+        if all("fit_clean" in row for log in logs for row in log):
+            clean, given = (
+                np.mean([[row[k] for row in log] for log in logs], axis=0) for k in ("fit_clean", "fit_given")
+            )
+            memory.setdefault(setting, {})[method] = (clean.tolist(), given.tolist())
+        if all("label_quality_1" in row and "corrected" in row for log in logs for row in log):
+            # the second label of a method with one network stays as given
+            keys = ("label_quality_1", "label_quality_2") if "dsc_train" in logs[0][0] else ("label_quality_1",)
+            line = np.mean([[np.mean([row[k] for k in keys]) for row in log] for log in logs], axis=0)
+            quality.setdefault(setting, {})[method] = line.tolist()
+    return memory, quality
+
+
+def _runs(result: Comparison) -> list[Section]:
+    """Pictures of the first seed (and fold) of each setting."""
+    sections = []
+    for setting in result.experiment.settings:
+        jobs = [job for job in result.jobs if dict(job.columns)["setting"] == setting.name and job.finished]
+        jobs = [job for job in jobs if job.run_dir == jobs[0].run_dir]
+        if jobs:
+            drawn = draw_figures(result.folder / "figures" / setting.folder, jobs)
+            captions = [(file, f"{setting.name}: {file.stem.replace('_', ' ')}") for file in drawn]
+            sections.append(Section(f"{setting.name}: the run of {jobs[0].run_dir.name}", pictures=captions))
+    return sections
+
+
+def _state(result: Comparison) -> list[str]:
+    budget = result.experiment.budget
+    lines = [
+        f"{len(result.jobs) - result.unfinished} of {len(result.jobs)} jobs are finished; they took "
+        f"{result.seconds / 3600:.2f} hours in all.",
+        f"One budget for all methods: {budget.epochs} epochs of {budget.steps_per_epoch} optimiser steps, "
+        f"{budget.batch_size} slices each; the same data, augmentation, loss and seeds. Scored are "
+        f"{result.jobs[0].split} cases that no training or choice of weights has seen.",
+    ]
+    if result.unfinished:
+        lines.append("Some jobs have not run yet: call the same command again to run them.")
+    return lines
+
+
+def _description(result: Comparison) -> dict[str, Any]:
+    experiment = result.experiment
+    return {
+        "task": experiment.task,
+        "data": experiment.data,
+        "split": asdict(experiment.split),
+        "settings": [setting.values for setting in experiment.settings],
+        "methods": {method.name: {"engine": method.engine, **method.options} for method in experiment.methods},
+        "seeds": list(experiment.seeds),
+        "budget": {k: v for k, v in asdict(experiment.budget).items() if k not in ("seed", "device")},
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write((text + "\n").encode()))
+
+
+def _rich(table: Table, *, title: str) -> RichTable:
+    """The columns that fit into a terminal; the files have them all."""
+    shown = RichTable(title=title, caption="All columns are in summary.md and report.html.")
+    left_out = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)")
+    columns = [index for index, name in enumerate(table.header) if name not in left_out]
+    for index in columns:
+        shown.add_column(table.header[index], justify="left" if index < table.left else "right")
+    for line in table.lines:
+        shown.add_row(*(line[index].replace("\\*", "*") for index in columns))
+    return shown

@@ -1,0 +1,381 @@
+"""Every task as one of learning from noisy labels: which cases are trusted, which are doubtful, which are held out."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
+from aide_monai.data.split import fold_cases, hold_out, split_cases
+from aide_monai.errors import InputError
+from aide_monai.io.grid import through_plane_axis
+from aide_monai.io.location import open_location
+from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.writers import write_label
+from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
+from aide_monai.stream.volume_cache import VolumeCache
+from aide_monai.transforms.label_noise import check_noise, corrupt
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Cases with their roles, and how they are read.
+
+    Attributes:
+        datalist: training cases (trusted "high", doubtful "low", or still without a label), validation and test cases.
+            Those whose label was hidden or replaced keep it as ``clean_label``.
+        labels: class index to name.
+        classes: stored label value to class index.
+        axis: slice axis.
+        slice_size: window (H, W) in pixels.
+        preprocessing: further arguments of ``volume_transforms``.
+        raters: case to the mask files of all raters, for the QUBIQ score; empty for other data.
+    """
+
+    datalist: Datalist
+    labels: Mapping[int, str]
+    classes: Mapping[int, int]
+    axis: int
+    slice_size: tuple[int, int]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    raters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        datalist: Datalist,
+        *,
+        classes: Mapping[Any, int] | None = None,
+        merge: bool = False,
+        raters: Mapping[str, Sequence[str]] | None = None,
+        axis: int | None = None,
+        slice_size: Sequence[int] | None = None,
+        **preprocessing: Any,
+    ) -> Task:
+        """Task on a data set, with what is not given read from its files.
+
+        Args:
+            datalist: the cases.
+            classes: stored label value to class index; None keeps those of the datalist. Classes that share an index
+                are merged, and their names joined.
+            merge: all structures become one class.
+            raters: see the class.
+            axis: slice axis; None: the through-plane axis of the first case.
+            slice_size: window (H, W) in pixels; None: the smallest that holds every case.
+            preprocessing: see the class.
+        """
+        stored = datalist.stored_classes
+        mapping = {int(k): int(v) for k, v in (classes or stored).items()}
+        if merge:
+            mapping = {value: min(index, 1) for value, index in mapping.items()}
+        names: dict[int, list[str]] = {0: ["background"]}
+        for value, index in sorted(mapping.items()):
+            if index:
+                names.setdefault(index, []).append(datalist.labels.get(stored.get(value, value), f"label {value}"))
+        if axis is None or slice_size is None:
+            found_axis, found_size = slice_geometry(datalist.records)
+            axis, slice_size = found_axis if axis is None else axis, slice_size or found_size
+        return cls(
+            datalist=datalist,
+            labels={index: " + ".join(dict.fromkeys(parts)) for index, parts in sorted(names.items())},
+            classes=mapping,
+            axis=axis,
+            slice_size=(int(slice_size[0]), int(slice_size[1])),
+            preprocessing=preprocessing,
+            raters=raters or {},
+        )
+
+    @property
+    def roots(self) -> list[str]:
+        """Folders that the files of the data set lie in."""
+        paths = (
+            p
+            for r in self.datalist.records
+            for key in ("image", "label", "clean_label")
+            for p in as_paths(r.get(key, []))
+        )
+        return sorted({os.path.dirname(on_disk(path)) for path in paths})
+
+    def training_volumes(self, records: Iterable[Record], *, clean: bool = True) -> VolumeCache:
+        """Records as volumes on the network's grid, with "label" and, where known, "clean_label"."""
+        keys = ["image", "label", "clean_label"] if clean else ["image", "label"]
+        return load_volumes(list(records), self.transform(keys))
+
+    def test_volumes(self, split: str = "test") -> VolumeCache:
+        """The cases to score; their labels stay on the grid of their files."""
+        return load_volumes(self.datalist.split(split), self.transform(["image", "label"], fit_labels=False))
+
+    def transform(self, keys: Sequence[str], *, fit_labels: bool = True) -> Any:
+        """The deterministic preprocessing, see ``volume_transforms``."""
+        return volume_transforms(
+            keys=keys,
+            classes=self.classes,
+            axis=self.axis,
+            slice_size=self.slice_size,
+            resample_labels=self.datalist.resample_labels,
+            fit_labels=fit_labels,
+            **self.preprocessing,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldOut:
+    """Which cases are held out, by whole patients; the same ones for every seed and setting.
+
+    Attributes:
+        test: number of test cases; None leaves the split that the data set comes with. For domain adaptation also
+            domain to number.
+        folds: cross-validation in this many parts instead.
+        validation: number of further cases that are not trained on either, to choose settings by; likewise.
+        transductive: hold nothing out, and score the cases whose label is hidden themselves: for data with too few
+            cases, to see that everything works. It says nothing about new cases.
+        seed: seed of the drawing.
+    """
+
+    test: int | Mapping[str, int] | None = None
+    folds: int | None = None
+    validation: int | Mapping[str, int] = 0
+    transductive: bool = False
+    seed: int = 0
+
+    def of_domain(self, domain: str) -> HoldOut:
+        """What is held out of one domain."""
+        test = self.test[domain] if isinstance(self.test, Mapping) else self.test
+        validation = self.validation[domain] if isinstance(self.validation, Mapping) else self.validation
+        return replace(self, test=test, validation=validation)
+
+    def apply(self, datalist: Datalist, *, fold: int | None = None) -> Datalist:
+        """Hold out test and validation cases; unlabelled cases stay training cases.
+
+        Args:
+            datalist: the cases.
+            fold: which part of ``folds`` is the test set, from 1.
+
+        Raises:
+            InputError: too few cases.
+        """
+        if self.transductive:
+            return replace(datalist, records=[{**record, "split": "training"} for record in datalist.records])
+        labelled = replace(datalist, records=[r for r in datalist.records if r.get("quality") == "high"])
+        unlabelled = [r for r in datalist.records if r.get("quality") != "high"]
+        if fold is not None and self.folds is not None:
+            labelled = fold_cases(labelled, fold=fold, folds=self.folds, seed=self.seed)
+        elif isinstance(self.test, int):
+            labelled = hold_out(labelled, test=self.test, seed=self.seed)
+        if isinstance(self.validation, int) and self.validation:
+            training = replace(labelled, records=labelled.split("training"))
+            drawn = hold_out(training, test=self.validation, seed=self.seed + 1)
+            records = [{**r, "split": "validation" if r["split"] == "test" else r["split"]} for r in drawn.records]
+            labelled = replace(labelled, records=records + labelled.split("test"))
+        if not labelled.split("test"):
+            raise InputError(f"{datalist.name}: no case is held out for the test; set split.test or split.folds")
+        away = {r.get("patient", r["case"]) for r in labelled.records if r["split"] != "training"}
+        kept = [{**r, "split": "training"} for r in unlabelled if r.get("patient", r["case"]) not in away]
+        return replace(datalist, records=[*labelled.records, *kept])
+
+
+def semi_supervised(
+    datalist: Datalist, *, labeled: int, unlabeled: int | None, test: int | None = None, seed: int
+) -> Datalist:
+    """SSL: few training cases keep their label, others lose it; the held-out cases stay.
+
+    Args:
+        datalist: cases with held-out ones among them, see ``HoldOut``.
+        labeled: as in ``split_cases``, and so are the others.
+        unlabeled: see there.
+        test: see there; 0 where nothing is held out.
+        seed: seed of the drawing.
+    """
+    return split_cases(datalist, labeled=labeled, unlabeled=unlabeled, test=test, seed=seed)
+
+
+def with_hidden_as_test(datalist: Datalist) -> Datalist:
+    """The training cases whose label is hidden once more, as test cases: see ``HoldOut.transductive``."""
+    hidden = [record for record in datalist.split("training") if "label" not in record and "clean_label" in record]
+    scored = [
+        {
+            "case": f"{r['case']}_scored",
+            "patient": r.get("patient", r["case"]),
+            "image": r["image"],
+            "label": r["clean_label"],
+            "quality": "high",
+            "split": "test",
+        }
+        for r in hidden
+    ]
+    return replace(datalist, records=[*datalist.records, *scored])
+
+
+def domain_pairs(domains: Iterable[str]) -> list[tuple[str, str]]:
+    """UDA: all ordered pairs (source, target) of the domains."""
+    return list(permutations(domains, 2))
+
+
+def domain_adaptation(domains: Mapping[str, Datalist], *, source: str, target: str) -> Datalist:
+    """UDA: source cases are trusted, target cases lose their label, and the target's held-out cases are the test.
+
+    Cases get the name of their domain in front, for two domains may use the same names.
+
+    Args:
+        domains: name to cases with held-out ones among them, see ``HoldOut``. Test cases of the source are left out.
+        source: name of the labelled domain.
+        target: name of the other one.
+
+    Raises:
+        InputError: an unknown domain, one domain twice, or domains with different labels or channels.
+    """
+    unknown = [name for name in (source, target) if name not in domains]
+    if unknown or source == target:
+        raise InputError(
+            f"source {source!r}, target {target!r}: expected two of the domains {', '.join(sorted(domains))}"
+        )
+    first, second = domains[source], domains[target]
+    if first.labels.keys() != second.labels.keys() or first.stored_classes != second.stored_classes:
+        raise InputError(
+            f"{source} has the labels {dict(first.labels)} and {target} {dict(second.labels)}; expected the same "
+            "structures: leave others out, or give both one coding"
+        )
+    if len(first.modality) != len(second.modality):
+        raise InputError(f"{source} has {len(first.modality)} channels and {target} {len(second.modality)}")
+
+    def named(record: Record, domain: str) -> Record:
+        patient = {"patient": f"{domain}_{record['patient']}"} if "patient" in record else {}
+        return {**record, "case": f"{domain}_{record['case']}", "domain": domain, **patient}
+
+    trusted = [{**r, "split": "training"} for split in ("training", "validation") for r in first.split(split)]
+    records = [named(r, source) for r in trusted if r.get("quality") == "high"]
+    records += [named(_hidden(r), target) for r in second.split("training")]
+    records += [named(r, target) for split in ("validation", "test") for r in second.split(split)]
+    resample = first.resample_labels or second.resample_labels
+    return replace(first, name=f"{source} to {target}", records=records, resample_labels=resample)
+
+
+def rated_by(datalist: Datalist, masks: Mapping[str, Mapping[int, str]], *, rater: int | str) -> Datalist:
+    """NLL: the training labels are those of one rater, or of all raters, each image with every rater's mask.
+
+    Args:
+        datalist: cases with a trusted label, held-out ones among them; that label becomes ``clean_label``.
+        masks: case to mask file by number of the rater.
+        rater: number of a rater, or "all". A training case that the rater did not annotate is left out.
+
+    Raises:
+        InputError: nobody has this number.
+    """
+    known = sorted({number for files in masks.values() for number in files})
+    if rater != "all" and rater not in known:
+        raise InputError(f"rater {rater!r}: expected one of {', '.join(map(str, known))}, or all")
+    records = []
+    for record in datalist.records:
+        if record.get("split", "training") != "training":
+            records.append(record)
+            continue
+        for number, file in masks[record["case"]].items():
+            if rater in ("all", number):
+                name = f"{record['case']}_rater{number}" if rater == "all" else record["case"]
+                noisy = {"case": name, "label": file, "quality": "low", "rater": str(number)}
+                records.append({**record, **noisy, "patient": record["case"], "clean_label": record["label"]})
+    return replace(datalist, records=records)
+
+
+def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, seed: int) -> Datalist:
+    """NLL: a stated share of the training labels is corrupted; which ones, nobody is told.
+
+    ``floor(rate * n)`` cases, drawn by ``seed``, get a corrupted label in ``folder``, which ``write_label_noise``
+    writes; with one seed those of a lower rate are among those of a higher one, with the same noise. All training
+    labels count as "low", the trusted ones become ``clean_label``.
+
+    Args:
+        datalist: labelled cases, held-out ones among them.
+        folder: where corrupted labels are to lie.
+        rate: share 0..1.
+        seed: seed of the noise.
+
+    Raises:
+        InputError: a rate out of range.
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"noise rate is {rate}; expected a share from 0 to 1")
+    training = sorted(r["case"] for r in datalist.split("training") if "label" in r)
+    order = np.random.default_rng(seed).permutation(len(training))
+    chosen = {training[index] for index in order[: int(rate * len(training) + 1e-9)]}
+    records = []
+    for record in datalist.records:
+        if record["case"] in training and record.get("split", "training") == "training":
+            record = {**record, "quality": "low", "clean_label": record["label"]}
+            if record["case"] in chosen:
+                record["label"] = str(Path(os.path.abspath(folder)) / f"{record['case']}.nii.gz")
+        records.append(record)
+    return replace(datalist, records=records)
+
+
+def write_label_noise(
+    datalist: Datalist, *, kinds: Sequence[str], magnitude_mm: float, seed: int, axis: int | None = None
+) -> None:
+    """Write the corrupted labels that ``with_label_noise`` has named.
+
+    Args:
+        datalist: what it returned.
+        kinds: kinds of noise, see ``NOISES``; one is drawn for each label.
+        magnitude_mm: size of the noise.
+        seed: seed of the noise.
+        axis: slice axis; None: the through-plane axis of each label.
+
+    Raises:
+        InputError: unknown noise.
+    """
+    check_noise(kinds, magnitude_mm)
+    for record in datalist.split("training"):
+        if record.get("label") != record.get("clean_label"):
+            generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
+            _write_corrupted(record["clean_label"], Path(record["label"]), kinds, magnitude_mm, axis, generator)
+
+
+def qubiq_truth(root: str | Path, folder: str | Path, **options: Any) -> tuple[Datalist, dict[str, dict[int, str]]]:
+    """QUBIQ cases with the majority of all raters as trusted label, and the mask files of every rater by case.
+
+    Args:
+        root: folder of the download.
+        folder: where the fused labels are written.
+        options: ``task`` and ``subtask``, see ``qubiq_datalist``.
+    """
+    datalist = qubiq_datalist(root, rater="majority", fused_dir=folder, **options)
+    return datalist, {case.case: dict(case.masks) for case in qubiq_cases(root, **options)}
+
+
+def _write_corrupted(
+    source: str,
+    path: Path,
+    kinds: Sequence[str],
+    magnitude_mm: float,
+    axis: int | None,
+    generator: np.random.Generator,
+) -> None:
+    volume = open_location(source)
+    voxels: NDArray[np.uint8] = np.rint(volume.decode()).astype(np.uint8).reshape(volume.shape)
+    noisy = corrupt(
+        voxels,
+        kinds,
+        magnitude_mm=magnitude_mm,
+        spacing_mm=np.linalg.norm(volume.affine[:3, :3], axis=0).tolist(),
+        axis=through_plane_axis(volume.affine) if axis is None else axis,
+        generator=generator,
+    )
+    write_label(path, torch.from_numpy(noisy), volume.affine)
+
+
+def _hidden(record: Record) -> Record:
+    """The record without its label, which is kept as ``clean_label``."""
+    bare = {key: value for key, value in record.items() if key not in ("label", "quality")}
+    return {**bare, "clean_label": record["label"]} if "label" in record else bare

@@ -1,0 +1,173 @@
+"""Task standardisation: unlabelled cases get the predictions of a model as low-quality labels (semi-supervised)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aide_monai.data.datalist import PATH_KEYS, Datalist
+from aide_monai.errors import InputError
+from aide_monai.handlers import load_weights
+from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.writers import write_label
+from aide_monai.stream.preprocessing import load_volumes, volume_transforms
+from aide_monai.stream.share_sampler import share_files
+from aide_monai.utils import distributed
+from aide_monai.workflows.evaluate import predict
+
+
+def standardize(
+    datalist: Datalist,
+    folder: str | Path,
+    *,
+    pretrainer: Any,
+    network: nn.Module,
+    weights: str | Path,
+    axis: int,
+    slice_size: Sequence[int],
+    classes: Mapping[Any, int] | None = None,
+    device: str | torch.device = "cpu",
+    **preprocessing: Any,
+) -> Datalist:
+    """Make a semi-supervised task a noisy-label task: pretrain on the labelled cases, label the others.
+
+    A folder that was standardised before is used as it is, so that the steps can also be run one by one. Without
+    unlabelled training cases nothing is trained. Many processes pretrain together.
+
+    Args:
+        datalist: labelled and unlabelled training cases.
+        folder: output folder, see ``write_pseudo_labels``.
+        pretrainer: engine that trains ``network`` on the labelled cases when its ``run()`` is called.
+        network: the network it trains.
+        weights: file of a finished pretraining; when it exists it is loaded instead of training again.
+        axis: slice axis.
+        slice_size: window (H, W) in pixels.
+        classes: stored label value to class index.
+        device: where the network runs.
+        preprocessing: as in ``write_pseudo_labels``.
+
+    Returns:
+        The data set to train AIDE on.
+
+    Raises:
+        InputError: if no training case has a label, or ``folder`` holds the standardisation of others.
+    """
+    finished = Path(folder) / "datalist.json"
+    if distributed.on_main(finished.exists):
+        share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+        paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
+        try:
+            done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
+        except InputError as error:
+            raise InputError(
+                f"{finished}: the data that this run began with are not where they were; put them back, or choose a "
+                f"new run folder\n{error}"
+            ) from error
+        if _roles(done, folder) != _roles(datalist, folder):
+            raise InputError(
+                f"{finished} holds other cases than this run, or others of them with labels; choose a new run folder, "
+                "or the same labeled, unlabeled and seed"
+            )
+        return done
+    training = datalist.split("training")
+    if not any("label" in record for record in training):
+        raise InputError(f"data set {datalist.name!r} has no labelled training case; expected at least one")
+    if any("label" not in record for record in training):
+        if distributed.on_main(Path(weights).exists):
+            distributed.on_main(lambda: load_weights(network, weights) and None)
+        else:
+            pretrainer.run()
+        distributed.copy_from_main(network)
+    how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "classes": classes, "device": device}
+    return write_pseudo_labels(network, datalist, folder, **how, **preprocessing)
+
+
+def write_pseudo_labels(
+    network: nn.Module,
+    datalist: Datalist,
+    folder: str | Path,
+    *,
+    axis: int,
+    slice_size: Sequence[int],
+    classes: Mapping[Any, int] | None = None,
+    device: str | torch.device = "cpu",
+    on_case: Callable[[], None] | None = None,
+    **preprocessing: Any,
+) -> Datalist:
+    """Label every unlabelled training case with a model's prediction, as a case of low quality.
+
+    Writes ``folder/pseudo_labels/<case>.nii.gz`` on each image's own grid, in the stored values of ``classes``, and
+    then ``folder/datalist.json``, which is the data set to train AIDE on. Of many processes each predicts a share of
+    the cases and the main one writes; machines that do not see its files get a copy.
+
+    Args:
+        network: a model trained on the labelled cases.
+        datalist: the data set; its labelled cases stay as they are.
+        folder: output folder.
+        axis: slice axis.
+        slice_size: window (H, W) in pixels.
+        classes: stored label value to class index, as in ``volume_transforms``.
+        device: where the network runs.
+        on_case: called after every case.
+        preprocessing: further arguments of ``volume_transforms``.
+
+    Returns:
+        The new datalist.
+    """
+    folder = Path(os.path.abspath(folder))
+    values = stored_values(classes)
+    transform = volume_transforms(keys=["image"], axis=axis, slice_size=slice_size, **preprocessing)
+    records = [dict(record) for record in datalist.records]
+    unlabelled = [r for r in records if r.get("split", "training") == "training" and "label" not in r]
+    paths = [folder / "pseudo_labels" / f"{record['case']}.nii.gz" for record in unlabelled]
+
+    def predicted(number: int) -> tuple[Tensor, Tensor]:
+        image = load_volumes([unlabelled[number]], transform)[0]["image"]
+        prediction = predict(network, image, axis=axis, slice_size=slice_size, transform=transform, device=device)
+        affine = torch.as_tensor(image.meta["original_affine"])
+        return prediction if values is None else values[prediction.long()], affine
+
+    for first in range(0, len(unlabelled), distributed.world_size()):
+        number = first + distributed.rank()
+        labels = distributed.gather(predicted(number) if number < len(unlabelled) else None)
+        for path, label in zip(paths[first:], labels, strict=False):  # the last round may be short
+            assert label is not None
+            distributed.on_main(partial(write_label, path, *label))
+            if on_case is not None:
+                on_case()
+    for record, path in zip(unlabelled, paths, strict=True):
+        record |= {"label": str(path), "quality": "low"}
+    standardized = replace(datalist, records=records)
+    distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
+    share_files([*paths, folder / "datalist.json"])
+    return standardized
+
+
+def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]]:
+    """Case to its split and whether it came with a label; those in ``folder`` were made here."""
+    made = os.path.join(os.path.abspath(folder), "pseudo_labels")
+    return {
+        record["case"]: (
+            record.get("split", "training"),
+            "label" in record and os.path.dirname(record["label"]) != made,
+        )
+        for record in datalist.records
+    }
+
+
+def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
+    """Class index to stored label value (uint8): the inverse of ``classes``, smallest value first; None for None."""
+    if classes is None:
+        return None
+    values = torch.zeros(max(classes.values()) + 1, dtype=torch.uint8)
+    for stored, index in sorted(((int(s), i) for s, i in classes.items()), reverse=True):
+        if index:
+            values[index] = stored
+    return values

@@ -1,0 +1,196 @@
+"""The command line: what it prints for mistakes, and that its two verbs do their job."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from aide_monai.cli.main import app, run
+from aide_monai.data.sources.phantom import write_phantoms
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "hippocampus_ssl"
+
+
+def aide(*arguments) -> int:
+    """Exit code of the command, run in this process."""
+    try:
+        return run(lambda: app([str(a) for a in arguments], standalone_mode=False))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture
+def phantoms(tmp_path) -> Path:
+    return write_phantoms(tmp_path / "data", cases=6, shape=(32, 32, 6), spacing_mm=(6, 6, 20))
+
+
+def damage(folder: Path, kind: str, change, name: str = "phantom_000.nii.gz") -> None:
+    """Rewrite the voxels of one file."""
+    path = folder / kind / name
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(change(image.get_fdata()), image.affine), path)
+
+
+def one_line(capsys) -> str:
+    """What went to standard error, which is no traceback."""
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    assert text.startswith("Error: ")
+    return text
+
+
+def with_nan(voxels):
+    voxels[3, 3, 3] = np.nan
+    return voxels.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("imagesTr", with_nan, r"phantom_000.*NaN"),
+        ("labelsTr", lambda v: (v * 0.5).astype(np.float32), r"phantom_000.*0\.5"),
+        ("labelsTr", lambda v: v[:-1].astype(np.uint8), r"phantom_000.*31 x 32 x 6"),
+        ("labelsTr", lambda v: (v * 7).astype(np.uint8), r"phantom_000.*7"),
+    ],
+    ids=["NaN voxel", "label not an integer", "shapes differ", "unknown label"],
+)
+def test_damaged_files_are_named(phantoms, tmp_path, capsys, kind, change, message):
+    damage(phantoms, kind, change)
+    assert aide("demo", "--data", phantoms, "--unlabeled", 2, "--run-dir", tmp_path / "run") == 2
+    assert_matches(message, one_line(capsys))
+
+
+def assert_matches(pattern: str, text: str) -> None:
+    assert re.search(pattern, text, re.DOTALL), text
+
+
+def test_an_unreadable_file_is_named(phantoms, tmp_path, capsys):
+    (phantoms / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"not gzip")
+    assert aide("demo", "--data", phantoms, "--unlabeled", 2, "--run-dir", tmp_path / "run") == 2
+    assert "phantom_001.nii.gz" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labeled", "0"], "no labelled case"),
+        (["--labeled", "5", "--unlabeled", "9"], "6"),
+        (["--labeled", "3", "--unlabeled", "3"], "hold out"),
+        (["--epochs", "0"], "epochs"),
+        (["--device", "cuda:99"], "GPUs that PyTorch can use; expected one of cpu"),
+    ],
+)
+def test_impossible_wishes_are_refused(phantoms, tmp_path, capsys, arguments, message):
+    arguments = ["--unlabeled", "2", *arguments]
+    assert aide("demo", "--data", phantoms, *arguments, "--run-dir", tmp_path / "run") == 2
+    assert message in one_line(capsys)
+
+
+def test_empty_missing_and_strange_folders(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        assert aide("demo", "--data", tmp_path / folder, "--run-dir", tmp_path / "run") == 2
+        assert folder in one_line(capsys)
+
+
+def test_images_without_labels_where_they_are_needed(phantoms, tmp_path, capsys):
+    content = json.loads((phantoms / "dataset.json").read_text())
+    content["training"] = []
+    content["test"] = [f"./imagesTr/{path.name}" for path in (phantoms / "imagesTr").iterdir()]
+    content |= {"numTraining": 0, "numTest": len(content["test"])}
+    (phantoms / "dataset.json").write_text(json.dumps(content))
+    assert aide("demo", "--data", phantoms, "--run-dir", tmp_path / "run") == 2
+    assert "label" in one_line(capsys)
+
+
+def test_a_used_run_folder_is_refused_before_anything_happens(phantoms, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert aide("demo", "--data", phantoms, "--run-dir", tmp_path / "run") == 2
+    assert "not empty" in one_line(capsys)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_unknown_options_end_with_code_2():
+    result = subprocess.run(
+        [sys.executable, "-m", "aide_monai.cli", "demo", "--labelled", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "No such option" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset_dri", "x"], "unknown option --dataset_dri"),
+        (["--epochs"], "has no value"),
+        (["stray"], "unexpected argument"),
+        (["--dataset_dir", "nowhere"], "no such folder"),
+        (["--config", "trian"], "no such config"),
+    ],
+)
+def test_train_names_wrong_options(tmp_path, capsys, arguments, message):
+    assert aide("train", BUNDLE, "--run_dir", tmp_path / "run", *arguments) == 2
+    assert message in one_line(capsys)
+
+
+def test_train_reports_a_mistake_inside_the_config_in_one_sentence(phantoms, tmp_path, capsys):
+    damage(phantoms, "imagesTr", with_nan)
+    code = aide("train", BUNDLE, "--dataset_dir", phantoms, "--run_dir", tmp_path / "run", "--unlabeled", 2)
+    assert code == 2
+    assert_matches(r"phantom_000.*NaN", one_line(capsys))
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Predictions and references of two cases; one prediction is half of its reference."""
+    for name, ends in (("pred", (4, 6)), ("ref", (6, 6))):
+        (tmp_path / name).mkdir()
+        for case, end in zip("ab", ends, strict=True):
+            labels = np.zeros((9, 7, 5), dtype=np.uint8)
+            labels[2:end, 2:5, 1:4] = 1
+            nibabel.save(nibabel.Nifti1Image(labels, np.diag([1.0, 1, 3, 1])), tmp_path / name / f"{case}.nii.gz")
+    return tmp_path / "pred", tmp_path / "ref"
+
+
+def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, capsys):
+    pred, ref = folders
+    out = tmp_path / "out"
+    assert aide("evaluate", "--pred", pred, "--ref", ref, "--labels", "1=liver", "--keep-largest", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "liver" in printed
+    assert "83.3" in printed  # the mean of 2/3 and 1
+    assert (out / "worst_cases.png").exists()
+    table = out / "per_case.csv"
+    assert aide("evaluate", "--compare", table, f"{table}:pred", "--out", tmp_path / "comparison") == 0
+    assert "| liver | DSC (%) | 2 | 83.3 | 83.3 | 0.0 |" in (tmp_path / "comparison" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to score; expected --pred DIR and --ref DIR, or --compare"),
+        (["--pred", "PRED"], "nothing to score"),
+        (["--pred", "PRED", "--ref", "REF", "--compare", "a.csv", "b.csv"], "one job at a time"),
+        (["--pred", "PRED", "--ref", "absent"], "absent: no such folder"),
+        (["--pred", "PRED", "--ref", "REF", "--labels", "liver"], r'--labels is "liver"; expected values from 1'),
+        (["--pred", "PRED", "--ref", "REF", "--labels", "1=a,1=b"], "--labels is"),
+        (["--pred", "PRED", "--ref", "REF", "--spacing", "1,2"], r'--spacing is "1,2"; expected three numbers'),
+        (["--compare", "a.csv", "b.csv"], "a.csv: no such file"),
+    ],
+)
+def test_evaluate_names_what_is_wrong(folders, capsys, arguments, message):
+    names = {"PRED": str(folders[0]), "REF": str(folders[1])}
+    assert aide("evaluate", *(names.get(argument, argument) for argument in arguments)) == 2
+    assert_matches(message, one_line(capsys))
