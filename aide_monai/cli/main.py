@@ -19,6 +19,7 @@ from aide_monai.cli import data as cli_data
 from aide_monai.cli.console import plain
 from aide_monai.cli.data import console
 from aide_monai.errors import InputError, MainProcessError
+from aide_monai.utils.processes import Stopped, end_with_parent, stop_at_signals, stop_behind
 
 app = typer.Typer(
     help="Train segmentation models from few good labels and many doubtful ones.",
@@ -276,12 +277,22 @@ def _progress_bar() -> Any:
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Call a command and return its exit code: 2, with the message alone, for a user's mistake or a full disk."""
+    """Call a command and return its exit code.
+
+    2, with the message alone, for a user's mistake or a full disk; 128 and the number of the signal that has stopped
+    it, with what to do next.
+    """
     try:
         command()
-    except Exception as error:
+    except (Exception, Stopped) as error:
+        from aide_monai.utils.distributed import is_main
         from aide_monai.utils.files import refused_by_disk
 
+        stop = stop_behind(error)
+        if stop is not None:
+            if is_main():
+                Console(stderr=True).print(stop.advice, soft_wrap=True, highlight=False)
+            return stop.code
         mistake = error if isinstance(error, InputError) else refused_by_disk(error)
         if mistake is None:
             raise
@@ -298,4 +309,6 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     # It announces every exception; the sentence or the traceback that follows says the same.
     logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)
+    stop_at_signals()
+    end_with_parent()
     sys.exit(run(app))

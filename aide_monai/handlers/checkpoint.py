@@ -48,6 +48,15 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
+def saved_epoch(path: str | Path) -> int:
+    """The epoch that the checkpoint of a run continues after; 0 if there is none that can be read."""
+    try:
+        engine = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["engine"]
+        return int(engine["iteration"]) // int(engine["epoch_length"])
+    except Exception:  # what is wrong with it, a resume tells
+        return 0
+
+
 class BestCheckpoint:
     """Saves a module's weights whenever a metric of the epoch reaches a new best.
 

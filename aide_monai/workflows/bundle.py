@@ -11,8 +11,12 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from aide_monai.errors import InputError
+from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.inferers import require_device
 from aide_monai.utils import distributed
+from aide_monai.utils.files import disk_errors
+from aide_monai.utils.locks import lock_folder, locks_of_this_block
+from aide_monai.utils.processes import Stopped, stop_behind
 from aide_monai.utils.validation import require_numbers, require_slice_size
 from aide_monai.workflows.comparison.budget import RANGES
 
@@ -37,7 +41,9 @@ def run_bundle(
 
     Raises:
         InputError: if the bundle or a config is missing, an override names no id of the config or has a value that
-            no run can use, a folder that must exist does not, or the run itself meets bad input.
+            no run can use, a folder that must exist does not, another training is at work in the run's folder, or the
+            run itself meets bad input.
+        Stopped: by a signal, with the epoch that a training can be continued after.
     """
     root = Path(bundle)
     if distributed.launched() and "train" in configs and MANY_PROCESSES not in configs:
@@ -54,15 +60,27 @@ def run_bundle(
     if "dataset_dir" in values and not dataset_dir.exists():
         raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set, or a datalist")
     try:
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    except Exception as error:
+        with locks_of_this_block():
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+    except (Exception, Stopped) as error:
+        stop = stop_behind(error)
+        if stop is not None:
+            history = workflow.parser.ref_resolver.resolved_content.get("history_dir")
+            stop.advice = stop.advice if history is None else _how_to_continue(Path(str(history)))
+            raise stop from error
         mistake = input_error(error) or distributed.lost_process(error)
         if mistake is None:
             raise
         raise mistake from error
     return workflow
+
+
+def _how_to_continue(history: Path) -> str:
+    epoch = saved_epoch(history / "checkpoint.pt")
+    after = "before the first epoch of AIDE was finished" if epoch == 0 else f"after epoch {epoch}"
+    return f"stopped {after}; continue with --resume"
 
 
 def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool = False) -> str:
@@ -71,6 +89,8 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
     A bundle may be trained again and again, as MONAI Label does. Each of these trainings gets a folder of its own,
     ``runs/001``, ``runs/002``, ..., while the weights go to the bundle's ``models``.
 
+    The folder of the run is locked from now on, see ``lock_folder``: two trainings in it would overwrite each other.
+
     Args:
         run_dir: folder of the run; the bundle's own folder when none was given.
         bundle_root: folder of the bundle.
@@ -78,12 +98,17 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
 
     Returns:
         ``run_dir``, or the folder of the last training in the bundle that is to be resumed or has not begun to train
-        AIDE, or the next number. Nothing is created.
+        AIDE, or the next number. Nothing but the folder of the run is created.
+
+    Raises:
+        InputError: if another process trains there, or nothing can be written there.
     """
     return distributed.on_main(lambda: _history_folder(run_dir, bundle_root, resume))  # another may have begun already
 
 
 def _history_folder(run_dir: str | Path, bundle_root: str | Path, resume: bool) -> str:
+    with disk_errors(run_dir):
+        lock_folder(run_dir)
     if Path(run_dir).resolve() != Path(bundle_root).resolve():
         return str(run_dir)
     new = new_run(bundle_root)

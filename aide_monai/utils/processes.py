@@ -1,0 +1,91 @@
+"""How a process comes to its end: at a signal as by Ctrl-C, and with the process that has started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+PARENT = "AIDE_PARENT"
+"""Environment variable: number of the process that those it starts shall not outlive."""
+
+_POLL_SECONDS = 1.0
+_GRACE_SECONDS = 20.0
+_received: list[int] = []
+
+
+class Stopped(SystemExit):
+    """Somebody has stopped this process: by Ctrl-C (SIGINT), or as SLURM, docker stop and systemd do (SIGTERM).
+
+    It passes through ``except Exception``, tidies up on its way, and ends the process without a traceback.
+
+    Args:
+        number: the signal.
+
+    Attributes:
+        code: exit code of the process, 128 and the number of the signal, as shells have it.
+        advice: what to tell about the state of things.
+
+    >>> Stopped(15).code
+    143
+    """
+
+    code: int
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.advice = "stopped"
+
+
+def stop_at_signals() -> None:
+    """From now on, SIGINT and SIGTERM raise ``Stopped`` in the main thread; one that is ignored stays ignored.
+
+    Raises:
+        ValueError: outside the main thread.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    raise Stopped(number)
+
+
+def stop_behind(error: BaseException) -> Stopped | None:
+    """The ``Stopped`` that an error is about: itself, or a signal that has cut off what now fails, as in a worker."""
+    if isinstance(error, Stopped):
+        return error
+    return Stopped(_received[0]) if _received else None
+
+
+def end_with(parent: int) -> None:
+    """Send this process SIGTERM when the one that has started it is gone, and end it if that does not.
+
+    A thread looks once a second who the parent is, which works on every POSIX system (the kernel's own signal at a
+    parent's death is Linux' alone, and comes when the *thread* that has started the process ends).
+
+    Args:
+        parent: number of the process that has started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def end_with_parent() -> bool:
+    """``end_with`` the process that ``PARENT`` names; whether it names one."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return False
+    end_with(int(parent))
+    return True

@@ -1,0 +1,149 @@
+"""Real signals to real runs: what they say, what they leave, and who ends with whom."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.errors import InputError
+from aide_monai.workflows.bundle import run_bundle
+from tests.waiting import wait_for
+from tests.workflows.run_server import state_of
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundles" / "hippocampus_ssl"
+LONG = 100_000  # epochs: more than anybody waits for
+SHORT = 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantoms(tmp_path_factory.mktemp("data"), cases=3, shape=(16, 16, 4), spacing_mm=(12, 12, 30))
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen]]:
+    """Processes that a test has started; none outlives it."""
+    processes: list[subprocess.Popen] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def settings(data: Path, run: Path | None, epochs: int) -> dict[str, Any]:
+    values = {
+        "dataset_dir": str(data),
+        "unlabeled": 1,
+        "labeled": 1,
+        "slice_size": [16, 16],
+        "network_args#features": [4, 4, 4, 8, 8, 4],
+        "device": "cpu",
+        "amp": "off",
+        "epochs": 1,
+        "train#trainer#max_epochs": epochs,
+        "train#lr_scheduler_1#total_iters": LONG,
+        "train#lr_scheduler_2#total_iters": LONG,
+        "steps_per_epoch": 2,
+        "batch_size": 4,
+        "options#correction_start": 1,
+        "options#update_interval": 1,
+        "cache": "disk",
+    }
+    return values if run is None else values | {"run_dir": str(run)}
+
+
+def command(*arguments: Any) -> subprocess.Popen:
+    """``python -m`` something, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    call = [sys.executable, "-m", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    pairs = [(f"--{key}", value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
+    return [part for pair in pairs for part in pair]
+
+
+def epochs(run: Path) -> int:
+    log = run / "epochs.csv"
+    return len(log.read_text().splitlines()) - 1 if log.exists() else 0
+
+
+def last_line(process: subprocess.Popen) -> str:
+    """Of what a process that has ended has said to standard error, without a traceback."""
+    _, errors = process.communicate()
+    assert "Traceback" not in errors, errors
+    return errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_tidies_up_says_where_it_stopped_and_is_resumed_exactly(
+    data: Path, tmp_path: Path, started: list[subprocess.Popen], number: int, code: int
+) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    training = command("aide_monai.cli", "train", BUNDLE, *options(settings(data, run, LONG)))
+    started.append(training)
+    wait_for(lambda: epochs(run) > 2, alive=lambda: training.poll() is None, what="three epochs")
+    assert list((run / "cache").iterdir())
+    training.send_signal(number)
+    assert training.wait() == code
+    stopped = re.fullmatch(r"stopped after epoch (\d+); continue with --resume", last_line(training))
+    assert stopped
+    assert not list((run / "cache").iterdir())
+
+    end = int(stopped[1]) + 2
+    run_bundle(BUNDLE, ["train"], settings(data, run, end) | {"resume": True})
+    run_bundle(BUNDLE, ["train"], settings(data, whole, end))
+    gc.collect()  # in this process the runs' scratch folders go with the last of their objects
+    assert state_of(run) == state_of(whole)
+
+
+def test_a_training_that_is_stopped_before_its_first_epoch_is_resumed_too(
+    data: Path, tmp_path: Path, started: list[subprocess.Popen]
+) -> None:
+    run = tmp_path / "run"
+    training = command("aide_monai.cli", "train", BUNDLE, *options(settings(data, run, SHORT) | {"epochs": LONG}))
+    started.append(training)
+    wait_for(lambda: epochs(run / "pretrained"), alive=lambda: training.poll() is None, what="pretraining")
+    training.terminate()
+    assert training.wait() == 143
+    assert last_line(training) == "stopped before the first epoch of AIDE was finished; continue with --resume"
+    run_bundle(BUNDLE, ["train"], settings(data, run, SHORT) | {"resume": True})
+    assert epochs(run) == SHORT
+
+
+@pytest.mark.parametrize("door", ["aide", "monai.bundle"])
+def test_a_second_training_in_one_folder_is_refused_by_name(
+    data: Path, tmp_path: Path, started: list[subprocess.Popen], door: str
+) -> None:
+    """While the first one pretrains, and nothing shows yet that the folder is in use."""
+    run = tmp_path / "run"
+    values = options(settings(data, run, LONG) | {"epochs": LONG})
+    config = BUNDLE / "configs" / "train.json"
+    calls: dict[str, list[Any]] = {
+        "aide": ["aide_monai.cli", "train", BUNDLE],
+        "monai.bundle": ["monai.bundle", "run", "--config_file", config, "--bundle_root", BUNDLE],
+    }
+    first = command(*calls[door], *values)
+    started.append(first)
+    wait_for(lambda: epochs(run / "pretrained"), alive=lambda: first.poll() is None, what="pretraining")
+    with pytest.raises(InputError, match=r"/run: another process is at work in this folder; expected one at a time"):
+        run_bundle(BUNDLE, ["train"], settings(data, run, SHORT))
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    run_bundle(BUNDLE, ["train"], settings(data, run, SHORT))
+    assert epochs(run) == SHORT
