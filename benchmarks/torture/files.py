@@ -15,11 +15,11 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from aide_monai.data.dicom import one_series
-from aide_monai.data.dicom_seg import write_dicom_seg
+from aide_monai.io.dicom.seg import write_dicom_seg
+from aide_monai.io.dicom.series import one_series
 from benchmarks.torture.forks import Ended, aide, fork
 from benchmarks.torture.results import Outcome
-from tests.data.dicom_files import TRANSFER_SYNTAXES, write_series
+from tests.io.dicom.dicom_files import TRANSFER_SYNTAXES, write_series
 
 GOAL = 20_000
 PIECE = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import resource
 import signal
@@ -19,8 +20,15 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND":
 
 import torch
 
-from aide_monai import cli
+from aide_monai.cli import main as cli
 
+for _name in (  # what the commands import when they are called: once here instead of in every fork
+    *("monai.bundle", "matplotlib.pyplot", "highdicom", "aide_monai.workflows.check", "aide_monai.workflows.demo"),
+    *("aide_monai.workflows.bundle", "aide_monai.workflows.evaluate_folders", "aide_monai.workflows.prepare"),
+    *("aide_monai.workflows.new_bundle", "aide_monai.workflows.labels", "aide_monai.workflows.comparison.run"),
+    *("aide_monai.workflows.comparison.report", "aide_monai.label_app.create"),
+):
+    importlib.import_module(_name)
 torch.set_num_threads(1)  # a fork loses threads, and waits for them
 
 LIMIT_S = 600.0

@@ -23,9 +23,9 @@ from benchmarks.torture import tiny
 from benchmarks.torture.forks import Ended, aide, fork, small_disk
 from benchmarks.torture.kills import read_state
 from benchmarks.torture.results import Outcome
-from tests.data.dicom_files import write_series
 from tests.data.sources.breast_files import write_centres
 from tests.data.sources.qubiq_files import write_qubiq
+from tests.io.dicom.dicom_files import write_series
 
 DISK_BYTES = 64 * 2**20
 PAGE = 4096
@@ -58,8 +58,13 @@ COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
         *("--subtraction-dir", out / "subtraction", "--out", out / "datalist.json"),
     ],
     "check": lambda data, out: ["check", data / "phantoms.json", "--out", out / "check"],
-    "predict": lambda data, out: _predict(data, out, data / "phantoms" / "imagesTr", "nifti"),
-    "predict, DICOM": lambda data, out: _predict(data, out, data / "dicom", "dicom-seg"),
+    "predict": lambda data, out: tiny.predict_arguments(
+        data / "phantoms" / "imagesTr", data / "run", out / "predictions"
+    ),
+    "predict, DICOM": lambda data, out: [
+        *tiny.predict_arguments(data / "dicom", data / "run", out / "predictions"),
+        *("--output_format", "dicom-seg"),
+    ],
     "evaluate": lambda data, out: [
         *("evaluate", "--pred", data / "phantoms" / "labelsTr", "--ref", data / "phantoms" / "labelsTr"),
         *("--out", out / "scores"),
@@ -133,13 +138,6 @@ def run(first: int, last: int, folder: Path) -> Outcome:
     return outcome
 
 
-def _predict(data: Path, out: Path, images: Path, output_format: str) -> list[Any]:
-    values = {"dataset_dir": images, "run_dir": data / "run", "output_dir": out / "predictions"}
-    values |= {"output_format": output_format, "slice_size": "[16, 16]", "device": "cpu"}
-    values |= {"network_args#features": "[4, 4, 4, 8, 8, 4]"}
-    return ["predict", tiny.BUNDLE, *(part for key, value in values.items() for part in (f"--{key}", value))]
-
-
 def _write_inputs(data: Path) -> Path:
     """Data sets and a trained run, which all tries read."""
     data.mkdir()
@@ -201,9 +199,7 @@ def _try(writer: Writer, data: Path, place: Path, whole: Path, *, half: bool) ->
     return json.loads(answer.read_text())
 
 
-def _fill_and_go_on(
-    writer: Writer, data: Path, disk: Path, whole: Path, *, half: bool, mounted: bool
-) -> str:
+def _fill_and_go_on(writer: Writer, data: Path, disk: Path, whole: Path, *, half: bool, mounted: bool) -> str:
     out, logs, ballast = disk / "out", disk.parent, disk / "ballast"
     _prepare_out(writer.command, data, out)
     victim = Moment(re.compile(writer.file), out, ballast if mounted else None, whole if half else None)

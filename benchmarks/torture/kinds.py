@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.torture import files, full_disks, kills
+from benchmarks.torture import damaged_runs, files, flatness, full_disks, kills, requests, studies
 from benchmarks.torture.results import Outcome
 
 
@@ -30,5 +30,9 @@ class Kind:
 KINDS = {
     "kills": Kind("Kills and signals", kills.GOAL, kills.PIECE, kills.run),
     "full_disks": Kind("Full disks", full_disks.GOAL, full_disks.PIECE, full_disks.run),
+    "damaged_runs": Kind("Damaged run folders", damaged_runs.GOAL, damaged_runs.PIECE, damaged_runs.run),
     "files": Kind("Mutated files", files.GOAL, files.PIECE, files.run),
+    "requests": Kind("Hostile requests", requests.GOAL, requests.PIECE, requests.run),
+    "flatness": Kind("Memory and open files", flatness.GOAL, flatness.PIECE, flatness.run),
+    "studies": Kind("Many images on a server", studies.GOAL, studies.PIECE, studies.run),
 }

@@ -1,4 +1,4 @@
-"""Trainings of a few seconds through the front door, and everything that they leave behind, to be compared bit for bit."""
+"""Trainings of a few seconds through the front door, and all that they leave behind, to be compared bit for bit."""
 
 from __future__ import annotations
 
@@ -72,6 +72,13 @@ def train_arguments(data: Path, run: Path, *more: Any, epochs: int = EPOCHS) -> 
         "options#update_ratio": 0.5,
     }
     return ["train", BUNDLE, *(part for key, value in options.items() for part in (f"--{key}", value)), *more]
+
+
+def predict_arguments(images: Path, run: Path, masks: Path) -> list[Any]:
+    """Arguments of ``aide predict`` with the weights of a tiny training."""
+    values = {"dataset_dir": images, "run_dir": run, "output_dir": masks, "slice_size": "[16, 16]", "device": "cpu"}
+    values |= {"network_args#features": "[4, 4, 4, 8, 8, 4]"}
+    return ["predict", BUNDLE, *(part for key, value in values.items() for part in (f"--{key}", value))]
 
 
 def compare_arguments(data: Path, out: Path, *, jobs: int = 1) -> list[Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import nibabel
 import numpy as np
 from PIL import Image
-from tests.data.dicom_files import write_series
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.phantom import write_phantoms
@@ -19,6 +18,7 @@ from tests.data.sources import breast_files
 from tests.data.sources.nci_isbi_files import write_nci_isbi
 from tests.data.sources.promise12_files import prostate_volume, write_promise12
 from tests.data.sources.qubiq_files import write_qubiq
+from tests.io.dicom.dicom_files import write_series
 
 SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu"}
 UNET = {**SMALL, "network_args#features": [4, 4, 4, 8, 8, 4]}

@@ -8,7 +8,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from tests.data.dicom_files import write_series
 
 from aide_monai.io.dicom.series import find_series
 from aide_monai.io.segmentations import on_one_grid, read_segmentation
@@ -16,6 +15,7 @@ from aide_monai.reports.tables import read_csv
 from tests.bundles.doors import ROOT, aide, monai_bundle_run, write_undecided_weights
 from tests.bundles.layouts import BUNDLES
 from tests.data.sources.promise12_files import prostate_volume
+from tests.io.dicom.dicom_files import write_series
 
 
 @pytest.mark.parametrize("data", ["generated", "real"])

@@ -20,8 +20,7 @@ import SimpleITK as sitk
 
 from aide_monai.errors import InputError
 from aide_monai.io.location import open_location
-
-from .dicom_files import TRANSFER_SYNTAXES, write_series
+from tests.io.dicom.dicom_files import TRANSFER_SYNTAXES, write_series
 
 SEEDS = int(os.environ.get("AIDE_FUZZ_SEEDS", "40"))
 LIMIT_S = 10

@@ -13,7 +13,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, ResampleToMatchd, SpatialPadd
 from PIL import Image
-from tests.data.dicom_files import write_series
 
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
@@ -21,6 +20,7 @@ from aide_monai.data.fingerprints import changed_files, with_details
 from aide_monai.errors import InputError
 from aide_monai.io.location import content_hash, files_of, open_location
 from aide_monai.io.readers import LocationReader
+from tests.io.dicom.dicom_files import write_series
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (5, 4, 3)).astype(np.int16)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])

@@ -18,12 +18,12 @@ import torch
 from monai.data import MetaTensor, PydicomReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from PIL import Image
-from tests.data.dicom_files import ORIENTATIONS, TRANSFER_SYNTAXES, edit, write_multiframe, write_series
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import find_series
 from aide_monai.io.readers import DicomSeriesReader, PNGStackReader, VolumeReader
+from tests.io.dicom.dicom_files import ORIENTATIONS, TRANSFER_SYNTAXES, edit, write_multiframe, write_series
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*one slice alone", "ignore:.*nvImageCodec")
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
-from tests.data.dicom_files import write_multiframe, write_series
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.folders import image_records
@@ -22,6 +21,7 @@ from aide_monai.io.dicom.series import one_series
 from aide_monai.io.readers import LocationReader
 from aide_monai.io.segmentations import Segmentation, on_one_grid, read_segmentation
 from aide_monai.io.writers import SaveSegmentationd, case_of
+from tests.io.dicom.dicom_files import write_multiframe, write_series
 
 SHAPE = (12, 10, 4)
 LABELS = {"0": "background", "1": "liver", "2": "spleen"}

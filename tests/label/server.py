@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,18 @@ class LabelServer:
         app: folder of the app.
         studies: folder of the images.
         conf: the app's settings, ``--conf`` for each.
+        environment: further environment variables.
     """
 
-    def __init__(self, python: Path, app: Path, studies: Path, conf: dict[str, str]) -> None:
+    def __init__(
+        self,
+        python: Path,
+        app: Path,
+        studies: Path,
+        conf: dict[str, str],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -40,10 +50,10 @@ class LabelServer:
         arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         for key, value in conf.items():
             arguments += ["--conf", key, value]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("COV_")}
-        environment |= {"OMP_NUM_THREADS": "1", "MONAI_LABEL_SESSIONS": "false"}
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("COV_")}
+        variables |= {"OMP_NUM_THREADS": "1", "MONAI_LABEL_SESSIONS": "false", **(environment or {})}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=app)
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=variables, cwd=app)
         self._wait()
 
     def _wait(self) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from ..dicom_files import write_series
+from tests.io.dicom.dicom_files import write_series
+
 from .promise12_files import prostate_volume
 
 AFFINE = np.array([[-0.8, 0, 0, 10.0], [0, -0.8, 0, 20.0], [0, 0, 2.5, 30.0], [0, 0, 0, 1.0]])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..dicom_files import write_series
+from tests.io.dicom.dicom_files import write_series
+
 from .promise12_files import prostate_volume
 
 COLLECTIONS = {"ProstateDx": "PROSTATE-DIAGNOSIS", "Prostate3T": "Prostate-3T"}

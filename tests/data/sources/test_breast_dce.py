@@ -18,8 +18,8 @@ from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, VolumeReader
 from aide_monai.transforms import AsClassIndicesd
 from aide_monai.transforms.subtraction import SubtractPhasesd
+from tests.io.dicom.dicom_files import write_series
 
-from ..dicom_files import write_series
 from .breast_files import (
     AFFINE,
     TIMES_S,

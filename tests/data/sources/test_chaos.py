@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
-from tests.data.dicom_files import Written, edit, write_series
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.chaos import (
@@ -27,6 +26,7 @@ from aide_monai.data.sources.chaos import (
 from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, PNGStackReader
 from aide_monai.transforms import AsClassIndicesd
+from tests.io.dicom.dicom_files import Written, edit, write_series
 
 SHAPE = (5, 6, 3)
 LABEL = np.resize(np.array([0, 63, 126, 189, 252], dtype=np.uint8), SHAPE)

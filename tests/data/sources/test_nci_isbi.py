@@ -15,8 +15,8 @@ from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, VolumeReader
 from aide_monai.transforms import AsClassIndicesd
+from tests.io.dicom.dicom_files import write_series
 
-from ..dicom_files import write_series
 from .nci_isbi_files import patients, write_label, write_nci_isbi, write_patient
 from .promise12_files import prostate_volume
 

@@ -10,11 +10,11 @@ import pytest
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLossless
-from tests.data.dicom_files import write_series
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom import jpeg_lossless
 from aide_monai.io.dicom.jpeg_lossless import decode_jpeg_lossless
+from tests.io.dicom.dicom_files import write_series
 
 
 def segment(mark: int, content: bytes) -> bytes:

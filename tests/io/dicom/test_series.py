@@ -14,7 +14,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
-from tests.data.dicom_files import (
+
+from aide_monai.errors import InputError
+from aide_monai.io.dicom import elements as dicom_elements
+from aide_monai.io.dicom import header as dicom_header
+from aide_monai.io.dicom.series import find_series, one_series
+from tests.io.dicom.dicom_files import (
     ORIENTATIONS,
     edit,
     expected_affine,
@@ -22,11 +27,6 @@ from tests.data.dicom_files import (
     write_other_object,
     write_series,
 )
-
-from aide_monai.errors import InputError
-from aide_monai.io.dicom import elements as dicom_elements
-from aide_monai.io.dicom import header as dicom_header
-from aide_monai.io.dicom.series import find_series, one_series
 
 
 def voxels(*shape: int, dtype: str = "u2") -> np.ndarray:
