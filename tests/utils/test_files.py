@@ -20,8 +20,7 @@ from aide_monai.utils.files import (
     require_writable,
     write_atomically,
 )
-
-from .kill_at_line import killed_at
+from tests.labels.kill_at_line import killed_at
 
 OLD, NEW = b"old" * 20_000, b"new" * 50_000
 

@@ -19,8 +19,8 @@ import pydicom
 from PIL import Image
 
 from aide_monai.workflows.prepare import write_datalist
+from tests.io.dicom.dicom_files import write_series
 
-from ..data.dicom_files import write_series
 from ..data.sources.breast_files import write_dicom_study, write_nifti
 from ..data.sources.nci_isbi_files import write_label, write_patient
 

@@ -10,8 +10,7 @@ import pytest
 from aide_monai.data.checks.duplicates import LIKENESS, Twins, find_twins, signature
 from aide_monai.data.sources import find_datalist
 from aide_monai.io.volumes import open_volume
-
-from .promise12_files import prostate_volume
+from tests.data.sources.promise12_files import prostate_volume
 
 RAS = np.diag([0.6, 0.6, 3.6, 1])
 
