@@ -16,9 +16,10 @@ from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.grid import shape_text
+from aide_monai.io.headers import data_file
 from aide_monai.io.paths import PathText, split_channel, split_parts, split_selection
 from aide_monai.io.png import open_png_stack, png_files
-from aide_monai.io.volumes import SUFFIXES, Volume, data_file, open_volume
+from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
 
 NOTHING_THERE = f"no such file or folder; expected {', '.join(SUFFIXES)}, DICOM, or a folder of PNG slices"
 

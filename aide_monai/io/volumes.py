@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,7 @@ import SimpleITK
 
 from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, _cosine_doubts, corner_distance_mm, shape_text
-
-_HEADER_BYTES = 65536
-_DATA_FILE = {
-    ".mhd": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
-    ".mha": re.compile(rb"(?im)^\s*ElementDataFile\s*=[ \t]*([^\r\n]*)"),
-    ".nrrd": re.compile(rb"(?im)^data ?file:[ \t]*([^\r\n]*)"),
-}
-
+from aide_monai.io.headers import read_header
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 LABEL_TOLERANCE = 1e-3
@@ -118,13 +110,20 @@ def _or_unreadable(read: Callable[[], Any], part: str) -> Any:
         raise InputError(f"{part} that cannot be read, truncated or damaged ({reason.strip()})") from error
 
 
-def _require_plausible(file: str, shape: tuple[int, ...], voxel_bytes: int, *, packed: bool) -> None:
+def _require_plausible(shape: tuple[int, ...], voxel_bytes: int, there: int, *, coding: str) -> None:
     """Refuse a size that cannot be true before anything makes room for it."""
     voxels = math.prod(shape)
+    if not voxels:
+        raise InputError(f"no voxels (shape {shape_text(shape)})")
     if voxels > MAX_VOXELS:
         raise InputError(f"a volume of {shape_text(shape)} voxels, more than {MAX_VOXELS}")
-    there = os.path.getsize(file)
-    if there * (_DEFLATE_RATIO if packed else 1) < voxels * voxel_bytes:
+    fewest = {
+        "raw": voxels * voxel_bytes,
+        "packed": -(-voxels * voxel_bytes // _DEFLATE_RATIO),
+        "hex": 2 * voxels * voxel_bytes,
+        "text": 2 * voxels - 1,  # a digit each, and what stands between
+    }
+    if there < fewest[coding]:
         reason = f"{there} bytes, too few for {shape_text(shape)} voxels of {voxel_bytes} bytes"
         raise InputError(f"voxels that cannot be read, truncated or damaged ({reason})")
 
@@ -138,7 +137,12 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
     if not 0 <= float(header["vox_offset"]) <= MAX_HEADER_BYTES:
         raise ValueError(f"voxels that start at byte {float(header['vox_offset']):g}")
     image: Any = nibabel.load(file)  # typed as any format, of which the suffix leaves NIfTI
-    _require_plausible(file, image.shape, image.get_data_dtype().itemsize, packed=packed)
+    _require_plausible(
+        image.shape,
+        image.get_data_dtype().itemsize,
+        os.path.getsize(file) - (0 if packed else int(header["vox_offset"])),
+        coding="packed" if packed else "raw",
+    )
     affine = np.asarray(image.affine, dtype=np.float64)
     doubts = _cosine_doubts(affine)
     qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
@@ -150,12 +154,17 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
 
 
 def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
-    if problems := data_file_problems(Path(file), Path(os.path.abspath(file)).parent):
-        raise InputError(problems[0].removeprefix(f"{Path(file)}: ").removeprefix("found "))
+    header = read_header(Path(file))
+    kept = (header.channels,) if header.channels > 1 else ()
+    _require_plausible(header.shape + kept, header.number_bytes, header.room, coding=header.coding)
     reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if file.lower().endswith(".nrrd") else "MetaImageIO")
     reader.SetFileName(file)
     reader.ReadImageInformation()
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    if math.prod(reader.GetSize()) * components != math.prod(header.shape + kept):
+        found = f"{shape_text(reader.GetSize())} voxels of {components} numbers"
+        raise InputError(f"a header of {shape_text(header.shape + kept)} numbers that SimpleITK takes for {found}")
     used = min(dimension, 3)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))
@@ -163,65 +172,9 @@ def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], 
     affine[:used, 3] = reader.GetOrigin()[:used]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK counts towards left and posterior
     shape = (*reader.GetSize(), *(1,) * (3 - dimension), *((components,) if components > 1 else ()))
-    _require_plausible(str(data_file(Path(file))), shape, _voxel_bytes(reader.GetPixelID()), packed=True)
 
     def decode() -> np.ndarray:
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())  # (z, y, x) or (z, y, x, components)
         return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
 
     return shape, affine, _cosine_doubts(affine), decode
-
-
-def _voxel_bytes(pixel_id: int) -> int:
-    """Bytes of one component; 1, the least there is, for kinds that are refused later."""
-    name = SimpleITK.GetPixelIDValueAsString(pixel_id)
-    return next((bits // 8 for bits in (64, 32, 16) if f"{bits}-bit" in name), 1)
-
-
-def data_file(header: Path) -> Path:
-    """The file of the voxels: the one that the header names, or the header's own."""
-    name = _data_name(header)
-    return header if not name or name.upper() == "LOCAL" else header.parent / name
-
-
-def data_file_problems(header: Path, root: Path) -> list[str]:
-    """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
-
-    Args:
-        header: .mhd, .mha or .nrrd file; other files, and headers with their voxels in the same file, pass.
-        root: absolute path of the folder that nothing may lead out of.
-    """
-    name = _data_name(header)
-    if name is None:
-        reason = "no line ElementDataFile, or no end, in the first 64 KiB"
-        return [f"{header}: found a header that cannot be read ({reason}); replace the file"]
-    if not name or name.upper() == "LOCAL":
-        return []
-    if name.upper().startswith("LIST") or "%" in name:
-        return [f'{header}: its voxels are in several files ("{name}"); expected one: convert the volume']
-    path = header.parent / name
-    real = Path(os.path.realpath(path))
-    if not real.is_relative_to(os.path.realpath(root)):
-        return [f'{header}: its voxels are in "{name}", outside {root}; expected a file beside it']
-    if not path.is_file():
-        return [f'{header}: its voxels are in "{name}", which does not exist; put that file beside it']
-    return []
-
-
-def _data_name(header: Path) -> str | None:
-    """What the header names; "" when the voxels follow it, None for a header that does not end, or names nothing."""
-    pattern = _DATA_FILE.get(header.suffix.lower())
-    if pattern is None:
-        return ""
-    with header.open("rb") as file:
-        start = file.read(_HEADER_BYTES)
-    if header.suffix.lower() == ".nrrd":
-        fields, *rest = re.split(rb"\r?\n\r?\n", start, maxsplit=1)
-        match = pattern.search(fields)
-        if match is None:
-            return "" if rest else None
-    else:
-        match = pattern.search(start)
-        if match is None:
-            return None
-    return match[1].strip().decode("latin-1")

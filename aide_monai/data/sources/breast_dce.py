@@ -21,8 +21,9 @@ from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
 from aide_monai.errors import InputError, report
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis, to_index
+from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import slice_path
-from aide_monai.io.volumes import SUFFIXES, Volume, data_file_problems, open_volume
+from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
 
 CENTRES = ("GGH", "GPPH", "HPPH")
 CENTRAL_SLICE_CENTRES = ("GGH",)

@@ -17,7 +17,8 @@ from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import require_inside, shared_part
-from aide_monai.io.volumes import Volume, data_file_problems, label_values, listed, open_volume
+from aide_monai.io.headers import data_file_problems
+from aide_monai.io.volumes import Volume, label_values, listed, open_volume
 
 DOMAINS = {"prostatedx": ("ProstateDx", "Domain 1"), "prostate3t": ("Prostate3T", "Domain 2")}
 """Collection -> its name as written, and the paper's domain: 1.5 T from Boston, 3 T from Nijmegen."""

@@ -18,8 +18,9 @@ from aide_monai.errors import InputError
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import channel_path, slice_path
-from aide_monai.io.volumes import SUFFIXES, data_file_problems, open_volume
+from aide_monai.io.volumes import SUFFIXES, open_volume
 
 TIMES_FILE = "phases.json"
 

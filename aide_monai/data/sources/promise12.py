@@ -11,7 +11,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.data.split import hold_out
 from aide_monai.errors import InputError, report
-from aide_monai.io.volumes import data_file_problems
+from aide_monai.io.headers import data_file_problems
 
 CASES = 50
 """Training cases of the challenge."""

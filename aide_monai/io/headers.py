@@ -1,0 +1,100 @@
+"""Headers of MetaImage and NRRD files, read strictly, before a library sees the file.
+
+Both formats can name any file of the computer as the place of the voxels. A check that understands a line otherwise
+than the library that opens the file later guards nothing, so a header with one line that is not understood is refused.
+
+=========== =========================================================================================================
+rival       why it does not take this module's place
+=========== =========================================================================================================
+SimpleITK   Apache-2.0, 2.5.7: opens whatever file a header names, and cannot be asked for the name before
+pynrrd      MIT, 1.1.3: likewise; it lets lines pass that ITK reads otherwise
+=========== =========================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+from aide_monai.errors import InputError
+from aide_monai.io import metaimage, nrrd
+from aide_monai.io.header_lines import Header, Lines
+
+_FIRST_BYTES = 65536
+_MAX_BYTES = 16 * 2**20
+_SUFFIXES: dict[str, ModuleType] = {".mhd": metaimage, ".mha": metaimage, ".nrrd": nrrd}
+
+
+def read_header(file: Path) -> Header:
+    """Read the header of an .mhd, .mha or .nrrd file.
+
+    Raises:
+        InputError: a line that is not understood, is missing or contradicts another one, or voxels that do not lie in a
+            file beside the header. The message is what was found; it does not name the header.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "a.nrrd"
+    >>> lines = b"NRRD0004", b"type: uchar", b"dimension: 2", b"sizes: 2 3", b"encoding: raw", b"", bytes(6)
+    >>> _ = file.write_bytes(b"\\n".join(lines))
+    >>> header = read_header(file)
+    >>> header.shape, header.room
+    ((2, 3), 6)
+    """
+    lines = _lines(file)
+    if problem := _data_problem(file, lines.name, Path(os.path.abspath(file)).parent):
+        raise InputError(problem)
+    header: Header = _SUFFIXES[file.suffix.lower()].header(file, lines)
+    return header
+
+
+def data_file(file: Path) -> Path:
+    """The file of the voxels: the one that a MetaImage or NRRD header names, or else the file itself.
+
+    Raises:
+        InputError: a header that is not understood.
+    """
+    name = _lines(file).name if file.suffix.lower() in _SUFFIXES else ""
+    return file.parent / name if name else file
+
+
+def data_file_problems(file: Path, root: Path) -> list[str]:
+    """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
+
+    Args:
+        file: .mhd, .mha or .nrrd file; other files, and headers with their voxels in the same file, pass.
+        root: absolute path of the folder that nothing may lead out of.
+    """
+    if file.suffix.lower() not in _SUFFIXES:
+        return []
+    try:
+        problem = _data_problem(file, _lines(file).name, root)
+    except InputError as error:
+        return [f"{file}: found {error}; replace the file"]
+    return [f"{file}: {problem}"] if problem else []
+
+
+def _lines(file: Path) -> Lines:
+    parse = _SUFFIXES[file.suffix.lower()].parse
+    with file.open("rb") as stream:
+        start = stream.read(_FIRST_BYTES)
+        lines: Lines | None = parse(start, more=len(start) == _FIRST_BYTES)
+        return lines or parse(start + stream.read(_MAX_BYTES), more=False)
+
+
+def _data_problem(file: Path, name: str, root: Path) -> str:
+    if not name:
+        return ""
+    place = f'its voxels are in "{name}"'
+    if name.upper().startswith("LIST") or "%" in name:
+        return f'its voxels are in several files ("{name}"); expected one: convert the volume'
+    path = file.parent / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        return f"{place}, outside {root}; expected a file beside it"
+    plain = name.removeprefix("./")
+    if plain in ("", "-", ".", "..") or plain != plain.strip() or re.search(r"[/\\]|^.:", plain):
+        return f"{place}; expected the plain name of a file beside it"
+    if not path.is_file():
+        return f"{place}, which does not exist; put that file beside it"
+    return ""
