@@ -35,7 +35,7 @@ def require_device(device: torch.device | str) -> None:
     """
     try:
         wanted = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"device is {device!r}; expected cpu, cuda, cuda:1, ...") from error
     if wanted.type not in ("cpu", "cuda"):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,13 +49,17 @@ def trained(phantoms, tmp_path_factory) -> Path:
 
 def monai_bundle_run(config: str, **overrides) -> str:
     """Output of ``python -m monai.bundle run`` as a user would type it."""
-    arguments = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
-    for key, value in overrides.items():
-        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    arguments = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *as_options(overrides)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     result = subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, **threads})
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def as_options(values: dict[str, object]) -> list[str]:
+    """Overrides as a user types them."""
+    pairs = ((f"--{key}", value if isinstance(value, str) else json.dumps(value)) for key, value in values.items())
+    return [text for pair in pairs for text in pair]
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -109,9 +114,7 @@ def test_an_image_of_other_channels_is_refused_before_the_first_mask(phantoms, t
     nibabel.save(image, tmp_path / "a.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels], axis=-1), image.affine), tmp_path / "b.nii.gz")
     overrides = {**TINY_MODEL, "dataset_dir": str(tmp_path), "run_dir": str(trained)}
-    arguments = ["predict", str(BUNDLE), "--output_dir", str(tmp_path / "masks")]
-    for key, value in overrides.items():
-        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    arguments = ["predict", str(BUNDLE), "--output_dir", str(tmp_path / "masks"), *as_options(overrides)]
     assert run(lambda: app(arguments, standalone_mode=False)) == 2
     error = capsys.readouterr().err
     assert "b.nii.gz: found 2 channels; expected 1 as the network has" in error
@@ -259,6 +262,52 @@ def test_wrong_options_are_refused_before_anything_is_written(configs, option, v
     with pytest.raises(InputError, match=message):
         run_bundle(BUNDLE, configs.split(","), {**overrides, **parse_overrides([f"--{option}", value])})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_a_folder_whatever_its_name(phantoms, trained, tmp_path):
+    """Names that MONAI would evaluate, look up, or read in another way."""
+    marker = tmp_path / "marker"
+    odd = tmp_path / "odd" / f"$open('{str(marker).replace('/', '?')}', 'w') @run_dir#1 %x"
+    shutil.copytree(phantoms, odd / "data")
+    shutil.copytree(trained, odd / "run")
+    marks = {"dataset_dir": str(odd / "data"), "run_dir": str(odd / "run")}
+    start = Path.cwd()
+    os.chdir(odd.parent)
+    try:
+        relative = {key: str(Path(value).relative_to(odd.parent)) for key, value in marks.items()}
+        assert relative["run_dir"].startswith("$")
+        arguments = ["train", str(BUNDLE), "--config", "evaluate", *as_options({**TINY, **relative})]
+        assert run(lambda: app(arguments, standalone_mode=False)) == 0
+    finally:
+        os.chdir(start)
+    assert len(read_csv(odd / "run" / "eval" / "per_case.csv")) == 6
+    out = {"output_dir": str(odd / "masks"), "dataset_dir": str(odd / "data" / "imagesTr"), "run_dir": marks["run_dir"]}
+    assert run(lambda: app(["predict", str(BUNDLE), *as_options({**TINY_MODEL, **out})], standalone_mode=False)) == 0
+    assert len(list((odd / "masks").rglob("*.nii.gz"))) == 5
+    assert [path.name for path in odd.parent.iterdir()] == [odd.name]
+
+
+def test_literals_reach_a_bundle_as_they_are(phantoms, tmp_path, monkeypatch):
+    write = f"$open('{tmp_path / 'marker'}', 'w').close()"
+    texts = [write, "@run", f"%{tmp_path / 'x.json'}", "%run", "scan#1", "$import os"]
+    keys = ("layout", "folders", "source", "domains", "labeled", "unlabeled", "test", "roots")
+    literals = {key: {"name": [text]} if key == "source" else text for key, text in zip(keys, texts * 2, strict=False)}
+    literals |= {"roots": texts, "dataset_dir": str(phantoms), "run_dir": str(tmp_path / write.replace("/", "?"))}
+    found = {}
+
+    def prepare(root, **arguments):
+        found.update(arguments, dataset_dir=root)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("aide_monai.workflows.prepare.prepare_datalist", prepare)
+    with pytest.raises(InputError, match="far enough"):
+        run_bundle(BUNDLE, ["train"], TINY_MODEL, literals=literals)
+    assert found == {key: value for key, value in literals.items() if key != "run_dir"} | {"seed": 0}
+    for key, message in (("device", "expected cpu"), ("slice_size", "expected two whole numbers")):
+        for value in (write, [write], "@run"):
+            with pytest.raises(InputError, match=message):
+                run_bundle(BUNDLE, ["train"], {"dataset_dir": str(phantoms)}, literals={key: value})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_weights_are_named(phantoms, tmp_path):

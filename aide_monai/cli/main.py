@@ -134,6 +134,8 @@ def train(
 ) -> None:
     """Train a bundle: the same run as python -m monai.bundle run, with the same overrides.
 
+    A bundle is a program; run only bundles you trust.
+
     Every further option overrides the value of that name in the config: --dataset_dir DIR --run_dir RUN
     --train#trainer#max_epochs 30.
     """
@@ -156,6 +158,8 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
 ) -> None:
     """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, or a datalist.
+
+    A bundle is a program; run only bundles you trust.
 
     Every option overrides a value of the bundle's inference config: --dataset_dir VOLUMES --run_dir RUN --output_dir
     MASKS --output_format dicom-seg.

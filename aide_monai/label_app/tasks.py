@@ -46,7 +46,7 @@ class AIDETrainTask(BundleTrainTask):
             configs = _configs(request)
             datalist, problems = datastore_cases(
                 datastore,
-                labels=self.bundle_config["labels"],
+                labels=self.bundle_config.get_parsed_content("labels"),
                 classes=self.bundle_config.get_parsed_content("classes"),
                 channels=self.bundle_config["network_args"]["in_channels"],
                 validation=float(request.get("val_split", 0.0)),

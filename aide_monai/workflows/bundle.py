@@ -19,13 +19,22 @@ from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, stop_behind
 from aide_monai.utils.validation import require_numbers, require_slice_size
 from aide_monai.workflows.comparison.budget import RANGES
+from aide_monai.workflows.literals import literal
 
 MANY_PROCESSES = "multi_gpu_train"
+_PATHS = ("dataset_dir", "run_dir", "output_dir", "ckpt_path", "cache_dir", "roots", "folders")
+TEXTS = (*_PATHS, "layout", "source", "domains", "dicom_channels", "labels")
+"""Ids of a config that say where data lie and what is in them: their values are never expressions."""
+
 _RANGES = RANGES | {"val_interval": (1, math.inf)}
 
 
 def run_bundle(
-    bundle: str | Path, configs: Sequence[str], overrides: Mapping[str, Any] | None = None
+    bundle: str | Path,
+    configs: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    literals: Mapping[str, Any] | None = None,
 ) -> ConfigWorkflow:
     """The same as ``python -m monai.bundle run`` with these configs, ``bundle_root`` and overrides.
 
@@ -34,7 +43,10 @@ def run_bundle(
     Args:
         bundle: folder of the bundle.
         configs: names in its ``configs`` folder, later ones refine earlier ones.
-        overrides: config id to value, for example ``{"train#trainer#max_epochs": 2}``.
+        overrides: config id to value, for example ``{"train#trainer#max_epochs": 2}``; as everywhere in a bundle, texts
+            may be expressions, ``$...``, but for those under ``TEXTS``.
+        literals: the same for values of others than the user who runs the bundle, such as those of a request: texts are
+            nothing but texts, see ``literal``.
 
     Returns:
         The finished workflow; ``parser.get_parsed_content(id)`` is what an id of the config has become.
@@ -52,13 +64,16 @@ def run_bundle(
     for file in files:
         if not file.is_file():
             raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
-    values = {"bundle_root": str(root), **(overrides or {})}
-    _require_known(values, files)
+    given = {"bundle_root": str(root), **(overrides or {}), **(literals or {})}
+    _require_known(given, files)
+    texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
+    values = {key: literal(value) if key in texts else value for key, value in given.items()}
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
-    _require_usable(workflow.parser)
-    dataset_dir = Path(str(workflow.parser.get("dataset_dir", "")))
-    if "dataset_dir" in values and not dataset_dir.exists():
-        raise InputError(f"--dataset_dir {dataset_dir}: no such folder; give the folder of the data set, or a datalist")
+    _require_usable(workflow.parser, literals or {})
+    if "dataset_dir" in given and not Path(str(given["dataset_dir"])).exists():
+        raise InputError(
+            f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
+        )
     try:
         with locks_of_this_block():
             workflow.initialize()
@@ -158,19 +173,25 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _require_usable(parser: ConfigParser) -> None:
+def _require_usable(parser: ConfigParser, literals: Mapping[str, Any]) -> None:
     """Refuse plain values of a config that no run can use; expressions are left to the run."""
 
-    def plain(key: str) -> bool:
-        value = parser.get(key)
-        return value is not None and not (isinstance(value, str) and value.startswith(("$", "@")))
+    def plain(key: str) -> dict[str, Any]:
+        value = literals.get(key, parser.get(key))
+        expression = key not in literals and isinstance(value, str) and value.startswith(("$", "@"))
+        return {} if value is None or expression else {key: value}
 
-    ranges = {key: limits for key, limits in _RANGES.items() if plain(key)}
-    require_numbers({key: parser.get(key) for key in ranges}, ranges)
-    if plain("slice_size"):
-        require_slice_size("slice_size", parser.get("slice_size"))
-    if plain("device"):
-        require_device(parser.get("device"))
+    values = {name: value for key in (*_RANGES, "slice_size", "device") for name, value in plain(key).items()}
+    require_numbers(values, {key: limits for key, limits in _RANGES.items() if key in values})
+    if "slice_size" in values:
+        require_slice_size("slice_size", values["slice_size"])
+    if "device" in values:
+        require_device(values["device"])
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a config id."""
+    return key.replace("::", "#").split("#")
 
 
 def _require_known(keys: Iterable[str], files: Sequence[Path]) -> None:
@@ -180,7 +201,7 @@ def _require_known(keys: Iterable[str], files: Sequence[Path]) -> None:
         known |= json.loads(file.read_text())
     for key in keys:
         node: Any = known
-        for part in key.replace("::", "#").split("#"):
+        for part in _parts(key):
             if isinstance(node, list) and part.isdigit() and int(part) < len(node):
                 node = node[int(part)]
             elif isinstance(node, dict) and (part in node or "_target_" in node):

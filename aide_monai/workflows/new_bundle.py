@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.io.paths import as_paths, split_selection
 from aide_monai.stream.preprocessing import slice_geometry
+from aide_monai.workflows.literals import literal
 
 TEMPLATE = Path(__file__).parents[1] / "bundle_template"
 PARAMETERS = (
@@ -84,7 +86,8 @@ def write_bundle(
     Args:
         folder: new folder; its name is the bundle's.
         parameters: values for some of ``PARAMETERS``; the template's are used for the others.
-        metadata: values for some of ``METADATA``, and "modality" and "channels" (channel to name) of the images.
+        metadata: values for some of ``METADATA``, and "modality" and "channels" (channel to name) of the images and
+            "classes" (class index to name) of the labels.
         texts: "title", "tags", "model", "data", "performance", "references" and "data_license" of the pages in docs/.
 
     Raises:
@@ -98,14 +101,18 @@ def write_bundle(
         )
     if folder.exists():
         raise InputError(f"{folder} exists already; choose another name, or remove it")
-    unknown = sorted({*parameters} - {*PARAMETERS}) + sorted({*metadata} - {*METADATA, "modality", "channels"})
+    unknown = sorted({*parameters} - {*PARAMETERS}) + sorted(
+        {*metadata} - {*METADATA, "modality", "channels", "classes"}
+    )
     if unknown:
         raise InputError(f'"{unknown[0]}" is no parameter of a bundle; expected some of {", ".join(PARAMETERS)}')
     temporary = folder.with_name(f".{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(TEMPLATE, temporary)
     for page in (*temporary.glob("docs/*"), *temporary.glob("models/*.md")):
-        page.write_text(_filled(page.read_text(), {"authors": "AIDE-MONAI developers", "folder": str(folder), **texts}))
+        page.write_text(
+            _filled(page.read_text(), {"authors": "AIDE-MONAI developers", "folder": shlex.quote(str(folder)), **texts})
+        )
     _write_configs(temporary, parameters, metadata, improved={})
     os.replace(temporary, folder)
     return folder
@@ -164,18 +171,18 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     if not cases.records:
         raise InputError(f"{datalist}: the datalist has no cases; expected at least one")
     axis, size = slice_geometry(cases.records, multiple=32)
-    labels = {str(index): name for index, name in sorted(cases.labels.items())}
-    modality = {str(channel): name for channel, name in sorted(cases.modality.items())}
+    labels = {str(index): _caption(name) for index, name in sorted(cases.labels.items())}
+    modality = {str(channel): _caption(name) for channel, name in sorted(cases.modality.items())}
     structures = ", ".join(name for index, name in labels.items() if index != "0")
     name = Path(folder).name
     network = _content(TEMPLATE / "configs" / "train.json")["network_args"]
     parameters = {
-        "roots": [os.path.abspath(root) for root in roots or ()],
+        "roots": literal([os.path.abspath(root) for root in roots or ()]),
         "labeled": None,
         "unlabeled": None,
-        "labels": labels,
+        "labels": literal({str(index): name for index, name in sorted(cases.labels.items())}),
         "classes": {str(stored): index for stored, index in cases.stored_classes.items()},
-        "dicom_channels": _dicom_channels(cases.records),
+        "dicom_channels": literal(_dicom_channels(cases.records)),
         "slice_axis": axis,
         "slice_size": list(size),
         "volume_options": {"resample_labels": cases.resample_labels},
@@ -187,13 +194,14 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "name": name,
         "task": f"Segmentation of {structures}",
         "description": f"Two 2D U-Nets trained by cross-model self-correction (AIDE) to segment {structures}.",
-        "data_source": cases.name,
+        "data_source": _caption(cases.name),
         "data_type": "as in the datalist",
         "image_classes": f"{len(modality)} channels: {', '.join(modality.values())}",
         "label_classes": ", ".join(f"{index} {label}" for index, label in labels.items()),
         "pred_classes": f"{len(labels)} channels, softmax",
         "modality": modality["0"],
         "channels": modality,
+        "classes": labels,
     }
     texts = {
         "title": f"{structures[:1].upper()}{structures[1:]} from few labels",
@@ -205,6 +213,11 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "data_license": "Whoever trains on data keeps to their licence.",
     }
     return write_bundle(folder, parameters, metadata=metadata, texts=texts)
+
+
+def _caption(name: str) -> str:
+    """A name for ``metadata.json``, which MONAI reads as a config and MONAI Label as it is: in quotes if need be."""
+    return f'"{name}"' if name.startswith(("$", "@", "%")) else name
 
 
 def _dicom_channels(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -232,13 +245,12 @@ def _write_configs(
 ) -> None:
     template = _content(TEMPLATE / "configs" / "train.json")
     values = {**parameters, "volume_options": {**template["volume_options"], **parameters.get("volume_options", {})}}
-    train = template | values
     for path in sorted((folder / "configs").glob("*.json")):
         content = _content(path)
         if path.name == "metadata.json":
             content |= {key: value for key, value in metadata.items() if key in METADATA}
             if "channels" in metadata:
-                content["network_data_format"] = _data_format(content["network_data_format"], metadata, train)
+                content["network_data_format"] = _data_format(content["network_data_format"], metadata)
         elif path.name == "improved.json":
             content |= improved
         else:
@@ -246,14 +258,14 @@ def _write_configs(
         path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
-def _data_format(template: Mapping[str, Any], metadata: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+def _data_format(template: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     image, pred = dict(template["inputs"]["image"]), dict(template["outputs"]["pred"])
     image |= {
         "modality": metadata["modality"],
         "num_channels": len(metadata["channels"]),
         "channel_def": dict(metadata["channels"]),
     }
-    pred |= {"num_channels": len(train["labels"]), "channel_def": dict(train["labels"])}
+    pred |= {"num_channels": len(metadata["classes"]), "channel_def": dict(metadata["classes"])}
     return {"inputs": {"image": image}, "outputs": {"pred": pred}}
 
 

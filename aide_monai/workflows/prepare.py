@@ -110,7 +110,7 @@ def prepare_datalist(
     """
     if layout is None:
         found = find_datalist(root, roots=roots)
-    elif layout in LAYOUTS:
+    elif isinstance(layout, str) and layout in LAYOUTS:
         options = {key: value for key, value in (source or {}).items() if value is not None}
         found = LAYOUTS[layout].source(*(Path(root) / folder for folder in folders), **options)
     else:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from aide_monai.cli.main import app, run
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.folders import image_records
 from aide_monai.errors import InputError
+from aide_monai.workflows.literals import literal
 from aide_monai.workflows.new_bundle import differences, new_bundle, refresh_bundle, write_bundle
 from tests.bundles.layouts import write_chaos, write_own_data
 
@@ -100,6 +102,61 @@ def test_what_differs_from_the_template_is_told(datalist, tmp_path):
         f"{configs / 'logging.conf'}: another text",
         f"{configs / 'pretrain.json'}: missing",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["$open('marker', 'w').close()", "$import os", "@run", "%trap.json", "%trap.json::a", "scan#1 {x}"]
+)
+def test_no_text_of_a_datalist_is_code(text, tmp_path, monkeypatch):
+    """Each text is one that MONAI would evaluate, look up, replace by a file, or change."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trap.json").write_text('{"a": "from a file"}')
+    folder = tmp_path / f"{text} data"
+    folder.mkdir()
+    write_own_data(folder)
+    content = json.loads((folder / "datalist.json").read_text())
+    content |= {"name": text, "labels": {"0": "background", "1": text}, "modality": {"0": text, "1": f"{text} 2"}}
+    for number, record in enumerate([*content["training"], *content["test"]]):
+        record |= {"case": f"{text} {number}", "patient": f"{text} {number}", "domain": text}
+        record |= {"rater": text} if "label" in record else {}
+        for key in {"image", "label"} & {*record}:
+            new = f"{text} {key} {number}.nii.gz"
+            (folder / record[key]).rename(folder / new)
+            record[key] = new
+    (folder / "datalist.json").write_text(json.dumps(content))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    bundle = tmp_path / "mine"
+    assert (
+        run(
+            lambda: app(
+                ["new-bundle", str(bundle), "--datalist", str(folder / "datalist.json"), "--root", str(folder)],
+                standalone_mode=False,
+            )
+        )
+        == 0
+    )
+    assert differences(bundle) == []
+    refresh_bundle(bundle)
+    for config in ("train", "inference", "evaluate"):
+        parser = ConfigParser()
+        parser.read_config(bundle / "configs" / f"{config}.json")
+        parser.read_meta(bundle / "configs" / "metadata.json")
+        parser["dataset_dir"] = literal(folder)
+        meta = parser.get_parsed_content("_meta_")
+        assert all(
+            text.replace("#", "::") in meta[key] for key in ("task", "description", "data_source", "label_classes")
+        )
+        assert parser.get_parsed_content("labels") == {"0": "background", "1": text}
+        assert parser.get_parsed_content("roots") == [str(folder)]
+        if config == "inference":
+            assert len(parser.get_parsed_content("dataset")) == 4
+        else:
+            assert {record["domain"] for record in parser.get_parsed_content("datalist").records} == {text}
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    shown = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]["1"]  # which MONAI Label shows
+    assert shown in (text, f'"{text}"')
+    assert text in (bundle / "docs" / "README.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "mine"])
 
 
 @pytest.mark.parametrize("name", ["two words", "tumour_detection", "1st"])
