@@ -175,6 +175,25 @@ def worst_units(dice: Tensor, ratio: float) -> Tensor:
     return dice.sort(stable=True).indices[: share(ratio, len(dice))]
 
 
+def keeps_foreground(after: int, *, before: int, given: int, least: float) -> bool:
+    """Whether a correction leaves enough of a label's foreground.
+
+    Networks that predict next to nothing would otherwise empty the labels, and then agree with them.
+
+    Args:
+        after: foreground voxels that the label would have.
+        before: those that it has.
+        given: those that it had at the beginning.
+        least: share of the given ones that a correction has to leave, 0..1; what does not shrink is never refused.
+
+    >>> keeps_foreground(9, before=80, given=100, least=0.1)
+    False
+    >>> keeps_foreground(10, before=80, given=100, least=0.1)
+    True
+    """
+    return after >= min(before, least * given - 1e-9)
+
+
 def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str) -> Tensor:
     """Dice of whole cases or of single slices, the mean over the foreground classes.
 

@@ -33,6 +33,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "view_samples": "all",
         "view_statistics": "batch",
         "view_inverse": "logits",
+        "correction_foreground": 0.0,
         "ranking_reference": "released",
         "rank_high_quality": True,
         "largest_component": "class",
@@ -60,6 +61,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "update_interval": (1, float("inf")),
     "correction_start": (1, float("inf")),
     "correction_dice": (0.0, 1.0),
+    "correction_foreground": (0.0, 1.0),
 }
 """Smallest and largest value of the options that are numbers, by name."""
 
@@ -67,6 +69,8 @@ RANGES: dict[str, tuple[float, float]] = {
 @dataclass(frozen=True, kw_only=True)
 class AIDEOptions:
     """Options of Algorithm 1. The defaults are the paper's, with its open points filled in: the profile ``paper``.
+
+    One default adds to the printed algorithm: ``correction_foreground``, which matters only where networks collapse.
 
     Attributes:
         trusted_share: least share of every batch that is drawn from high-quality cases, where there are any; 0 draws
@@ -103,6 +107,9 @@ class AIDEOptions:
         correction_start: first epoch after which labels may be corrected.
         correction_dice: labels are corrected only after epochs in which the mean Dice of both networks with the trusted
             labels, or with all where none are trusted, reaches this; 0 always corrects.
+        correction_foreground: share of its given foreground voxels that a correction leaves a label at least; one that
+            would leave less is not made, so that networks that find nothing do not empty the labels. 0 makes all, as
+            the paper and the released code do.
         ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
             given label and network 2 against network 1's label ("released": an index slip of the released code).
         rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
@@ -138,6 +145,7 @@ class AIDEOptions:
     update_interval: int = 10
     correction_start: int = 1
     correction_dice: float = 0.0
+    correction_foreground: float = 0.1
     ranking_reference: str = "own"
     rank_high_quality: bool = False
     largest_component: str = "none"

@@ -57,6 +57,7 @@ class Epoch:
     labels: list[dict[str, np.ndarray]] = field(default_factory=list)
     # not compared, but a comparison in which these stay 0 shows little
     skipped_high_quality: int = 0
+    withheld: int = 0
     voxels_outside_the_largest_component: int = 0
 
 
@@ -253,6 +254,11 @@ class NaiveAide:
                 name = self.cases[number].name
                 where = (..., slice(None) if z is None else z)
                 old, new = self.labels[1 - i][name][where].copy(), predictions[i][number][where]
+                has = np.count_nonzero(self.labels[1 - i][name])
+                left = has - np.count_nonzero(old) + np.count_nonzero(new)
+                if left < min(has, options.correction_foreground * np.count_nonzero(self.initial[name])):
+                    result.withheld += 1
+                    continue
                 self.labels[1 - i][name][where] = new
                 changed = sum(1 for a, b in zip(old.flat, new.flat, strict=True) if a != b)
                 result.changes.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
-from torch import nn
+from torch import Tensor, nn
 
-from aide_monai.algorithm import correction_due, unit_dice
+from aide_monai.algorithm import correction_due, keeps_foreground, unit_dice
 from aide_monai.errors import InputError
+from aide_monai.handlers.finite import ADVICE, FiniteLosses, stop
+from aide_monai.options import AIDEOptions
 from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.transforms import COMPONENTS, keep_components
 from aide_monai.utils import distributed
@@ -20,6 +23,7 @@ from aide_monai.utils.validation import require_choices, require_numbers
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
 """Smallest and largest value of the options, by name."""
+logger = logging.getLogger(__name__)
 CHOICES = {"largest_component": COMPONENTS}
 """Values of the option that is no number, by name."""
 
@@ -29,7 +33,9 @@ class PseudoLabelTrainer(SupervisedTrainer):
 
     After the epochs of the schedule the network predicts every low-quality case in eval mode, and the predictions
     become its labels: all at once, without any ranking. The label store records it; label 2 of the store stays as
-    given. ``engine.state.metrics["corrected"]`` is the number of cases replaced after an epoch.
+    given. ``engine.state.metrics["corrected"]`` is the number of cases replaced after an epoch, "withheld" that of the
+    cases that are not, because the prediction has less than ``AIDEOptions.correction_foreground`` of the foreground
+    that the label was given with. A loss or prediction that is NaN or infinite stops the run.
 
     Args:
         device: where training runs.
@@ -87,35 +93,58 @@ class PseudoLabelTrainer(SupervisedTrainer):
             inferer=inferer,
             **kwargs,
         )
+        FiniteLosses().attach(self)
         # Before the handlers, so that they see the new labels.
         self.add_event_handler(Events.EPOCH_COMPLETED, self._relabel)
         if train_handlers is not None:
             self._register_handlers(train_handlers)
 
     def _relabel(self) -> None:
-        epoch = self.state.epoch
-        self.state.metrics["corrected"] = 0
+        epoch, metrics = self.state.epoch, self.state.metrics
+        metrics.update(corrected=0, withheld=0)
         if not correction_due(epoch, warmup_epochs=0, interval=self.interval, start=self.start):
             return
         self.network.eval()
-        for number, (case, trusted) in enumerate(zip(self.dataset.cases, self.dataset.high_quality, strict=True)):
-            if not trusted:
-                self._replace(number, case, epoch)
+        doubtful = [number for number, trusted in enumerate(self.dataset.high_quality) if not trusted]
+        predictions = {number: self._predict(number) for number in doubtful}  # all, before any label changes
         self.network.train()
+        for number, (prediction, dice) in predictions.items():
+            case, label = self.dataset.cases[number], prediction.movedim(0, self.dataset.axes[number])
+            if self._keeps_foreground(case, label):
+                self.store.replace(1, case, label, epoch=epoch, dice_before=dice)
+                metrics["corrected"] += 1
+            else:
+                metrics["withheld"] += 1
         self.store.commit(epoch)
+        if metrics["withheld"]:
+            logger.warning(
+                "Epoch %d: the labels of %d of %d cases were not replaced, because less than %g %% of the foreground "
+                "that they were given with would have been left: the network finds too little there.",
+                epoch,
+                metrics["withheld"],
+                len(doubtful),
+                100 * AIDEOptions.correction_foreground,
+            )
+
+    def _keeps_foreground(self, case: str, label: Tensor) -> bool:
+        after, given = (int((voxels > 0).sum()) for voxels in (label, self.store.initial(case)))
+        before = self.store.foreground(1, case)
+        return keeps_foreground(after, before=before, given=given, least=AIDEOptions.correction_foreground)
 
     @torch.no_grad()
-    def _replace(self, number: int, case: str, epoch: int) -> None:
+    def _predict(self, number: int) -> tuple[Tensor, float]:
+        """Prediction (S, H, W) uint8 of a case, and its Dice with the current label."""
         logits = torch.cat(
             [
                 self.inferer(chunk.to(self.state.device), self.network).cpu()
                 for chunk in self.dataset.slices(number).split(self.batch_size)
             ]
         )
-        prediction = logits.argmax(dim=1).to(torch.uint8)
-        prediction = keep_components(prediction, self.largest_component)
+        if not logits.isfinite().all():
+            stop(
+                f"epoch {self.state.epoch}: found predictions of the network for case {self.dataset.cases[number]!r} "
+                f"that are NaN or infinite; expected numbers. The run has stopped; no label was changed. {ADVICE}"
+            )
+        prediction = keep_components(logits.argmax(dim=1).to(torch.uint8), self.largest_component)
         current = self.dataset.labels(number)["label_1"]
-        dice = unit_dice(prediction, current, num_classes=logits.shape[1], unit="case")
-        label = prediction.movedim(0, self.dataset.axes[number])
-        self.store.replace(1, case, label, epoch=epoch, dice_before=float(dice))
-        self.state.metrics["corrected"] += 1
+        return prediction, float(unit_dice(prediction, current, num_classes=logits.shape[1], unit="case"))

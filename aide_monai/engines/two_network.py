@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from aide_monai.engines.prepare_batch import Augmentation, Perturbation, augmented, perturbed, prepare_two_labels
 from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
+from aide_monai.handlers.finite import FiniteLosses
 from aide_monai.inferers import AutocastInferer, Predictor, place
 from aide_monai.networks.global_batch_norm import is_synchronised
 from aide_monai.utils import distributed
@@ -35,6 +36,8 @@ class TwoNetworkTrainer(Trainer):
     With ``average``, moving averages of the weights predict in the networks' place: ``predict`` uses them, and when an
     epoch ends they are put into the networks, so that handlers see, score and save them. The next epoch goes on with
     the weights of the optimisers.
+
+    A loss that is NaN or infinite stops the run (``FiniteLosses``).
 
     Args:
         device: where training runs.
@@ -132,6 +135,7 @@ class TwoNetworkTrainer(Trainer):
         else:
             self._view_predictors = self.predictors
         self.add_event_handler(Events.STARTED, self._begin_as_one)
+        FiniteLosses().attach(self)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch_as_one)
         # Handlers come last: they may look at the networks when they are attached.
         if train_handlers is not None:
@@ -226,15 +230,8 @@ class TwoNetworkTrainer(Trainer):
         logits = (self.forward(1, seen), self.forward(2, seen)) if len(image) else self._no_logits
         self._no_logits = (logits[0][:0].detach(), logits[1][:0].detach())
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        loss_1, loss_2, extra = self.compute_losses(image, logits, (label_1, label_2))
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-
-        self._step((loss_1, loss_2))
-        if self._average is not None:
-            self._average.update(state.iteration)
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        loss_1, loss_2 = distributed.total(torch.stack([loss_1.detach(), loss_2.detach()]))
-
+        *losses, extra = self.compute_losses(image, logits, (label_1, label_2))
+        loss_1, loss_2 = distributed.total(torch.stack([loss.detach() for loss in losses]))
         state.output = {
             Keys.LOSS: (loss_1 + loss_2) / 2,
             "loss_1": loss_1,
@@ -246,6 +243,12 @@ class TwoNetworkTrainer(Trainer):
             "high_quality": high_quality,
             **extra,
         }
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+
+        self._step(losses)
+        if self._average is not None:
+            self._average.update(state.iteration)
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return state.output
 
@@ -263,7 +266,7 @@ class TwoNetworkTrainer(Trainer):
             )
         return self._nothing
 
-    def _step(self, losses: tuple[Tensor, Tensor]) -> None:
+    def _step(self, losses: Sequence[Tensor]) -> None:
         """Backward and one optimiser step for each network."""
         state = self.state
         finish = []

@@ -6,6 +6,7 @@ from aide_monai.handlers.collapse import CollapseWarning
 from aide_monai.handlers.consistency_ramp import ConsistencyRamp
 from aide_monai.handlers.disagreement import Disagreement
 from aide_monai.handlers.epoch_log import EpochLog
+from aide_monai.handlers.finite import FiniteLosses
 from aide_monai.handlers.label_correction import GlobalLabelCorrection
 from aide_monai.handlers.label_quality import LabelQuality
 from aide_monai.handlers.memorisation import Memorisation
@@ -28,6 +29,7 @@ __all__ = [
     "ConsistencyRamp",
     "Disagreement",
     "EpochLog",
+    "FiniteLosses",
     "GlobalLabelCorrection",
     "LabelQuality",
     "MaximumSymmetricSurfaceDistance",

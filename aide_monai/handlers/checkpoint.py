@@ -15,6 +15,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from aide_monai.errors import InputError
+from aide_monai.handlers.collapse import collapsed
+from aide_monai.handlers.finite import not_finite, require_finite
 from aide_monai.handlers.settings import save_settings
 from aide_monai.labels.store import LabelStore
 from aide_monai.utils import distributed
@@ -36,7 +38,8 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """Load a state dict into ``network`` and return it.
 
     Raises:
-        InputError: if the file is missing, is not a state dict, or belongs to another network.
+        InputError: if the file is missing, is not a state dict, belongs to another network, or has weights that are NaN
+            or infinite.
     """
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -45,6 +48,7 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not the weights of this network ({reason}); use the file of its own run") from error
+    require_finite(network, str(path))
     return network
 
 
@@ -63,6 +67,9 @@ class BestCheckpoint:
     Without a metric the weights are saved in the last epoch, before a ``RunCheckpoint`` that is attached later calls it
     done, and when a run ends early. So a finished run always leaves a file, and with no metric only a finished one
     does. The best value and its epoch are ``engine.state.best_metric`` and ``best_metric_epoch``.
+
+    An epoch in which a network predicts next to nothing (``collapsed``) may have the best value, since nothing where
+    nothing is labelled counts as right. It is saved only as long as there is no other, and is never called the best.
 
     Args:
         path: file for the plain state dict (loads with ``weights_only=True``).
@@ -100,17 +107,21 @@ class BestCheckpoint:
         """Save, if this epoch is the best so far or there is no metric.
 
         Raises:
-            InputError: as ``save_atomically``.
+            InputError: as ``save_atomically``, or if weights are NaN or infinite; the old file is intact.
         """
         state = engine.state
         if self.metric is not None:
-            value = state.metrics[self.metric]
-            if state.best_metric_epoch != -1 and not (value > state.best_metric or math.isnan(state.best_metric)):
+            value, none_yet = state.metrics[self.metric], state.best_metric_epoch == -1
+            if not none_yet and not (value > state.best_metric or math.isnan(state.best_metric)):
                 return
-            state.best_metric, state.best_metric_epoch = value, state.epoch
-        distributed.on_main(self._save)
+            if not collapsed(state.metrics):
+                state.best_metric, state.best_metric_epoch = value, state.epoch
+            elif not none_yet:
+                return
+        distributed.on_main(lambda: self._save(state.epoch))
 
-    def _save(self) -> None:
+    def _save(self, epoch: int) -> None:
+        require_finite(self.network, f"epoch {epoch}, {self.path}")
         save_atomically(self.network.state_dict(), self.path)
         if self.settings is not None:
             save_settings(self.path, self.settings)
@@ -132,8 +143,8 @@ class RunCheckpoint:
 
     Raises:
         InputError: if ``path`` exists and ``resume`` is off, or the checkpoint cannot be read or has a learning-rate
-            schedule of another length; while training, if it cannot be written, which leaves the one of the epoch
-            before.
+            schedule of another length or weights that are NaN or infinite; while training, if it cannot be written, or
+            would hold such weights, which leaves the one of the epoch before.
     """
 
     def __init__(
@@ -170,6 +181,7 @@ class RunCheckpoint:
 
     def _save(self, engine: Any) -> None:
         state = engine.state
+        distributed.on_main(lambda: self._require_finite(engine))
         randoms = distributed.gather(_random_state(state.device))
         content = {
             "engine": engine.state_dict(),
@@ -188,6 +200,10 @@ class RunCheckpoint:
         }
         distributed.on_main(lambda: save_atomically(content, self.path))
 
+    def _require_finite(self, engine: Any) -> None:
+        for name, network in _networks(engine).items():
+            require_finite(network, f"epoch {engine.state.epoch}, {self.path}, {name}")
+
     def _load(self, engine: Any) -> int:
         """Restore all state but the labels, and return their generation."""
         try:
@@ -198,6 +214,9 @@ class RunCheckpoint:
             for name, scheduler in self.schedulers.items():
                 _require_same_length(scheduler.state_dict(), saved["schedulers"][name])
             engine.load_state_dict(saved["engine"])
+            for name, network in _networks(engine).items():
+                if not_finite(network) is not None:
+                    raise ValueError(f"weights of {name} are NaN or infinite")
             engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
             engine.state.metrics.update(saved.get("metrics", {}))
             for name, generator in _generators(engine).items():
@@ -247,6 +266,11 @@ def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     random.setstate(state["python"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def _networks(engine: Any) -> dict[str, nn.Module]:
+    """What the engine's state holds of networks, averages included, by name."""
+    return {name: value for name, value in vars(engine.state).items() if isinstance(value, nn.Module)}
 
 
 def _generators(engine: Any) -> dict[str, torch.Generator]:

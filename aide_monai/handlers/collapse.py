@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,24 +14,45 @@ from aide_monai.utils import distributed
 
 logger = logging.getLogger(__name__)
 
+MINIMUM_FOREGROUND = 0.25
+"""Share of the labelled foreground that a network predicts at least, unless it has collapsed."""
+
+
+def collapsed(metrics: Mapping[str, Any], minimum: float = MINIMUM_FOREGROUND) -> list[int]:
+    """The networks, 1 or 2, that predict less than a share of the foreground that they are trained to find.
+
+    Args:
+        metrics: with "foreground_ratio_1" and "foreground_ratio_2" as ``GlobalLabelCorrection`` logs them; without
+            them nothing is known, and none has collapsed.
+        minimum: ratio of predicted to labelled foreground below which a network counts as collapsed.
+
+    >>> collapsed({"foreground_ratio_1": 0.9, "foreground_ratio_2": 0.0})
+    [2]
+    """
+    return [network for network in (1, 2) if metrics.get(f"foreground_ratio_{network}", minimum) < minimum]
+
 
 class CollapseWarning:
-    """Logs what the small-loss selection keeps, and warns in a sentence when a collapse begins.
+    """Logs what the small-loss selection keeps, and warns in a sentence when a network predicts next to nothing.
 
     Small-loss samples tend to be the slices without foreground; when they fill the kept half of every batch, the
     suspicious half follows nothing but its own pseudo-labels and small structures vanish. Per epoch, in
     ``engine.state.metrics``: "kept_empty" (share of kept samples whose label has no foreground) and, when the data say
     so, "kept_high_quality" (share of kept samples with a trusted label). Attach it after ``GlobalLabelCorrection``,
-    whose "foreground_ratio" (predicted over labelled foreground voxels) it reads.
+    whose "foreground_ratio_1" and "foreground_ratio_2" (predicted over labelled foreground voxels) it reads.
+
+    It warns when a network falls below the ratio, and once if one has not reached it in the first epochs.
 
     Args:
-        minimum_foreground: ratio of predicted to labelled foreground below which a collapse is announced, once it was
-            above before.
+        minimum_foreground: ratio of predicted to labelled foreground below which a network counts as collapsed.
+        patience: epochs that a network has to reach it at the start; a shorter training has all of its own.
     """
 
-    def __init__(self, minimum_foreground: float = 0.25) -> None:
+    def __init__(self, minimum_foreground: float = MINIMUM_FOREGROUND, *, patience: int = 5) -> None:
         self.minimum_foreground = minimum_foreground
-        self._was_above = False
+        self.patience = patience
+        self._reached: set[int] = set()  # networks that were above it in some epoch
+        self._above: set[int] = set()  # in the epoch before
         self._reset()
 
     def attach(self, engine: Engine) -> None:
@@ -45,11 +67,11 @@ class CollapseWarning:
         self._quality_known = False
 
     def _look_back(self, engine: Any) -> None:
-        """The ratio of the epoch before is still there, also in a run that is resumed (``RunCheckpoint``)."""
-        self._was_above = self._is_above(engine)
-
-    def _is_above(self, engine: Any) -> bool:
-        return engine.state.metrics.get("foreground_ratio", 0.0) >= self.minimum_foreground
+        """The ratios of the epoch before are still there, also in a run that is resumed (``RunCheckpoint``)."""
+        metrics = engine.state.metrics
+        known = {network for network in (1, 2) if f"foreground_ratio_{network}" in metrics}
+        self._above = known - set(collapsed(metrics, self.minimum_foreground))
+        self._reached |= self._above
 
     def _add(self, engine: Any) -> None:
         output = engine.state.output
@@ -64,19 +86,37 @@ class CollapseWarning:
             self._counts = counts if self._counts is None else self._counts + counts
 
     def _log(self, engine: Any) -> None:
-        metrics = engine.state.metrics
+        state, metrics = engine.state, engine.state.metrics
         counts = torch.zeros(3, dtype=torch.int64) if self._counts is None else self._counts.cpu()
         kept, empty, high_quality = distributed.total(counts).tolist()
         metrics["kept_empty"] = empty / max(kept, 1)
         if self._quality_known:
             metrics["kept_high_quality"] = high_quality / max(kept, 1)
         self._reset()
-        if self._was_above and not self._is_above(engine):
+        low = collapsed(metrics, self.minimum_foreground)
+        fallen = [network for network in low if network in self._above]
+        if fallen:
             logger.warning(
-                "Epoch %d: the networks predict only %.0f %% of the labelled foreground, and %.0f %% of the kept"
-                " samples are empty: training is collapsing to background. The best checkpoint so far is kept; raise "
-                "warmup_epochs, lower consistency_weight, or use unit='slice'.",
-                engine.state.epoch,
-                100 * metrics["foreground_ratio"],
+                "Epoch %d: %s of the labelled foreground, and %.0f %% of the kept samples are empty: training is "
+                "collapsing to background. Model selection passes such epochs over; raise warmup_epochs, lower "
+                "consistency_weight, or use unit='slice'.",
+                state.epoch,
+                _predict_only(fallen, metrics),
                 100 * metrics["kept_empty"],
             )
+        late = [network for network in low if network not in self._reached]
+        if late and state.epoch == min(self.patience, state.max_epochs):
+            logger.warning(
+                "Epoch %d: %s of the labelled foreground, and never predicted more: nothing has been learned yet. "
+                "Model selection passes such epochs over; look at the labels and the size of the structures, raise "
+                "learning_rate or steps_per_epoch, and set correction_start later than this.",
+                state.epoch,
+                _predict_only(late, metrics),
+            )
+
+
+def _predict_only(networks: list[int], metrics: Mapping[str, Any]) -> str:
+    """Which networks predict how much."""
+    shares = " and ".join(f"{100 * metrics[f'foreground_ratio_{network}']:.0f}" for network in networks)
+    subject = "both networks predict" if len(networks) == 2 else f"network {networks[0]} predicts"
+    return f"{subject} only {shares} %"

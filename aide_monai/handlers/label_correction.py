@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -12,8 +13,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai.algorithm import correction_due, mean_dice, worst_units
+from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
 from aide_monai.errors import InputError
+from aide_monai.handlers.finite import ADVICE, stop
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
@@ -23,6 +25,8 @@ from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.transforms import keep_components
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current, release_freed_memory
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]
 """Network (0 or 1) and number of the case."""
@@ -36,12 +40,14 @@ class _Score(NamedTuple):
         ranking: (units,) Dice that ranks them.
         predicted: foreground voxels of the prediction.
         labelled: foreground voxels of the label.
+        finite: all of the network's logits were numbers.
     """
 
     dice: list[float]  # no tensors: small ones, kept between large ones, would keep memory from being reused
     ranking: list[float]
     predicted: int
     labelled: int
+    finite: bool
 
 
 class GlobalLabelCorrection:
@@ -56,8 +62,10 @@ class GlobalLabelCorrection:
     predicts a share of the cases; all decide alike and replace the same labels.
 
     The handler also records ``engine.state.metrics["dsc_trusted"]`` (the mean Dice of high-quality cases alone, where
-    there are any), "corrected" (units replaced) and, for those who watch for a collapse, "foreground_ratio" (predicted
-    over labelled foreground voxels).
+    there are any), "corrected" (units replaced), "withheld" (units that are not, because too little of the label's
+    foreground would be left, see ``AIDEOptions.correction_foreground``) and, for those who watch for a collapse,
+    "foreground_ratio" (predicted over labelled foreground voxels), "foreground_ratio_1" and "foreground_ratio_2" (of
+    each network).
 
     Args:
         dataset: the training stream, of slices, patches or volumes; its ``store`` holds the labels.
@@ -104,13 +112,13 @@ class GlobalLabelCorrection:
             start=options.correction_start,
         )
         if not due and not self.every_epoch:
-            engine.state.metrics["corrected"] = 0
+            engine.state.metrics.update(corrected=0, withheld=0)
             return
         scratch = None if self.store.scratch is None else ScratchFolder(self.store.scratch)
         predictions: dict[Key, Tensor | MappedTensor] = {}
         scores: dict[Key, Any] = {}
-        for key, prediction in self._predict(engine):
-            scores[key] = tuple(self._score(key, prediction))
+        for key, prediction, finite in self._predict(engine):
+            scores[key] = tuple(self._score(key, prediction, finite))
             if due and scratch is None:
                 predictions[key] = prediction
             elif due and scratch is not None:
@@ -121,32 +129,52 @@ class GlobalLabelCorrection:
         for part in distributed.gather(scores):
             found |= {key: _Score(*score) for key, score in part.items()}
         epoch, metrics = engine.state.epoch, engine.state.metrics
+        self._require_finite(epoch, found)
         metrics["dsc_train"] = quality = _mean_dice(found.values())
-        labelled = sum(score.labelled for score in found.values())
-        metrics["foreground_ratio"] = sum(score.predicted for score in found.values()) / max(labelled, 1)
+        metrics["foreground_ratio"] = _foreground_ratio(found.values())
+        for network in sorted({i for i, _ in found}):
+            mine = [score for (i, _), score in found.items() if i == network]
+            metrics[f"foreground_ratio_{network + 1}"] = _foreground_ratio(mine)
         if any(self.dataset.high_quality):
             trusted = [score for (_, number), score in found.items() if self.dataset.high_quality[number]]
             metrics["dsc_trusted"] = quality = _mean_dice(trusted)
-        metrics["corrected"] = 0
+        metrics.update(corrected=0, withheld=0)
         if due and quality >= options.correction_dice:
-            metrics["corrected"] = self._correct(epoch, predictions, {key: found[key].ranking for key in found})
+            done, withheld = self._correct(epoch, predictions, {key: found[key].ranking for key in found})
+            metrics.update(corrected=done, withheld=len(withheld))
             self.store.commit(epoch)
+            self._tell(epoch, done, withheld)
         if scratch is not None:
             release_freed_memory()
 
-    def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor]]:
-        """Class indices, as the data set arranges them, of the networks for this process's cases, one by one."""
-        calls = [partial(_on_device, predictor, engine.state.device) for predictor in predictors_of(engine)]
-        sources = [partial(_mean, calls)] if self.options.correction_source == "mean" else calls
+    def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor, bool]]:
+        """Class indices, as the data set arranges them, of the networks for this process's cases, one by one.
+
+        And whether the logits of each network were finite.
+        """
+        calls = [_Watched(predictor, engine.state.device) for predictor in predictors_of(engine)]
+        mean = self.options.correction_source == "mean"
+        sources: Sequence[Callable[[Tensor], Tensor]] = [partial(_mean, calls)] if mean else calls
         for number in range(distributed.rank(), len(self.dataset.cases), distributed.world_size()):
             for i, call in enumerate(sources):
                 with torch.no_grad():
                     prediction, self._num_classes = self.dataset.predict(number, call, self.batch_size)
                 prediction = keep_components(prediction, self.options.largest_component)
-                for network in (i,) if sources is calls else range(len(calls)):
-                    yield (network, number), prediction
+                for network in range(len(calls)) if mean else (i,):
+                    yield (network, number), prediction, calls[network].was_finite()
 
-    def _score(self, key: Key, prediction: Tensor) -> _Score:
+    def _require_finite(self, epoch: int, found: Mapping[Key, _Score]) -> None:
+        wrong = sorted(key for key, score in found.items() if not score.finite)
+        if wrong:
+            network, number = wrong[0]
+            cases = len({number for _, number in wrong})
+            stop(
+                f"epoch {epoch}: found predictions of network {network + 1} for case {self.dataset.cases[number]!r} "
+                f"that are NaN or infinite ({cases} of {len(self.dataset.cases)} cases); expected numbers. The run has "
+                f"stopped; labels and checkpoints are those of the last epoch before. {ADVICE}"
+            )
+
+    def _score(self, key: Key, prediction: Tensor, finite: bool) -> _Score:
         i, number = key
         case = self.dataset.cases[number]
         label = self.store.label(i + 1, case)
@@ -155,7 +183,11 @@ class GlobalLabelCorrection:
             reference = self.store.initial(case) if i == 0 else self.store.label(1, case)
             ranking = self._dice(number, prediction, reference)
         return _Score(
-            dice.tolist(), ranking.tolist(), predicted=int((prediction > 0).sum()), labelled=int((label > 0).sum())
+            dice.tolist(),
+            ranking.tolist(),
+            predicted=int((prediction > 0).sum()),
+            labelled=int((label > 0).sum()),
+            finite=finite,
         )
 
     def _dice(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
@@ -165,18 +197,18 @@ class GlobalLabelCorrection:
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]
-    ) -> int:
-        """Replace the worst units and return how many were replaced."""
+    ) -> tuple[int, list[str]]:
+        """Replace the worst units; how many were, and the case of each that was not, to keep its foreground."""
         numbers = [
             number
             for number, high_quality in enumerate(self.dataset.high_quality)
             if self.options.rank_high_quality or not high_quality
         ]
         if not numbers:
-            return 0
+            return 0, []
         units = [(number, position) for number in numbers for position in range(len(dice[0, number]))]
         networks = sorted({i for i, _ in dice})
-        replaced = 0
+        replaced, withheld = 0, []
         for i in networks:
             values = torch.tensor([*chain.from_iterable(dice[i, n] for n in numbers)], dtype=torch.float64)
             for unit in worst_units(values, self.options.update_ratio).tolist():
@@ -188,9 +220,33 @@ class GlobalLabelCorrection:
                     index = self._correction(number, given, position)[1]
                     network = 2 - i if len(networks) == 2 else 1
                     dice_before = float(values[unit])
+                    if not self._keeps_foreground(network, case, label, index):
+                        withheld.append(case)
+                        continue
                     self.store.replace(network, case, label, epoch=epoch, dice_before=dice_before, index=index)
                     replaced += 1
-        return replaced
+        return replaced, withheld
+
+    def _keeps_foreground(self, network: int, case: str, label: Tensor, index: Any) -> bool:
+        before = self.store.foreground(network, case)
+        after = before - self.store.foreground(network, case, index) + int((label > 0).sum())
+        given = int((self.store.initial(case) > 0).sum())
+        return keeps_foreground(after, before=before, given=given, least=self.options.correction_foreground)
+
+    def _tell(self, epoch: int, replaced: int, withheld: Sequence[str]) -> None:
+        if withheld:
+            cases = list(dict.fromkeys(withheld))
+            logger.warning(
+                "Epoch %d: %d of %d corrections were not made, because they would have left less than %g %% of the "
+                "foreground that a label was given with (cases %s%s; option correction_foreground): the networks find "
+                "too little there.",
+                epoch,
+                len(withheld),
+                replaced + len(withheld),
+                100 * self.options.correction_foreground,
+                ", ".join(cases[:5]),
+                f" and {len(cases) - 5} more" if len(cases) > 5 else "",
+            )
 
     def _from_its_process(self, prediction: Tensor | MappedTensor | None, number: int, position: int) -> Tensor:
         """The new label of a unit; of many processes, one has predicted it."""
@@ -207,8 +263,29 @@ def _mean_dice(scores: Iterable[_Score]) -> float:
     return fmean(chain.from_iterable(score.dice for score in scores))
 
 
-def _on_device(network: Callable[[Tensor], Tensor], device: torch.device, image: Tensor) -> Tensor:
-    return network(image.to(device))
+def _foreground_ratio(scores: Iterable[_Score]) -> float:
+    """Predicted over labelled foreground voxels."""
+    scores = list(scores)
+    return sum(score.predicted for score in scores) / max(sum(score.labelled for score in scores), 1)
+
+
+class _Watched:
+    """A network that is called on its device, and of which is known whether its logits were finite."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.network = network
+        self.device = device
+        self._finite = torch.tensor(True, device=device)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        logits = self.network(image.to(self.device))
+        self._finite = self._finite & logits.isfinite().all()
+        return logits
+
+    def was_finite(self) -> bool:
+        """Whether all logits since the last question were."""
+        finite, self._finite = bool(self._finite), torch.ones_like(self._finite)
+        return finite
 
 
 def _mean(networks: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:

@@ -151,6 +151,10 @@ class LabelStore:
         """The label (uint8) as it was given, before any correction."""
         return current(self._initial[case])
 
+    def foreground(self, network: int, case: str, index: tuple[Any, ...] | None = None) -> int:
+        """Foreground voxels of the current label, or of the slice or patch of it that ``replace`` calls ``index``."""
+        return int((self.label(network, case)[_region(index)] > 0).sum())
+
     def replace(
         self,
         network: int,

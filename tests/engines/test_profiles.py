@@ -297,6 +297,7 @@ def assert_rich(epochs: list[Epoch], *, one_label: bool = False) -> None:
         ("update_interval", 2),
         ("correction_start", 2),
         ("correction_dice", 1.0),
+        ("correction_foreground", 1.0),
         ("ranking_reference", "released"),
         ("rank_high_quality", True),
         ("largest_component", "class"),

@@ -74,6 +74,27 @@ def test_all_low_quality_labels_become_predictions_at_once_and_trusted_ones_neve
     ]
 
 
+def test_labels_are_not_emptied_by_a_network_that_finds_nothing():
+    data = volumes()
+    data[1]["image"] = image([[0.0, 0.0], [0.0, 0.0]])  # labelled all over
+    store = LabelStore.from_volumes(data)
+    engine = trainer(SliceDataset(data, store=store, axis=2), 1, start=1, interval=1)
+    engine.run()
+    assert (engine.state.metrics["corrected"], engine.state.metrics["withheld"]) == (1, 1)
+    assert (store.label(1, "poor").sum(), store.label(1, "poorer").sum()) == (4, 1)
+
+
+def test_predictions_that_are_no_numbers_change_no_label():
+    data = volumes()
+    store = LabelStore.from_volumes(data)
+    engine = trainer(SliceDataset(data, store=store, axis=2), 1, start=1, interval=1)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: e.network.scale.data.fill_(float("nan")))
+    with pytest.raises(InputError, match="epoch 1: found predictions of the network for case 'poor' that are NaN"):
+        engine.run()
+    assert store.label(1, "poor").sum() == 4
+    assert not store.records
+
+
 def test_predictions_are_made_in_eval_mode_and_training_goes_on():
     dataset = SliceDataset(volumes(), store=LabelStore.from_volumes(volumes()), axis=2)
     engine = trainer(dataset, 1, start=1, interval=1)

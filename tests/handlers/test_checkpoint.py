@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 # Best weights
 
 
-def run_with_metric(values: list[float], handler: BestCheckpoint, network: nn.Module) -> Engine:
+def run_with_metric(values: list[float], handler: BestCheckpoint, network: nn.Module, *others: Any) -> Engine:
     """Engine whose network holds the number of the epoch and whose metric takes the given values."""
     engine = Engine(lambda engine, batch: None)
     engine.state.best_metric, engine.state.best_metric_epoch = -1, -1
@@ -58,7 +58,8 @@ def run_with_metric(values: list[float], handler: BestCheckpoint, network: nn.Mo
         engine.state.metrics["dsc_train"] = values[engine.state.epoch - 1]
         network.bias.data.fill_(engine.state.epoch)
 
-    handler.attach(engine)
+    for each in (*others, handler):
+        each.attach(engine)
     engine.run([0], max_epochs=len(values))
     return engine
 
@@ -74,6 +75,33 @@ def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path, values: list[float
     assert float(saved["bias"]) == best
     assert (engine.state.best_metric, engine.state.best_metric_epoch) == (values[best - 1], best)
     assert [entry.name for entry in path.parent.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "best"),
+    [
+        ([0.9, 0.9, 0.0], 2),  # all background agrees best with labels that have become so
+        ([0.0, 0.9, 0.0], 2),
+        ([0.0, 0.0, 0.0], None),
+        ([0.9, 0.0, 0.9], 3),
+    ],
+)
+def test_a_collapsed_epoch_is_never_the_best(tmp_path: Path, ratios: list[float], best: int | None) -> None:
+    """One network of two that predicts nothing is enough: their mean predicts nothing either."""
+    network = nn.Conv2d(1, 1, 1)
+    path, values = tmp_path / "model.pt", [0.5, 0.6, 1.0]
+
+    class Ratio:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+        def __call__(self, engine: Engine) -> None:
+            engine.state.metrics |= {"foreground_ratio_1": 0.9, "foreground_ratio_2": ratios[engine.state.epoch - 1]}
+
+    engine = run_with_metric(values, BestCheckpoint(path, network), network, Ratio())
+    saved = torch.load(path, weights_only=True)
+    assert engine.state.best_metric_epoch == (-1 if best is None else best)
+    assert float(saved["bias"]) == (3 if best is None else best)  # a run always leaves a file
 
 
 def test_without_a_metric_the_last_epoch_of_a_finished_run_is_kept(tmp_path: Path) -> None:

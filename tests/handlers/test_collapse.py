@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,8 +31,17 @@ def output(kept_1: list[bool], kept_2: list[bool], *, quality: list[bool] | None
     }
 
 
+Ratio = float | tuple[float, float]
+"""Of both networks, or of each."""
+
+
+def ratios_of(ratio: Ratio) -> dict[str, float]:
+    first, second = ratio if isinstance(ratio, tuple) else (ratio, ratio)
+    return {"foreground_ratio_1": first, "foreground_ratio_2": second}
+
+
 def run(
-    outputs: list[dict], ratios: list[float | None], *, restored: float | None = None, **options: Any
+    outputs: list[dict], ratios: Sequence[Ratio | None], *, restored: float | None = None, **options: Any
 ) -> list[dict[str, float]]:
     """Metrics after each epoch; all outputs come in every epoch, the foreground ratio changes with the epochs.
 
@@ -43,12 +53,12 @@ def run(
     def set_ratio(engine: Engine) -> None:
         ratio = ratios[engine.state.epoch - 1]
         if ratio is not None:
-            engine.state.metrics["foreground_ratio"] = ratio
+            engine.state.metrics |= ratios_of(ratio)
 
     engine.add_event_handler(Events.EPOCH_COMPLETED, set_ratio)
     CollapseWarning(**options).attach(engine)
     if restored is not None:
-        engine.state.metrics["foreground_ratio"] = restored
+        engine.state.metrics |= ratios_of(restored)
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: found.append(dict(e.state.metrics)))
     engine.run(outputs, max_epochs=len(ratios))
     return found
@@ -82,7 +92,7 @@ def test_a_collapse_is_announced_when_it_begins(caplog: pytest.LogCaptureFixture
         run([PLAIN], [0.1, 0.9, 0.2, 0.1, 0.1])
     (message,) = warnings(caplog)
     assert message.startswith(
-        "Epoch 3: the networks predict only 20 % of the labelled foreground, and 50 % of the kept"
+        "Epoch 3: both networks predict only 20 and 20 % of the labelled foreground, and 50 % of the kept"
     )
     for option in ("warmup_epochs", "consistency_weight", "unit='slice'"):
         assert option in message
@@ -94,7 +104,7 @@ def test_a_second_collapse_is_announced_again(caplog: pytest.LogCaptureFixture) 
     assert [message.split(":")[0] for message in warnings(caplog)] == ["Epoch 2", "Epoch 4"]
 
 
-@pytest.mark.parametrize(("restored", "announced"), [(0.9, ["Epoch 1"]), (0.1, []), (None, [])])
+@pytest.mark.parametrize(("restored", "announced"), [(0.9, ["Epoch 1"]), (0.1, ["Epoch 2"]), (None, ["Epoch 2"])])
 def test_a_collapse_is_announced_when_it_begins_with_a_resume(
     caplog: pytest.LogCaptureFixture, restored: float | None, announced: list[str]
 ) -> None:
@@ -106,7 +116,7 @@ def test_a_collapse_is_announced_when_it_begins_with_a_resume(
 @pytest.mark.parametrize(
     "ratios",
     [
-        [0.0, 0.1, 0.2],  # networks that have not found the foreground yet
+        [0.0, 0.1, 0.2, 0.25, 0.3],  # networks that have not found the foreground yet
         [0.9, 0.25, 1.2],
         [None, None, None],
     ],
@@ -115,6 +125,24 @@ def test_no_other_course_is_announced(caplog: pytest.LogCaptureFixture, ratios: 
     with caplog.at_level(logging.WARNING, logger="aide_monai"):
         run([PLAIN], ratios)
     assert warnings(caplog) == []
+
+
+def test_one_network_of_two_that_collapses_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The other one's foreground would hide it in their sum."""
+    with caplog.at_level(logging.WARNING, logger="aide_monai"):
+        run([PLAIN], [(0.9, 0.9), (1.1, 0.0)])
+    (message,) = warnings(caplog)
+    assert message.startswith("Epoch 2: network 2 predicts only 0 % of the labelled foreground")
+
+
+@pytest.mark.parametrize(("epochs", "announced"), [(1, 1), (3, 3), (5, 5), (8, 5)])
+def test_a_network_that_is_empty_from_the_first_epoch_is_announced_once(
+    caplog: pytest.LogCaptureFixture, epochs: int, announced: int
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="aide_monai"):
+        run([PLAIN], [(0.0, 0.9)] * epochs)
+    (message,) = warnings(caplog)
+    assert message.startswith(f"Epoch {announced}: network 1 predicts only 0 % of the labelled foreground, and never")
 
 
 def test_the_threshold_is_an_option(caplog: pytest.LogCaptureFixture) -> None:

@@ -187,6 +187,8 @@ def test_metrics_by_hand() -> None:
     assert engine.state.metrics["dsc_train"] == pytest.approx(sum(means) / 2)
     predicted = (10 + 2 + 9 + 8) + (9 + 8 + 10 + 3)
     assert engine.state.metrics["foreground_ratio"] == pytest.approx(predicted / 100)
+    assert engine.state.metrics["foreground_ratio_1"] == pytest.approx((10 + 2 + 9 + 8) / 50)
+    assert engine.state.metrics["foreground_ratio_2"] == pytest.approx((9 + 8 + 10 + 3) / 50)
 
 
 def test_one_case_can_be_the_worst_of_both() -> None:
@@ -217,7 +219,7 @@ def test_the_second_epoch_ranks_against_the_corrected_labels() -> None:
 def test_the_share_is_of_the_low_quality_units_and_rounded_down() -> None:
     high = [simple(f"h{n}", 0, 0, quality="high") for n in range(4)]
     for count, replaced in ((3, 0), (4, 1), (7, 1), (8, 2)):
-        volumes = [*high, *(simple(f"l{n}", n, n) for n in range(count))]
+        volumes = [*high, *(simple(f"l{n}", 1 + n, 1 + n) for n in range(count))]
         handler, store = correction(volumes)
         engine = Engine()
         handler(engine)
@@ -278,6 +280,62 @@ def test_without_low_quality_cases_nothing_is_corrected() -> None:
     handler(engine)
     assert (store.generation, engine.state.metrics["corrected"]) == (0, 0)
     assert engine.state.metrics["dsc_train"] == 0.0
+
+
+# Labels that networks would empty
+
+
+def test_a_label_is_not_emptied_by_networks_that_find_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    handler, store = correction([simple("a", 0, 9), simple("b", 9, 0), simple("c", 0, 1)], update_ratio=1.0)
+    engine = Engine()
+    with caplog.at_level("WARNING", logger="aide_monai"):
+        handler(engine)
+    assert sizes(store, 2) == {"a": 10, "b": 9, "c": 10}
+    assert sizes(store, 1) == {"a": 9, "b": 10, "c": 1}
+    assert (engine.state.metrics["corrected"], engine.state.metrics["withheld"]) == (3, 3)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("Epoch 1: 3 of 6 corrections were not made, because they would have left less than 10 %")
+    assert "(cases a, c, b; option correction_foreground)" in message
+
+
+@pytest.mark.parametrize(("least", "left"), [(0.0, 0), (0.1, 10), (1.0, 10)])
+def test_the_least_foreground_is_an_option(least: float, left: int) -> None:
+    handler, store = correction([simple("a", 0, 0)], update_ratio=1.0, correction_foreground=least)
+    handler(Engine())
+    assert sizes(store, 1) == {"a": left}
+
+
+def test_labels_do_not_shrink_to_nothing_by_and_by() -> None:
+    """The share is that of the given label, not of the last one."""
+    handler, store = correction([simple("a", 5, 5)], update_ratio=1.0, correction_foreground=0.5)
+    engine = Engine()
+    handler(engine)
+    assert sizes(store, 1) == {"a": 5}
+    handler.dataset._images[0] = handler.dataset._images[0].__class__(torch.stack([row(4), row(3)]).float(), 2)
+    handler(engine)
+    assert sizes(store, 1) == {"a": 5}
+    assert engine.state.metrics["withheld"] == 2
+
+
+def test_slices_may_be_emptied_as_long_as_their_case_keeps_its_share() -> None:
+    """Three slices of ten pixels, all of which both networks find empty: two may be, the third is not."""
+    handler, store = correction(
+        [case("a", row(10, 10, 10), row(0, 0, 0), row(0, 0, 0))], unit="slice", update_ratio=1.0
+    )
+    engine = Engine()
+    handler(engine)
+    assert sizes(store, 1) == sizes(store, 2) == {"a": 10}
+    assert (engine.state.metrics["corrected"], engine.state.metrics["withheld"]) == (4, 2)
+
+
+def test_a_label_that_was_given_empty_may_become_empty_again() -> None:
+    handler, store = correction([simple("a", 3, 3, label=0)], update_ratio=1.0)
+    engine = Engine()
+    handler(engine)
+    assert sizes(store, 1) == {"a": 3}
+    handler.dataset._images[0] = handler.dataset._images[0].__class__(torch.stack([row(0), row(0)]).float(), 2)
+    handler(engine)
+    assert sizes(store, 1) == {"a": 0}
 
 
 # What the ranking compares with
@@ -412,7 +470,9 @@ def test_the_largest_component_of_each_class_across_slices() -> None:
 
 
 def test_an_empty_prediction_has_no_component() -> None:
-    handler, store = correction([simple("a", 0, 0)], update_ratio=1.0, largest_component="class")
+    handler, store = correction(
+        [simple("a", 0, 0)], update_ratio=1.0, largest_component="class", correction_foreground=0.0
+    )
     handler(Engine())
     assert sizes(store, 1) == {"a": 0}
 

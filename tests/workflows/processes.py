@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from aide_monai.engines import AIDEOptions, AIDETrainer
+from aide_monai.errors import InputError
 from aide_monai.handlers import (
     BestCheckpoint,
     CollapseWarning,
@@ -192,6 +193,26 @@ def die(folder: Path) -> None:
     train(run, folder)
 
 
+def lose_a_number(folder: Path) -> None:
+    """A weight of network 2 of process 1 becomes NaN in the second epoch; each process leaves how it ended."""
+    folder.mkdir(exist_ok=True)
+    step, ended = Recorder.step, ""
+
+    def spoil(recorder: Recorder, engine: AIDETrainer) -> None:
+        step(recorder, engine)
+        if engine.state.iteration == 6:
+            next(engine.networks[1].parameters()).data.fill_(float("nan"))
+
+    if distributed.rank() == 1:
+        Recorder.step = spoil  # type: ignore[method-assign]
+    try:
+        train(RUNS["even shares"], folder / "run")
+    except InputError as error:
+        ended = f"{type(error).__name__}: {error}"
+    Recorder.step = step  # type: ignore[method-assign]
+    torch.save(ended, folder / f"ended_{distributed.rank()}.pt")
+
+
 def exchange_files(folder: Path) -> None:
     """Each process in a folder of its own, where the same relative paths are other files, as on two machines."""
     place = folder / "machines" / str(distributed.rank())
@@ -233,4 +254,5 @@ if __name__ == "__main__":
     run_all(Path(sys.argv[1]))
     exchange_files(Path(sys.argv[1]))
     choose_history(Path(sys.argv[1]))
+    lose_a_number(Path(sys.argv[1]) / "number")
     die(Path(sys.argv[1]) / "death")

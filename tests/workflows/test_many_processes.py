@@ -143,6 +143,15 @@ def test_one_history_for_all_processes_of_a_training_inside_the_bundle(folder: P
     assert said == [[str(folder / "bundle" / "0" / "runs" / "002"), "next"]] * 2
 
 
+def test_all_processes_stop_when_one_has_a_loss_that_is_no_number(folder: Path) -> None:
+    """Network 2 of process 1 was spoiled after step 6, the second of the second epoch."""
+    first, second = (torch.load(folder / "number" / f"ended_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.startswith("InputError: epoch 2, iteration 7: found a loss of network 2 that is NaN or infinite")
+    assert second == first.replace("InputError", "MainProcessError", 1)
+    saved = torch.load(folder / "number" / "run" / "checkpoint.pt", weights_only=True)
+    assert (saved["engine"]["iteration"], saved["generation"]) == (4, 1)  # of one epoch
+
+
 def test_a_process_that_dies_leaves_the_last_commit(folder: Path) -> None:
     resumed = processes.train(processes.RUNS["even shares"], folder / "death", resume=True)
     assert [len(resumed["ramp"]), resumed["rows"][-1]["epoch"]] == [2, 3]  # after the first epoch, which was complete

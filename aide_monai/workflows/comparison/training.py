@@ -16,6 +16,7 @@ from aide_monai.handlers import (
     CollapseWarning,
     Disagreement,
     EpochLog,
+    FiniteLosses,
     GlobalLabelCorrection,
     LabelQuality,
     Memorisation,
@@ -61,6 +62,7 @@ def train_supervised(
     trainer = SupervisedTrainer(
         **single.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
         train_handlers=[
+            FiniteLosses(),
             *_step_callback(on_step),
             single.learning_rate(),
             *_memorisation(dataset, clean, num_classes),
