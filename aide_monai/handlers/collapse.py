@@ -117,6 +117,6 @@ class CollapseWarning:
 
 def _predict_only(networks: list[int], metrics: Mapping[str, Any]) -> str:
     """Which networks predict how much."""
-    shares = " and ".join(f"{100 * metrics[f'foreground_ratio_{network}']:.0f}" for network in networks)
+    shares = dict.fromkeys(f"{100 * metrics[f'foreground_ratio_{network}']:.0f}" for network in networks)
     subject = "both networks predict" if len(networks) == 2 else f"network {networks[0]} predicts"
-    return f"{subject} only {shares} %"
+    return f"{subject} only {' and '.join(shares)} %"

@@ -92,7 +92,7 @@ def test_a_collapse_is_announced_when_it_begins(caplog: pytest.LogCaptureFixture
         run([PLAIN], [0.1, 0.9, 0.2, 0.1, 0.1])
     (message,) = warnings(caplog)
     assert message.startswith(
-        "Epoch 3: both networks predict only 20 and 20 % of the labelled foreground, and 50 % of the kept"
+        "Epoch 3: both networks predict only 20 % of the labelled foreground, and 50 % of the kept"
     )
     for option in ("warmup_epochs", "consistency_weight", "unit='slice'"):
         assert option in message

@@ -187,6 +187,7 @@ def arguments(phantoms: Path, run_dir: Path) -> dict[str, Any]:
         "options#warmup_epochs": 2,
         "options#correction_start": 1,
         "options#update_ratio": 0.5,
+        "options#correction_foreground": 0.0,  # networks that have just begun find nothing
         "pretrain#optimizer#eps": 0.001,
         "train#optimizer_1#eps": 0.001,
         "train#optimizer_2#eps": 0.001,
