@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
-from aide_monai.data import SliceDataset, slice_loader
+from aide_monai.stream import SliceDataset, slice_loader
 from aide_monai.engines import CoTeachingTrainer, PrepareAugmented
 from aide_monai.errors import InputError
 from aide_monai.handlers import BestCheckpoint, FiniteLosses, RunCheckpoint, load_weights
