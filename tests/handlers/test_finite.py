@@ -12,12 +12,12 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
-from aide_monai.stream import SliceDataset, slice_loader
 from aide_monai.engines import CoTeachingTrainer, PrepareAugmented
 from aide_monai.errors import InputError
 from aide_monai.handlers import BestCheckpoint, FiniteLosses, RunCheckpoint, load_weights
 from aide_monai.handlers.finite import not_finite
 from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.stream import SliceDataset, slice_loader
 
 from .test_checkpoint import assert_same, network, start, volumes
 
