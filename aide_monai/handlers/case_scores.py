@@ -22,7 +22,7 @@ from aide_monai.utils import distributed
 class CaseScores:
     """Scores every predicted volume against its label: DSC, RAVD, ASSD and MSSD in one pass per case and class.
 
-    The spacing comes from the label's affine. Rows are collected in ``rows`` and, with ``path``, written as CSV when
+    Distances in mm come from the label's affine, shear included. Rows are collected in ``rows`` and, with ``path``, written as CSV when
     the evaluator is done; ``engine.state.metrics`` gets the mean DSC as "dsc".
 
     Args:
@@ -71,14 +71,13 @@ class CaseScores:
                     f"case {case!r}: prediction has shape {tuple(prediction.shape)}, label {tuple(label.shape)}; "
                     "expected one grid"
                 )
-            spacing = np.linalg.norm(as_array(output[Keys.LABEL].affine)[:3, :3], axis=0)
             if self.keep_largest:
                 prediction = largest_components(prediction)
             scores = class_scores(
                 as_array(prediction).astype(np.uint8),
                 as_array(label).astype(np.uint8),
                 num_classes=len(self.labels),
-                spacing_mm=tuple(spacing.tolist()),
+                spacing_mm=as_array(output[Keys.LABEL].affine)[:3, :3],
             )
             self.rows += [
                 {

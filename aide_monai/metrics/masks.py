@@ -13,6 +13,14 @@ from aide_monai.errors import InputError
 
 ArrayLike: TypeAlias = "npt.NDArray[Any] | torch.Tensor"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
+Spacing: TypeAlias = "Sequence[float] | npt.NDArray[np.floating]"
+"""Distance of voxel centres along each of D axes in mm; or steps (S, D): how a voxel along an axis moves in space."""
+
+Steps: TypeAlias = "tuple[float, ...] | npt.NDArray[np.float64]"
+"""A checked ``Spacing``: distances alone wherever the axes are at right angles, steps only where they are not."""
+
+COSINE_TOLERANCE = 1e-3
+"""Up to this cosine two axes count as at right angles: it changes no distance by more than a thousandth."""
 
 
 def as_array(values: ArrayLike) -> npt.NDArray[Any]:
@@ -67,12 +75,28 @@ def as_mask_pair(prediction: ArrayLike, reference: ArrayLike) -> tuple[Mask, Mas
     return masks
 
 
-def check_spacing(spacing_mm: Sequence[float], axes: int) -> tuple[float, ...]:
-    """The spacing as floats; InputError unless it is one positive, finite number of mm per axis."""
-    spacing = tuple(float(step) for step in np.ravel(np.asarray(spacing_mm)))
-    if len(spacing) != axes or not all(np.isfinite(step) and step > 0 for step in spacing):
-        raise InputError(f"spacing_mm is {spacing_mm}; expected {axes} positive numbers, one per axis of the mask")
-    return spacing
+def largest_cosine(steps: npt.NDArray[np.floating]) -> float:
+    """How far the axes of a grid are from right angles: the largest cosine between two columns of (S, D), 0..1."""
+    directions = steps / np.linalg.norm(steps, axis=0)
+    return float(np.abs(directions.T @ directions - np.eye(steps.shape[1])).max())
+
+
+def check_spacing(spacing_mm: Spacing, axes: int) -> Steps:
+    """A spacing or steps that measure distances between voxels of so many axes.
+
+    Raises:
+        InputError: neither one positive, finite number of mm per axis nor steps in independent directions.
+    """
+    given = np.asarray(spacing_mm, dtype=np.float64)
+    is_steps = given.ndim == 2 and len(given) > 1
+    lengths = np.linalg.norm(given, axis=0) if is_steps else given.ravel()
+    sound = len(lengths) == axes and np.isfinite(lengths).all() and bool((lengths > 0).all())
+    if not sound or (is_steps and np.linalg.matrix_rank(given / lengths) < axes):
+        raise InputError(
+            f"spacing_mm is {spacing_mm}; expected {axes} positive numbers, one per axis of the mask, or steps "
+            f"(3, {axes}) along the axes, the columns of an affine"
+        )
+    return given if is_steps and largest_cosine(given) > COSINE_TOLERANCE else tuple(lengths.tolist())
 
 
 def bounding_box(mask: npt.NDArray[Any]) -> tuple[slice, ...] | None:
@@ -102,7 +126,7 @@ def joint_box(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> tuple[slice,
     )
 
 
-def joint_crop(first: Mask, second: Mask, spacing: Sequence[float]) -> tuple[Mask, Mask, tuple[float, ...]]:
+def joint_crop(first: Mask, second: Mask, spacing: Steps) -> tuple[Mask, Mask, Steps]:
     """Both masks inside their `joint_box`, and the spacing, axes in the order in which `first` lies in memory.
 
     No metric depends on the order of axes, and NIfTI files come with the first axis fastest.
@@ -110,4 +134,5 @@ def joint_crop(first: Mask, second: Mask, spacing: Sequence[float]) -> tuple[Mas
     axes = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
     first, second = first.transpose(axes), second.transpose(axes)
     box = joint_box(first, second)
-    return first[box], second[box], tuple(spacing[axis] for axis in axes)
+    ordered = spacing[:, axes] if isinstance(spacing, np.ndarray) else tuple(spacing[axis] for axis in axes)
+    return first[box], second[box], ordered

@@ -17,7 +17,7 @@ from monai.metrics.utils import do_metric_reduction, ignore_background
 from monai.utils import MetricReduction
 
 from aide_monai.errors import InputError
-from aide_monai.metrics.masks import as_array, check_same_shape
+from aide_monai.metrics.masks import COSINE_TOLERANCE, as_array, check_same_shape
 from aide_monai.metrics.relative_volume_difference import relative_volume_difference
 from aide_monai.metrics.scores import Summary, aggregate, segmentation_scores
 from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge
@@ -36,29 +36,38 @@ def spacing_rows(spacing: Spacing, batch: int, axes: int) -> npt.NDArray[np.floa
         ) from None
 
 
-def affine_spacing(batches: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
-    """Spacing of each item, (B, axes), in mm, from the affines of MetaTensors.
+def affine_steps(batches: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
+    """Steps along the axes of each item, (B, S, axes), in mm, from the affines of MetaTensors.
 
     Args:
         batches: (B, C, spatial...) reference and prediction; plain tensors among them are passed over.
 
     Raises:
-        InputError: no MetaTensor, or spacings that differ by more than 0.1 percent.
+        InputError: no MetaTensor, spacings that differ by more than 0.1 percent, or other angles between the axes.
     """
     found = []
     for batch in batches:
         if isinstance(batch, MetaTensor):
             axes = batch.ndim - 2
-            affines = np.asarray(batch.affine.cpu(), dtype=np.float64)
             # A column is the step along one axis; all its rows count, also for a slice that lies obliquely in space.
-            steps = np.linalg.norm(affines[..., :-1, :axes], axis=-2)
-            found.append(spacing_rows(steps, len(batch), axes))
+            steps = np.asarray(batch.affine.cpu(), dtype=np.float64)[..., :-1, :axes]
+            found.append(np.broadcast_to(steps, (len(batch), *steps.shape[-2:])))
     if not found:
         raise InputError("no spacing: found plain tensors; give MetaTensors with their affine, or spacing= in mm")
-    if not all(np.allclose(found[0], other, rtol=1e-3, atol=0) for other in found):
+    lengths = [np.linalg.norm(steps, axis=-2) for steps in found]
+    cosines = [
+        np.swapaxes(steps, -1, -2) @ steps / (length[:, :, None] * length[:, None])
+        for steps, length in zip(found, lengths, strict=True)
+    ]
+    if not all(np.allclose(lengths[0], other, rtol=1e-3, atol=0) for other in lengths):
         raise InputError(
-            f"reference has the spacing {found[0].tolist()}, prediction {found[1].tolist()} mm; "
+            f"reference has the spacing {lengths[0].tolist()}, prediction {lengths[1].tolist()} mm; "
             "expected equal ones: bring both onto one grid, or give spacing= if one affine is known to be wrong"
+        )
+    if not all(np.allclose(cosines[0], other, rtol=0, atol=COSINE_TOLERANCE) for other in cosines):
+        raise InputError(
+            "reference and prediction have other angles between their axes (a gantry tilt?); expected equal ones: bring "
+            "both onto one grid, or give spacing= if one affine is known to be wrong"
         )
     return found[0]
 
@@ -83,7 +92,7 @@ class MaskMetric(CumulativeIterationMetric):
         reduction: MONAI's "none", "mean", "sum", "mean_batch", "sum_batch", "mean_channel" or "sum_channel".
         get_not_nans: whether `aggregate` also returns MONAI's count of values.
         spacing: mm per axis for every item: one number, one per axis, or one row per item. A `spacing=` in the call
-            goes before it; with neither, each item's MetaTensor affine decides.
+            goes before it; with neither, each item's MetaTensor affine decides, shear included.
     """
 
     def __init__(
@@ -107,7 +116,7 @@ class MaskMetric(CumulativeIterationMetric):
     def _spacing(self, y_pred: torch.Tensor, y: torch.Tensor, spacing: Spacing | None) -> Iterable[Any]:
         spacing = self.spacing if spacing is None else spacing
         if spacing is None:
-            return affine_spacing((y, y_pred))
+            return affine_steps((y, y_pred))
         return spacing_rows(spacing, len(y), y.ndim - 2)
 
     def _compute_tensor(  # type: ignore[override]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from aide_monai.errors import InputError
 from aide_monai.metrics.masks import (
     ArrayLike,
     Mask,
+    Spacing,
+    Steps,
     as_array,
     as_mask_pair,
     check_same_shape,
@@ -72,7 +74,7 @@ def segmentation_scores(
     prediction: ArrayLike,
     reference: ArrayLike,
     *,
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     edge: Edge = "chaos",
     average: Average = "pooled",
 ) -> SegmentationScores:
@@ -81,7 +83,8 @@ def segmentation_scores(
     Args:
         prediction: (H, W) or (D, H, W), any axis order; numpy array or tensor; bool, or 0 and 1 (uint8 without a copy).
         reference: as `prediction`.
-        spacing_mm: distance of voxel centres along each axis in mm; slice spacing from positions, not SliceThickness.
+        spacing_mm: distance of voxel centres along each axis in mm, or the steps along axes that may be sheared; see
+            `surface_distances`.
         edge: "chaos": no border where the image cuts a mask off; "monai": a border there.
         average: "pooled": eq. 5; "directed_means": the mean of the two directed means.
 
@@ -99,7 +102,7 @@ def class_scores(
     reference: ArrayLike,
     *,
     num_classes: int,
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     edge: Edge = "chaos",
     average: Average = "pooled",
 ) -> dict[int, SegmentationScores]:
@@ -164,7 +167,7 @@ def aggregate(values: Iterable[float]) -> Summary:
 
 
 def _scores(
-    prediction: Mask, reference: Mask, spacing: Sequence[float], edge: Edge, average: Average
+    prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, average: Average
 ) -> SegmentationScores:
     prediction, reference, spacing = joint_crop(prediction, reference, spacing)
     predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))

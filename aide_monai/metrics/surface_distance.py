@@ -7,17 +7,26 @@ borders become one mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import KDTree
 
 from aide_monai.errors import InputError
 from aide_monai.metrics.border_kernels import Voxels, border_voxels, nearest_distances
-from aide_monai.metrics.masks import ArrayLike, Mask, as_mask, as_mask_pair, check_spacing, joint_crop
+from aide_monai.metrics.masks import (
+    ArrayLike,
+    Mask,
+    Spacing,
+    Steps,
+    as_mask,
+    as_mask_pair,
+    check_spacing,
+    joint_crop,
+)
 
 Edge: TypeAlias = Literal["chaos", "monai"]
 Average: TypeAlias = Literal["pooled", "directed_means"]
@@ -92,7 +101,7 @@ def mask_border(mask: ArrayLike, *, edge: Edge = "chaos") -> Mask:
 
 
 def surface_distances(
-    prediction: ArrayLike, reference: ArrayLike, *, spacing_mm: Sequence[float], edge: Edge = "chaos"
+    prediction: ArrayLike, reference: ArrayLike, *, spacing_mm: Spacing, edge: Edge = "chaos"
 ) -> SurfaceDistances:
     """Distances between the borders of two masks, both ways.
 
@@ -100,6 +109,8 @@ def surface_distances(
         prediction: (H, W) or (D, H, W), any axis order; bool or 0 and 1.
         reference: as `prediction`.
         spacing_mm: distance of voxel centres along each axis in mm; slice spacing from positions, not SliceThickness.
+            Where the axes may not be at right angles, as after a gantry tilt: the steps (3, D) along them, which are
+            columns of an affine. Distances are those of places in space either way.
         edge: see `mask_border`.
 
     Raises:
@@ -110,8 +121,10 @@ def surface_distances(
     return cropped_distances(*joint_crop(*masks, check_spacing(spacing_mm, masks[0].ndim)), edge)
 
 
-def cropped_distances(prediction: Mask, reference: Mask, spacing: Sequence[float], edge: Edge) -> SurfaceDistances:
+def cropped_distances(prediction: Mask, reference: Mask, spacing: Steps, edge: Edge) -> SurfaceDistances:
     """`surface_distances` of checked masks after `joint_crop`."""
+    if isinstance(spacing, np.ndarray):
+        return _sheared_distances(prediction, reference, spacing, edge)
     shape = _three(prediction.shape)
     # Planes across the longest axis are the smallest.
     sweep = int(np.argmax(shape))
@@ -129,6 +142,16 @@ def cropped_distances(prediction: Mask, reference: Mask, spacing: Sequence[float
         return SurfaceDistances(*(directed(*direction) for direction in directions))
     with ThreadPoolExecutor(2) as pool:
         return SurfaceDistances(*pool.map(directed, *zip(*directions, strict=True)))
+
+
+def _sheared_distances(prediction: Mask, reference: Mask, steps: npt.NDArray[Any], edge: Edge) -> SurfaceDistances:
+    """Squares of the axes do not add up on a sheared grid, so the nearest places in space are looked for."""
+    places = [np.argwhere(mask_border(mask, edge=edge)) @ steps.T for mask in (prediction, reference)]
+
+    def directed(source: Distances, target: Distances) -> Distances:
+        return np.asarray(KDTree(target).query(source)[0]) if len(target) else np.full(len(source), np.inf)
+
+    return SurfaceDistances(directed(*places), directed(*places[::-1]))
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -127,6 +127,21 @@ def test_spacing_of_an_oblique_slice_counts_all_its_columns() -> None:
     assert metric(MetaTensor(first, affine=sagittal), MetaTensor(second, affine=sagittal)).tolist() == [[3.0]]
 
 
+def test_a_tilted_stack_is_measured_in_space() -> None:
+    first, second = torch.zeros(1, 1, 3, 9, 3), torch.zeros(1, 1, 3, 9, 3)
+    first[..., 1, 4, 0] = second[..., 1, 1, 1] = 1
+    tilted = torch.eye(4, dtype=torch.float64)
+    tilted[1, 2], tilted[2, 2] = 2.5, 5.0
+    metric = SegmentationMetrics(reduction="none")
+    batches = [MetaTensor(batch, affine=tilted) for batch in (first, second)]
+    lists = [[MetaTensor(batch[0], affine=tilted)] for batch in (first, second)]
+    for values in (metric(*batches), metric(*lists)):
+        assert values[0, 0, metric.names.index("mssd")].item() == pytest.approx(math.hypot(0.5, 5), abs=1e-12)
+    upright = torch.diag(torch.tensor([1.0, 1, math.hypot(2.5, 5), 1], dtype=torch.float64))
+    with pytest.raises(InputError, match="other angles between their axes"):
+        metric(MetaTensor(first, affine=upright), MetaTensor(second, affine=tilted))
+
+
 def test_given_spacing_goes_before_the_affine() -> None:
     first, second = torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
     first[..., 0, 0] = second[..., 0, 2] = 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aide_monai.errors import InputError
-from aide_monai.metrics import mask_border, surface_distances
+from aide_monai.metrics import class_scores, mask_border, segmentation_scores, surface_distances
 
 
 def box_mask(shape: tuple[int, ...], *sides: slice) -> np.ndarray:
@@ -127,3 +127,71 @@ def test_values_that_are_zero_or_one_are_masks_whatever_their_type() -> None:
         np.asfortranarray(mask),
     ):
         np.testing.assert_array_equal(mask_border(values), mask_border(mask))
+
+
+def tilted(degrees: float, spacing: tuple[float, float, float] = (0.8, 0.8, 5.0)) -> np.ndarray:
+    """Steps (3, 3) along the axes of slices whose stack leans by so much, as a tilted gantry leaves them."""
+    steps = np.diag(spacing)
+    steps[1, 2] = math.tan(math.radians(degrees)) * spacing[2]
+    return steps
+
+
+def brute_force(prediction: np.ndarray, reference: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from every border voxel to the nearest of the other mask, by all pairs of places in space."""
+    places = [np.argwhere(mask_border(mask)) @ steps.T for mask in (prediction, reference)]
+    pairs = np.linalg.norm(places[0][:, None] - places[1][None], axis=2)
+    return pairs.min(axis=1), pairs.min(axis=0)
+
+
+def test_a_tilted_stack_by_hand() -> None:
+    """One slice up and the lean of it back again is 5 mm away, though 2.33 mm lie between the columns."""
+    first, second = np.zeros((3, 9, 3), dtype=bool), np.zeros((3, 9, 3), dtype=bool)
+    first[1, 4, 0] = second[1, 1, 1] = True
+    steps = tilted(25)
+    expected = math.hypot(5 * math.tan(math.radians(25)) - 3 * 0.8, 5)
+    found = surface_distances(first, second, spacing_mm=steps)
+    assert found.max() == pytest.approx(expected, abs=1e-12)
+    assert found.max() < 5.001 < surface_distances(first, second, spacing_mm=np.linalg.norm(steps, axis=0)).max()
+
+
+@pytest.mark.parametrize("edge", ["chaos", "monai"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_sheared_grids_by_brute_force(edge: str, order: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(4)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    for degrees in (5, 25, -40):
+        steps = (turn @ tilted(degrees))[:, order]
+        masks = [np.pad(rng.random((7, 6, 5)) < 0.2, 2).transpose(order) for _ in range(2)]
+        found = surface_distances(*masks, spacing_mm=steps, edge=edge)
+        for distances, expected in zip(
+            (found.from_prediction, found.from_reference), brute_force(*masks, steps), strict=True
+        ):
+            np.testing.assert_allclose(np.sort(distances), np.sort(expected), atol=1e-10)
+        scores = segmentation_scores(*masks, spacing_mm=steps, edge=edge)
+        assert (scores.assd, scores.mssd) == pytest.approx((found.mean(), found.max()), abs=1e-10)
+        by_class = class_scores(*(mask.astype(np.uint8) for mask in masks), num_classes=2, spacing_mm=steps, edge=edge)
+        assert by_class[1] == scores
+
+
+def test_a_sheared_slice_by_brute_force() -> None:
+    rng = np.random.default_rng(5)
+    steps = np.array([[1.0, 0.6], [0.0, 0.9], [0.3, 0.2]])
+    masks = [np.pad(rng.random((9, 8)) < 0.2, 2) for _ in range(2)]
+    found = surface_distances(*masks, spacing_mm=steps)
+    np.testing.assert_allclose(np.sort(found.from_prediction), np.sort(brute_force(*masks, steps)[0]), atol=1e-10)
+
+
+def test_steps_at_right_angles_give_every_digit_of_their_lengths() -> None:
+    rng = np.random.default_rng(6)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    steps = turn @ np.diag([0.7, 0.9, 3.3])
+    masks = [rng.random((9, 8, 7)) < 0.3 for _ in range(2)]
+    expected = segmentation_scores(*masks, spacing_mm=np.linalg.norm(steps, axis=0))
+    assert segmentation_scores(*masks, spacing_mm=steps) == expected
+
+
+def test_a_sheared_grid_with_an_empty_mask() -> None:
+    full, empty = np.ones((3, 3, 3), dtype=bool), np.zeros((3, 3, 3), dtype=bool)
+    full[0] = False
+    assert surface_distances(full, empty, spacing_mm=tilted(25)).max() == math.inf
+    assert surface_distances(empty, empty, spacing_mm=tilted(25)).max() == 0
