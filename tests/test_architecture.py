@@ -16,7 +16,8 @@ FLOORS = (
     ("transforms", "inferers"),
     ("io", "networks", "reports", "labels"),
     ("options",),
-    ("metrics", "utils"),
+    ("metrics",),
+    ("utils",),
     ("errors", "losses", "algorithm"),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}

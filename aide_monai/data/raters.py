@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError, report
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.grid import shape_text
 from aide_monai.io.volumes import LABEL_TOLERANCE, listed, open_volume
 
 FUSIONS = ("majority", "mean", "staple")
@@ -206,9 +206,8 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
         if volume.file_shape != first.file_shape:
             found, expected = shape_text(volume.file_shape), shape_text(first.file_shape)
             problems.append(f"{file}: found shape {found}; expected {expected} as in {first_file}")
-        elif corner_distance_mm(volume.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
-            found, expected = affine_text(volume.affine), affine_text(first.affine)
-            problems.append(f"{file}: found affine {found}; expected {expected} as in {first_file}")
+        elif wrong := first.grid.mismatch(volume.grid):
+            problems.append(f"{file}: found {wrong.found}; expected {wrong.expected} as in {first_file}")
     if not files:
         problems.append("no files; expected the masks of at least one rater")
     if problems:

@@ -22,8 +22,8 @@ from aide_monai.utils import distributed
 class CaseScores:
     """Scores every predicted volume against its label: DSC, RAVD, ASSD and MSSD in one pass per case and class.
 
-    Distances in mm come from the label's affine, shear included. Rows are collected in ``rows`` and, with ``path``, written as CSV when
-    the evaluator is done; ``engine.state.metrics`` gets the mean DSC as "dsc".
+    Distances in mm come from the label's affine, shear included. Rows are collected in ``rows`` and, with ``path``,
+    written as CSV when the evaluator is done; ``engine.state.metrics`` gets the mean DSC as "dsc".
 
     Args:
         labels: class index to name, from 0 (background) without gaps; every index above 0 is scored.

@@ -1,45 +1,130 @@
-"""Where voxels lie in space."""
+"""Where the voxels of a volume lie in space, and what two volumes must share to lie on one grid."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError
+from aide_monai.utils.axes import COSINE_TOLERANCE, largest_cosine
 from aide_monai.utils.mapped_tensor import MappedTensor
 
 AFFINE_TOLERANCE_MM = 0.05
-COSINE_TOLERANCE = 1e-3
+SHEARED = "axes that are not at right angles"
 TOLERANCE_VOXELS = 0.1  # rounding: by so much the centre of a label voxel may lie beyond the image's border
+
 logger = logging.getLogger(__name__)
 
 
-def corner_distance_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Largest distance in mm between the places at which two (4, 4) affines put the same corner voxel of a volume."""
-    corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * (*(size - 1 for size in shape), 1)
-    return float(np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max())
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxels of a volume as places in space.
+
+    Attributes:
+        shape: voxels (x, y, z).
+        affine: (4, 4) float64, voxel index to mm, RAS.
+
+    >>> grid = Grid((4, 4, 2), np.diag([1.0, 1.0, 5.0, 1.0]))
+    >>> grid.spacing_mm
+    (1.0, 1.0, 5.0)
+    >>> grid.mismatch(Grid((4, 4, 3), grid.affine)).found
+    'shape 4 x 4 x 3'
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+    @property
+    def steps_mm(self) -> NDArray[np.float64]:
+        """(3, 3): a column for each axis, how one voxel along it moves in space."""
+        return self.affine[:3, :3]
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance of voxel centres along each axis."""
+        return tuple(np.linalg.norm(self.steps_mm, axis=0).tolist())
+
+    @property
+    def sheared(self) -> bool:
+        """Whether the axes are not at right angles, as a tilted gantry leaves them."""
+        return largest_cosine(self.steps_mm) > COSINE_TOLERANCE
+
+    def require_sound(self) -> None:
+        """Raises InputError for an affine that spans no volume."""
+        spacing = np.linalg.norm(self.steps_mm, axis=0)
+        if not np.isfinite(self.affine).all() or np.any(spacing == 0) or np.linalg.det(self.steps_mm / spacing) == 0:
+            raise InputError(f"an affine without a volume: {affine_text(self.affine)}")
+
+    def distance_mm(self, other: Grid) -> float:
+        """Largest distance between the places of the same corner voxel, of those that this grid has."""
+        corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * (*(size - 1 for size in self.shape), 1)
+        return float(np.linalg.norm(corners @ (self.affine - other.affine)[:3].T, axis=1).max())
+
+    def mismatch(self, other: Grid) -> Mismatch | None:
+        """What another grid has that this one has not; None when they are one, to 0.05 mm at each corner."""
+        if other.shape != self.shape:
+            return Mismatch("shape " + shape_text(other.shape), "shape " + shape_text(self.shape), None)
+        distance = self.distance_mm(other)
+        if distance <= AFFINE_TOLERANCE_MM:
+            return None
+        return Mismatch("affine " + affine_text(other.affine), "affine " + affine_text(self.affine), distance)
+
+    def index_of(self, other: Grid, places: ArrayLike) -> NDArray[np.float64]:
+        """Voxel indices (N, 3) of another grid as indices of this one, with fractions."""
+        matrix = np.linalg.solve(self.affine, other.affine)
+        return np.asarray(places) @ matrix[:3, :3].T + matrix[:3, 3]
+
+    def shared_part(self, other: Grid) -> float:
+        """How much of the smaller one of two grids lies inside the other, 0..1, as boxes along the axes of this one."""
+        ends = np.array(list(np.ndindex(2, 2, 2))) * np.array(other.shape) - 0.5
+        corners = self.index_of(other, ends)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        common = np.minimum(high, np.array(self.shape) - 0.5) - np.maximum(low, -0.5)
+        return float(np.prod(np.maximum(common, 0)) / min(np.prod(high - low), np.prod(self.shape)))
 
 
-def affine_text(affine: np.ndarray) -> str:
-    """The first three rows of a (4, 4) affine, for messages."""
-    return "[" + "; ".join(" ".join(f"{value:g}" for value in row) for row in affine[:3]) + "]"
+@dataclass(frozen=True)
+class Mismatch:
+    """How a grid differs from the one that was expected.
+
+    Attributes:
+        found: what it has, for messages: "shape 3 x 4 x 5" or "affine [...]".
+        expected: what it should have.
+        distance_mm: how far corners lie apart; None for another shape.
+    """
+
+    found: str
+    expected: str
+    distance_mm: float | None
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape for messages: 3 x 4."""
-    return " x ".join(str(size) for size in shape)
+def require_inside(image: Grid, label: Grid, voxels: NDArray[np.generic], *, label_name: str, image_name: str) -> None:
+    """Check that what a label marks lies inside its image; warn when a smaller part of it does not.
 
+    Args:
+        image, label: their grids.
+        voxels: (x, y, z) label; all but 0 is marked.
+        label_name, image_name: what messages call the two, usually their files.
 
-def _cosine_doubts(affine: np.ndarray) -> tuple[str, ...]:
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or np.any(spacing == 0) or np.linalg.det(affine[:3, :3] / spacing) == 0:
-        raise InputError(f"an affine without a volume: {affine_text(affine)}")
-    cosines = affine[:3, :3] / spacing
-    skewed = np.abs(cosines.T @ cosines - np.eye(3)).max() > COSINE_TOLERANCE
-    return ("axes that are not at right angles",) if skewed else ()
+    Raises:
+        InputError: more than half of the marked voxels lie outside.
+    """
+    places = image.index_of(label, np.argwhere(voxels))
+    beyond = np.maximum(-0.5 - places, places - (np.array(image.shape) - 0.5)).max(axis=1, initial=-1)
+    outside = int((beyond > TOLERANCE_VOXELS).sum())
+    if not outside:
+        return
+    found = (
+        f"{label_name}: found {outside} of {len(places)} label voxels outside of the image {image_name}, up to "
+        f"{beyond.max():.3g} voxels"
+    )
+    if outside > len(places) / 2:
+        raise InputError(f"{found}; expected the label of this image: download both again")
+    logger.warning("%s; resampling onto the image loses them", found)
 
 
 def through_plane_axis(affine: Any, *, tolerance: float = 0.01) -> int:
@@ -67,55 +152,11 @@ def slice_axis(volume: Any, axis: int | str) -> int:
     return through_plane_axis(like.affine) if hasattr(like, "affine") else volume.ndim - 2
 
 
-def to_index(image_affine: NDArray[np.float64], label_affine: NDArray[np.float64], places: ArrayLike) -> NDArray:
-    """Voxel indices (N, 3) of a label as indices of the image, with fractions; the (4, 4) affines are in one space."""
-    matrix = np.linalg.solve(image_affine, label_affine)
-    return np.asarray(places) @ matrix[:3, :3].T + matrix[:3, 3]
+def affine_text(affine: NDArray[np.float64]) -> str:
+    """The first three rows of a (4, 4) affine, for messages."""
+    return "[" + "; ".join(" ".join(f"{value:g}" for value in row) for row in affine[:3]) + "]"
 
 
-def shared_part(
-    image_affine: NDArray[np.float64],
-    image_shape: tuple[int, ...],
-    label_affine: NDArray[np.float64],
-    label_shape: tuple[int, ...],
-) -> float:
-    """How much of the smaller one of two volumes lies inside the other, 0..1, as boxes along the image's axes."""
-    ends = np.array(list(np.ndindex(2, 2, 2))) * np.array(label_shape) - 0.5
-    corners = to_index(image_affine, label_affine, ends)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    common = np.minimum(high, np.array(image_shape) - 0.5) - np.maximum(low, -0.5)
-    return float(np.prod(np.maximum(common, 0)) / min(np.prod(high - low), np.prod(image_shape)))
-
-
-def require_inside(
-    image_affine: NDArray[np.float64],
-    image_shape: tuple[int, ...],
-    label_affine: NDArray[np.float64],
-    voxels: NDArray[np.generic],
-    *,
-    label: str,
-    image: str,
-) -> None:
-    """Check that what a label marks lies inside its image; warn when a smaller part of it does not.
-
-    Args:
-        image_affine, label_affine: (4, 4) voxel index to mm.
-        image_shape: voxels (x, y, z) of the image.
-        voxels: (x, y, z) label; all but 0 is marked.
-        label, image: what messages call the two, usually their files.
-
-    Raises:
-        InputError: more than half of the marked voxels lie outside.
-    """
-    places = to_index(image_affine, label_affine, np.argwhere(voxels))
-    beyond = np.maximum(-0.5 - places, places - (np.array(image_shape) - 0.5)).max(axis=1, initial=-1)
-    outside = int((beyond > TOLERANCE_VOXELS).sum())
-    if not outside:
-        return
-    found = (
-        f"{label}: found {outside} of {len(places)} label voxels outside of the image {image}, up to "
-        f"{beyond.max():.3g} voxels"
-    )
-    if outside > len(places) / 2:
-        raise InputError(f"{found}; expected the label of this image: download both again")
-    logger.warning("%s; resampling onto the image loses them", found)
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for messages: 3 x 4."""
+    return " x ".join(str(size) for size in shape)

@@ -25,7 +25,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.grid import shape_text
 from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
 from aide_monai.io.paths import PathText, on_disk, split_channel, split_parts, split_selection
 from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
@@ -174,13 +174,9 @@ def _holds_dicom(path: str) -> bool:
 def _require_one_grid(channels: Sequence[DicomSeries], paths: Sequence[str]) -> None:
     first = channels[0]
     for other, path in zip(channels[1:], paths[1:], strict=False):  # files of one volume are no channels
-        if other.shape != first.shape:
-            found, expected = f"shape {shape_text(other.shape)}", f"shape {shape_text(first.shape)}"
-        elif corner_distance_mm(other.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
-            found, expected = f"affine {affine_text(other.affine)}", f"affine {affine_text(first.affine)}"
-        else:
-            continue
-        raise InputError(f"{path}: found {found}; expected {expected} as in {paths[0]}, to be channels of one image")
+        if wrong := first.grid.mismatch(other.grid):
+            expected = f"{wrong.expected} as in {paths[0]}, to be channels of one image"
+            raise InputError(f"{path}: found {wrong.found}; expected {expected}")
 
 
 def _meta(affine: np.ndarray, shape: Sequence[int], *, channels: int) -> dict[str, Any]:
@@ -288,7 +284,9 @@ class VolumeReader(ImageReader):
             except InputError as error:
                 raise InputError(f"{path}: found {error}; expected a volume (x, y, z) or (x, y, z, channel)") from error
             first = first or volume
-            _require_same_grid(path, volume, img[0], first)
+            if wrong := first.grid.mismatch(volume.grid):
+                expected = f"{wrong.expected} as in {img[0]}, to be channels of one image"
+                raise InputError(f"{path}: found {wrong.found}; expected {expected}")
         if first is None:
             raise InputError("no files; expected at least one volume")
         stack = np.concatenate(arrays, axis=-1)
@@ -307,13 +305,3 @@ class VolumeReader(ImageReader):
 def _decoded_once(volume: Volume) -> Volume:
     """The volume, whose voxels stay in memory: phases of one file are decoded together."""
     return replace(volume, decode=functools.cache(volume.decode))
-
-
-def _require_same_grid(path: str, volume: Volume, first_path: str, first: Volume) -> None:
-    if volume.shape != first.shape:
-        found, expected = f"shape {shape_text(volume.shape)}", f"shape {shape_text(first.shape)}"
-    elif corner_distance_mm(volume.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
-        found, expected = f"affine {affine_text(volume.affine)}", f"affine {affine_text(first.affine)}"
-    else:
-        return
-    raise InputError(f"{path}: found {found}; expected {expected} as in {first_path}, to be channels of one image")

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 
 from aide_monai.errors import InputError, report
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
 from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
 
@@ -45,9 +45,10 @@ class Segmentation:
     sparse: bool = False
     names: dict[int, str] = field(default_factory=dict)
 
-    def spacing(self) -> tuple[float, ...] | None:
-        """Distance of voxel centres along each axis in mm, or None."""
-        return None if self.affine is None else tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+    @property
+    def grid(self) -> Grid | None:
+        """Where the voxels lie; None for pictures."""
+        return None if self.affine is None else Grid(self.labels.shape, self.affine)
 
 
 def find_segmentations(root: str | Path) -> dict[str, Path]:
@@ -237,7 +238,8 @@ def _lattice(moving: Segmentation, fixed: Segmentation) -> tuple[npt.NDArray[np.
     turn = rounded[:3, :3]
     if not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or not np.array_equal(np.abs(turn).sum(axis=1), [1] * 3):
         return None
-    if corner_distance_mm(fixed.affine @ rounded, moving.affine, moving.labels.shape) > AFFINE_TOLERANCE_MM:
+    shape = moving.labels.shape
+    if Grid(shape, fixed.affine @ rounded).distance_mm(Grid(shape, moving.affine)) > AFFINE_TOLERANCE_MM:
         return None
     labels = moving.labels.transpose(np.abs(turn).argmax(axis=1))
     backwards = [i for i in range(3) if turn[i].sum() < 0]
@@ -256,11 +258,9 @@ def _resampled(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.inte
 
 def _mismatch(prediction: Segmentation, reference: Segmentation) -> InputError:
     shapes = shape_text(prediction.labels.shape), shape_text(reference.labels.shape)
-    if prediction.affine is None or reference.affine is None or shapes[0] != shapes[1]:
-        found = f"shape {shapes[0]}, reference {reference.file} has {shapes[1]}"
-    else:
-        found = f"affine {affine_text(prediction.affine)}, reference {reference.file} has "
-        found += affine_text(reference.affine)
+    found = f"shape {shapes[0]}, reference {reference.file} has {shapes[1]}"
+    if prediction.grid and reference.grid and (wrong := reference.grid.mismatch(prediction.grid)):
+        found = f"{wrong.found}, reference {reference.file} has {wrong.expected.partition(' ')[2]}"
     return InputError(
         f"{prediction.file}: found {found}; expected one grid: save the prediction on the grid of its image, or "
         "resample it in physical space (--resample)"

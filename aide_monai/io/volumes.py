@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK
 
 from aide_monai.errors import InputError
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, _cosine_doubts, corner_distance_mm, shape_text
+from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
 from aide_monai.io.headers import read_header
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
@@ -48,6 +48,11 @@ class Volume:
     modality: str = ""
     echo_ms: float | None = None
     acquired: str = ""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid(self.shape, self.affine)
 
 
 def open_volume(file: str) -> Volume:
@@ -144,12 +149,11 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
         coding="packed" if packed else "raw",
     )
     affine = np.asarray(image.affine, dtype=np.float64)
-    doubts = _cosine_doubts(affine)
+    grid = Grid((*image.shape, 1, 1, 1)[:3], affine)
+    doubts = _doubts(grid)
     qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
-    if qform is not None and sform is not None:
-        distance = corner_distance_mm(qform, sform, (*image.shape, 1, 1, 1)[:3])
-        if distance > AFFINE_TOLERANCE_MM:
-            doubts += ("a qform and an sform that disagree (the sform is used)",)
+    if qform is not None and sform is not None and grid.distance_mm(Grid(grid.shape, qform)) > AFFINE_TOLERANCE_MM:
+        doubts += ("a qform and an sform that disagree (the sform is used)",)
     return image.shape, affine, doubts, lambda: np.asanyarray(image.dataobj)
 
 
@@ -177,4 +181,9 @@ def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], 
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())  # (z, y, x) or (z, y, x, components)
         return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
 
-    return shape, affine, _cosine_doubts(affine), decode
+    return shape, affine, _doubts(Grid(shape[:3], affine)), decode
+
+
+def _doubts(grid: Grid) -> tuple[str, ...]:
+    grid.require_sound()
+    return (SHEARED,) if grid.sheared else ()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from aide_monai.errors import InputError
+from aide_monai.utils.axes import COSINE_TOLERANCE, largest_cosine
 
 ArrayLike: TypeAlias = "npt.NDArray[Any] | torch.Tensor"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
@@ -18,9 +19,6 @@ Spacing: TypeAlias = "Sequence[float] | npt.NDArray[np.floating]"
 
 Steps: TypeAlias = "tuple[float, ...] | npt.NDArray[np.float64]"
 """A checked ``Spacing``: distances alone wherever the axes are at right angles, steps only where they are not."""
-
-COSINE_TOLERANCE = 1e-3
-"""Up to this cosine two axes count as at right angles: it changes no distance by more than a thousandth."""
 
 
 def as_array(values: ArrayLike) -> npt.NDArray[Any]:
@@ -73,12 +71,6 @@ def as_mask_pair(prediction: ArrayLike, reference: ArrayLike) -> tuple[Mask, Mas
     masks = as_mask(prediction, "prediction"), as_mask(reference, "reference")
     check_same_shape(masks[0].shape, masks[1].shape)
     return masks
-
-
-def largest_cosine(steps: npt.NDArray[np.floating]) -> float:
-    """How far the axes of a grid are from right angles: the largest cosine between two columns of (S, D), 0..1."""
-    directions = steps / np.linalg.norm(steps, axis=0)
-    return float(np.abs(directions.T @ directions - np.eye(steps.shape[1])).max())
 
 
 def check_spacing(spacing_mm: Spacing, axes: int) -> Steps:

@@ -17,10 +17,11 @@ from monai.metrics.utils import do_metric_reduction, ignore_background
 from monai.utils import MetricReduction
 
 from aide_monai.errors import InputError
-from aide_monai.metrics.masks import COSINE_TOLERANCE, as_array, check_same_shape
+from aide_monai.metrics.masks import as_array, check_same_shape
 from aide_monai.metrics.relative_volume_difference import relative_volume_difference
 from aide_monai.metrics.scores import Summary, aggregate, segmentation_scores
 from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge
+from aide_monai.utils.axes import COSINE_TOLERANCE
 
 Spacing: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.floating]
 Reduced: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -66,8 +67,8 @@ def affine_steps(batches: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
         )
     if not all(np.allclose(cosines[0], other, rtol=0, atol=COSINE_TOLERANCE) for other in cosines):
         raise InputError(
-            "reference and prediction have other angles between their axes (a gantry tilt?); expected equal ones: bring "
-            "both onto one grid, or give spacing= if one affine is known to be wrong"
+            "reference and prediction have other angles between their axes (a gantry tilt?); expected equal ones: "
+            "bring both onto one grid, or give spacing= if one affine is known to be wrong"
         )
     return found[0]
 

@@ -166,9 +166,7 @@ def aggregate(values: Iterable[float]) -> Summary:
     )
 
 
-def _scores(
-    prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, average: Average
-) -> SegmentationScores:
+def _scores(prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, average: Average) -> SegmentationScores:
     prediction, reference, spacing = joint_crop(prediction, reference, spacing)
     predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     tp = int(np.count_nonzero(prediction & reference))

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 import aide_monai
 from aide_monai.errors import InputError, report
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text, through_plane_axis
+from aide_monai.io.grid import Grid, affine_text, shape_text, through_plane_axis
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed, open_volume
 from aide_monai.metrics import class_scores, segmentation_scores
@@ -165,7 +165,8 @@ def _matched(
 
 def _read_pair(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Pair:
     both = on_one_grid(read_segmentation(prediction), read_segmentation(reference), resample=settings.resample)
-    spacing = both[1].spacing() or settings.spacing_mm
+    grid = both[1].grid
+    spacing = settings.spacing_mm if grid is None else grid.spacing_mm
     if spacing is None:
         raise InputError(
             f"{reference}: found pictures, which carry no spacing; expected --spacing COLUMN,ROW,SLICE in mm (the "
@@ -186,11 +187,12 @@ def _score(case: str, prediction: Path, reference: Path, settings: EvaluationSet
     # other values count as background
     index = np.zeros(65536, dtype=np.uint8 if len(scored) < 256 else np.uint16)
     index[scored] = np.arange(1, len(scored) + 1)
+    grid = pair.reference.grid
     scores = class_scores(
         index[pair.prediction.labels],
         index[pair.reference.labels],
         num_classes=len(scored) + 1,
-        spacing_mm=pair.spacing,
+        spacing_mm=pair.spacing if grid is None else grid.steps_mm,
     )
     by_label = {value: asdict(scores[number]) for number, value in enumerate(scored, start=1)}
     return _Scored(by_label, values, pair.prediction.names | pair.reference.names)
@@ -320,11 +322,8 @@ def _image(file: Path, reference: Segmentation) -> npt.NDArray[Any]:
         voxels = volume.decode()[..., 0]
     except InputError as error:
         raise InputError(f"{file}: found {error}; expected the image of this case") from error
-    shape = reference.labels.shape
-    if voxels.shape != shape or (
-        reference.affine is not None
-        and corner_distance_mm(volume.affine, reference.affine, shape) > AFFINE_TOLERANCE_MM
-    ):
+    expected = reference.grid or Grid(reference.labels.shape, volume.affine)  # pictures have no place
+    if expected.mismatch(volume.grid):
         raise InputError(
             f"{file}: found shape {shape_text(voxels.shape)} and affine {affine_text(volume.affine)}; expected the "
             f"grid of {reference.file}"

@@ -146,7 +146,8 @@ class TestRead:
         np.testing.assert_array_equal(read.labels, example())
         np.testing.assert_allclose(read.affine, AFFINE)
         assert (read.values, read.sparse) == ((0, 1, 2), False)
-        assert read.spacing() == pytest.approx((1.5, 1.5, 4))
+        assert read.grid is not None
+        assert read.grid.spacing_mm == pytest.approx((1.5, 1.5, 4))
 
     def test_scaling_that_made_integers_inexact(self, tmp_path: Path) -> None:
         read = read_segmentation(nifti(tmp_path / "x.nii", example().astype(np.float32) * 0.9999))
@@ -156,7 +157,7 @@ class TestRead:
     def test_a_stack_of_pictures(self, tmp_path: Path) -> None:
         read = read_segmentation(pictures(tmp_path / "10", example() * 63))
         np.testing.assert_array_equal(read.labels, example() * 63)
-        assert (read.affine, read.spacing(), read.values) == (None, None, (0, 63, 126))
+        assert (read.affine, read.grid, read.values) == (None, None, (0, 63, 126))
 
     def test_slices_are_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
         """As text s10 comes before s2; some of the files have one bit for each pixel."""

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aide_monai.errors import InputError
-from aide_monai.io.grid import corner_distance_mm
 from aide_monai.io.volumes import label_values, open_volume
 
 SHAPE = (6, 5, 4)
@@ -55,10 +54,3 @@ def test_label_values_are_rounded(values: set[int], offset: float) -> None:
 def test_label_values_are_not_rounded_far(value: int, offset: float) -> None:
     with pytest.raises(InputError, match="not whole numbers"):
         label_values(np.array([value + offset, 1.0]))
-
-
-def test_corner_distance_of_a_small_rotation_grows_with_the_volume() -> None:
-    turned = np.eye(4)
-    turned[0, 1] = 0.001
-    assert corner_distance_mm(np.eye(4), turned, (11, 11, 11)) == pytest.approx(0.01)
-    assert corner_distance_mm(np.eye(4), turned, (501, 501, 11)) == pytest.approx(0.5)

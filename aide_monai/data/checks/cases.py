@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aide_monai.data.checks.duplicates import find_twins
 from aide_monai.data.datalist import SPLITS, Datalist
 from aide_monai.errors import Problem, problem, warning
-from aide_monai.io.grid import through_plane_axis
+from aide_monai.io.grid import Grid, through_plane_axis
 from aide_monai.io.paths import as_paths
 
 SAME_SCAN = 0.995
@@ -47,6 +47,11 @@ class Facts:
     signature: npt.NDArray[np.float32] | None = None
     highest: float | None = None
     marked: int = 0
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid(self.shape, self.affine)
 
 
 Uses = list[tuple[dict[str, Any], str]]  # records with the path as they write it

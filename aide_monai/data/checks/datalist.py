@@ -20,7 +20,7 @@ from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_
 from aide_monai.data.datalist import QUALITIES, Datalist
 from aide_monai.data.fingerprints import changed_files
 from aide_monai.errors import InputError, Problem, problem, problems_of, report, warning
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text, through_plane_axis
+from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
 from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
@@ -231,16 +231,14 @@ def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Da
                 expected = f"a place on affine {affine_text(first.affine)} of {first_file}"
                 yield problem(record["case"], file, found, expected, "correct the header that is wrong")
             continue
-        if other.shape != first.shape:
-            found, expected = f"shape {shape_text(other.shape)}", f"shape {shape_text(first.shape)} as in {first_file}"
-            advice = "resample it to the grid of the image"
-        elif (distance := corner_distance_mm(first.affine, other.affine, first.shape)) > AFFINE_TOLERANCE_MM:
-            found = f"affine {affine_text(other.affine)}, up to {distance:.3g} mm off"
-            expected = f"affine {affine_text(first.affine)} as in {first_file}"
-            advice = "resample it to the grid of the image, or correct the header that is wrong"
-        else:
+        wrong = first.grid.mismatch(other.grid)
+        if wrong is None:
             continue
-        yield problem(record["case"], file, found, expected, advice)
+        found, advice = wrong.found, "resample it to the grid of the image"
+        if wrong.distance_mm is not None:
+            found += f", up to {wrong.distance_mm:.3g} mm off"
+            advice += ", or correct the header that is wrong"
+        yield problem(record["case"], file, found, f"{wrong.expected} as in {first_file}", advice)
 
 
 def _overlap(first: Facts, second: Facts) -> bool:

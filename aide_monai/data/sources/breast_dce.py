@@ -20,7 +20,7 @@ from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
 from aide_monai.errors import InputError, report
-from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis, to_index
+from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import slice_path
 from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
@@ -199,9 +199,7 @@ def _record(
         if central:
             images, label = _central_slice(study, phases, volume, mask)
         else:
-            require_inside(
-                phases.affine, phases.shape, volume.affine, mask, label=label, image=f"of {study.place.name}"
-            )
+            require_inside(phases.grid, volume.grid, mask, label_name=label, image_name=f"of {study.place.name}")
     record["image"] = [images[number] for number in chosen]
     if len(chosen) == 1:
         record["image"] = record["image"][0]
@@ -262,21 +260,22 @@ def _central_slice(study: _Study, phases: Phases, label: Volume, mask: NDArray[n
             "correct the label, or leave the centre out of central"
         )
     axis = through_plane_axis(label.affine) if through_plane_axis(label.affine) in thin else thin[0]
-    matrix = np.linalg.solve(phases.affine, label.affine)[:3, :3]
+    matrix = np.linalg.solve(phases.grid.affine, label.affine)[:3, :3]
     direction = np.abs(matrix[:, axis]) / np.linalg.norm(matrix[:, axis])
     across = int(direction.argmax())
-    place = to_index(phases.affine, label.affine, marked.mean(axis=0))[across]
+    place = phases.grid.index_of(label.grid, marked.mean(axis=0))[across]
     index = round(float(place))
     if np.sort(direction)[1] > _OBLIQUE or abs(place - index) > TOLERANCE_VOXELS:
         raise InputError(
             f"{file}: found a slice that lies between or across those of the image (at {place:.3g} along "
             f"{'xyz'[across]}); expected one of the image's slices"
         )
-    if not 0 <= index < phases.shape[across]:
+    if not 0 <= index < phases.grid.shape[across]:
         raise InputError(
-            f"{file}: found slice {'xyz'[across]}={index}; expected one of the image's {phases.shape[across]} slices"
+            f"{file}: found slice {'xyz'[across]}={index}; expected one of the {phases.grid.shape[across]} slices of "
+            "the image"
         )
-    require_inside(phases.affine, phases.shape, label.affine, mask, label=file, image=f"of {study.place.name}")
+    require_inside(phases.grid, label.grid, mask, label_name=file, image_name=f"of {study.place.name}")
     try:
         images = phases.slices(across, index)
     except InputError as error:

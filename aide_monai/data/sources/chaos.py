@@ -14,7 +14,7 @@ import numpy as np
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, corner_distance_mm, shape_text
+from aide_monai.io.grid import shape_text
 from aide_monai.io.paths import absolute_paths
 from aide_monai.io.png import pair_slices, png_files, read_png, read_png_stack
 from aide_monai.io.volumes import listed
@@ -196,13 +196,13 @@ def _images(folder: Path, series: list[DicomSeries], modality: str) -> str | lis
             "in phase to be twice the other, about 4.6 and 2.3 ms"
         )
     inside, outside = by_echo
-    if inside.shape != outside.shape:
+    if wrong := inside.grid.mismatch(outside.grid):
+        if wrong.distance_mm is not None:
+            raise InputError(f"{folder}: found the two phases {wrong.distance_mm:.3g} mm apart; expected one place")
         raise InputError(
-            f"{folder}: found {shape_text(inside.shape)} voxels in phase and {shape_text(outside.shape)} out of phase; "
-            "expected equal shapes; replace the case"
+            f"{folder}: found {wrong.expected} in phase and {wrong.found} out of phase; expected equal shapes; replace "
+            "the case"
         )
-    if (distance := corner_distance_mm(inside.affine, outside.affine, inside.shape)) > AFFINE_TOLERANCE_MM:
-        raise InputError(f"{folder}: found the two phases {distance:.3g} mm apart; expected one place")
     paths = [_path(folder, one, series) for one in by_echo]
     if "outphase" in Path(paths[0]).name.lower() or "inphase" in Path(paths[1]).name.lower():
         logger.warning(

@@ -16,7 +16,7 @@ from aide_monai.data.split import hold_out_per_domain
 from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
-from aide_monai.io.grid import require_inside, shared_part
+from aide_monai.io.grid import require_inside
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.volumes import Volume, label_values, listed, open_volume
 
@@ -147,7 +147,7 @@ def _record(patient: str, folder: Path, label: Path, root: Path) -> dict[str, An
     image = drawn_on[0]
     if image.problems:
         raise InputError("\n".join(image.problems))
-    require_inside(image.affine, image.shape, volume.affine, voxels, label=str(label), image=image.files[0])
+    require_inside(image.grid, volume.grid, voxels, label_name=str(label), image_name=image.files[0])
     collection, part, _ = patient.split("-")
     return {
         "case": patient,
@@ -181,7 +181,7 @@ def _open_label(file: Path) -> tuple[Volume, np.ndarray]:
 
 def _same_place(image: DicomSeries, label: Volume) -> bool:
     """Whether a label was drawn on this volume: pixels of one size, and most of the smaller box inside the other."""
-    image_mm, label_mm = sorted(image.spacing_mm), sorted(np.linalg.norm(label.affine[:3, :3], axis=0).tolist())
+    image_mm, label_mm = sorted(image.grid.spacing_mm), sorted(label.grid.spacing_mm)
     if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in zip(image_mm[:2], label_mm[:2], strict=True)):
         return False
-    return shared_part(image.affine, image.shape, label.affine, label.shape) > 0.5
+    return image.grid.shared_part(label.grid) > 0.5

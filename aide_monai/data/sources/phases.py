@@ -11,13 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aide_monai.data.datalist import read_json
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import channel_path, slice_path
 from aide_monai.io.volumes import SUFFIXES, open_volume
@@ -36,15 +35,13 @@ class Phases:
     Attributes:
         paths: how a datalist names each of them.
         times_s: when each was acquired, in seconds after the first; None when only their order is known.
-        shape: voxels (x, y, z).
-        affine: (4, 4) voxel index to mm, RAS.
+        grid: where their voxels lie.
         series: the DICOM volumes, if these are some.
     """
 
     paths: tuple[str, ...]
     times_s: tuple[float, ...] | None
-    shape: tuple[int, ...]
-    affine: NDArray[np.float64]
+    grid: Grid
     series: tuple[DicomSeries, ...] = ()
 
     def slices(self, axis: int, index: int) -> list[str]:
@@ -106,7 +103,7 @@ def _from_one_file(study: Path, file: Path) -> Phases:
         )
     paths = [channel_path(file, channel) for channel in range(volume.channels)]
     order, seconds = _sorted(paths, [float(time) for time in times])
-    return Phases(tuple(order), seconds, volume.shape, volume.affine)
+    return Phases(tuple(order), seconds, volume.grid)
 
 
 def _from_files(study: Path, files: Sequence[Path]) -> Phases:
@@ -121,16 +118,12 @@ def _from_files(study: Path, files: Sequence[Path]) -> Phases:
         first_file, first = volumes[0]
         if volume.channels != 1:
             problems.append(f"{file}: found shape {shape_text(volume.file_shape)}; expected one phase beside others")
-        elif volume.shape != first.shape:
-            found, expected = shape_text(volume.shape), shape_text(first.shape)
-            problems.append(f"{file}: found shape {found}; expected {expected} as in {first_file.name}")
-        elif corner_distance_mm(volume.affine, first.affine, first.shape) > AFFINE_TOLERANCE_MM:
-            found, expected = affine_text(volume.affine), affine_text(first.affine)
-            problems.append(f"{file}: found affine {found}; expected {expected} as in {first_file.name}")
+        elif wrong := first.grid.mismatch(volume.grid):
+            problems.append(f"{file}: found {wrong.found}; expected {wrong.expected} as in {first_file.name}")
     if problems:
         raise InputError("\n".join(problems))
     order, seconds = _sorted([str(file) for file in files], _times_of_files(study, files))
-    return Phases(tuple(order), seconds, volumes[0][1].shape, volumes[0][1].affine)
+    return Phases(tuple(order), seconds, volumes[0][1].grid)
 
 
 def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
@@ -178,7 +171,7 @@ def _from_dicom(study: Path) -> Phases:
     grids: list[list[DicomSeries]] = []
     for one in original:
         for grid in grids:
-            if one.shape == grid[0].shape and corner_distance_mm(one.affine, grid[0].affine, one.shape) < 1:
+            if one.shape == grid[0].shape and one.grid.distance_mm(grid[0].grid) < 1:
                 grid.append(one)
                 break
         else:
@@ -205,7 +198,7 @@ def _from_dicom(study: Path) -> Phases:
             f"positions:\n{listing(series)}"
         )
     by_time = tuple(places[path] for path in order)
-    return Phases(tuple(order), seconds, by_time[0].shape, by_time[0].affine, by_time)
+    return Phases(tuple(order), seconds, by_time[0].grid, by_time)
 
 
 def _seconds(acquired: str) -> float:

@@ -15,7 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
 from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.errors import InputError, report
-from aide_monai.io.grid import AFFINE_TOLERANCE_MM, affine_text, corner_distance_mm, shape_text
+from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.paths import channel_path
 from aide_monai.io.volumes import open_volume
 
@@ -261,9 +261,8 @@ def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple
         if mask.channels != 1 or (mask.shape != volume.shape and not channels_third):
             found, expected = shape_text(mask.file_shape), shape_text(volume.file_shape)
             problems.append(f"{file}: found shape {found}; expected the grid of image.nii.gz, {expected}")
-        elif corner_distance_mm(mask.affine, volume.affine, mask.shape) > AFFINE_TOLERANCE_MM:
-            found, expected = affine_text(mask.affine), affine_text(volume.affine)
-            problems.append(f"{file}: found affine {found}; expected that of image.nii.gz, {expected}")
+        elif wrong := Grid(mask.shape, volume.affine).mismatch(mask.grid):
+            problems.append(f"{file}: found {wrong.found}; expected that of image.nii.gz, {wrong.expected}")
     if problems:
         raise InputError("\n".join(problems))
     channels = volume.shape[2] if flat else volume.channels or 0

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from aide_monai.io.dicom.header import DicomSlice
-from aide_monai.io.grid import COSINE_TOLERANCE
+from aide_monai.io.grid import SHEARED, Grid
+from aide_monai.utils.axes import COSINE_TOLERANCE
 
 SAME_PLACE_MM = 0.02
 # A slice may lie this far from its place in an even stack: rounded positions, not a missing slice
@@ -90,13 +91,13 @@ class DicomSeries:
         return self.slices[0].pixels.columns, self.slices[0].pixels.rows, len(self.slices)
 
     @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """Voxel size (x, y, z); z from the positions of the slices."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+    def grid(self) -> Grid:
+        """Where the voxels lie; z from the positions of the slices."""
+        return Grid(self.shape, self.affine)
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
-        spacing = " x ".join(f"{value:.4g}" for value in self.spacing_mm)
+        spacing = " x ".join(f"{value:.4g}" for value in self.grid.spacing_mm)
         parts = [self.modality, self.description, f"{size} voxels of {spacing} mm"]
         parts += [f"echo {self.echo_ms:g} ms"] if self.echo_ms is not None else []
         parts += [f"phase {self.phase} of {self.phases}"] if self.phases > 1 else []
@@ -198,12 +199,10 @@ def _placed(series: DicomSeries) -> DicomSeries:
     lps[:3, 0] = np.multiply(first.orientation[:3], first.spacing[1])
     lps[:3, 1] = np.multiply(first.orientation[3:], first.spacing[0])
     lps[:3, 2], lps[:3, 3] = step, first.position
-    problems = _uneven(series.slices, positions, normal)
-    if not problems:
-        cosines = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
-        if np.abs(cosines.T @ cosines - np.eye(3)).max() > COSINE_TOLERANCE:
-            doubts.append("axes that are not at right angles")
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    problems = _uneven(series.slices, positions, normal)
+    if not problems and Grid(series.shape, affine).sheared:
+        doubts.append(SHEARED)
     return replace(series, affine=affine, problems=tuple(problems), doubts=tuple(doubts))
 
 

@@ -253,7 +253,7 @@ def test_central_slices_that_are_none(tmp_path: Path) -> None:
     for voxels, affine, message in (
         (tumour, AFFINE, r"found marks in \d slices; expected one slice, the central one"),
         (tumour[:, :, :1] + 1, between, r"found a slice that lies between or across .* \(at 3.4 along z\)"),
-        (tumour[:, :, :1] + 1, outside, "found slice z=9; expected one of the image's 6 slices"),
+        (tumour[:, :, :1] + 1, outside, "found slice z=9; expected one of the 6 slices of the image"),
         (tumour[:, :, :1] + 1, tilted, "found a slice that lies between or across"),
         (tumour[:, :, 0], AFFINE, r"found shape 20 x 18; expected \(x, y, z\), so that its slices have a place"),
         (one_slice(tumour, 3) * 0, AFFINE, "found no marked voxels; expected a tumour"),
@@ -299,7 +299,7 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
             f"{root}/P03: no time of acquisition of a.nii.gz, b.nii.gz, c.nii.gz; write phases.json: {{FILE: seconds",
             f'{root}/P04/phases.json: found {{"a.nii.gz": 0, "b.nii.gz": "1"}}; expected a number of seconds for each',
             f"{root}/P05/b.nii.gz and c.nii.gz: found the same time, 90 s; expected a time of its own",
-            f"{root}/P06/b.nii.gz: found shape 20 x 18 x 5; expected 20 x 18 x 6 as in a.nii.gz",
+            f"{root}/P06/b.nii.gz: found shape 20 x 18 x 5; expected shape 20 x 18 x 6 as in a.nii.gz",
             f"{root}/P07/b.nii.gz: found affine [-1.6 0 0 20;",
             f"{root}/P08/a.nii.gz: found a header that cannot be read",
             f"{root}/P09/c.nii.gz: found shape 20 x 18 x 6; expected a file per phase, or one of four axes",

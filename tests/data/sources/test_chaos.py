@@ -198,7 +198,7 @@ def test_phases_that_lie_apart(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found the two phases 1 mm apart; expected one place"):
         chaos_datalist(tmp_path)
     out[0].unlink()
-    with pytest.raises(InputError, match="found 5 x 6 x 3 voxels in phase and 5 x 6 x 2 out of phase"):
+    with pytest.raises(InputError, match="found shape 5 x 6 x 3 in phase and shape 5 x 6 x 2 out of phase"):
         chaos_datalist(tmp_path)
 
 
@@ -264,7 +264,7 @@ def test_the_problems_of_all_cases_are_told_at_once(download: Path) -> None:
     assert [line for line in lines if f"{mr}/10/" in line] == []
     for pattern in (
         f"{mr}/1/T1DUAL: found no folder DICOM_anon; expected the images of case 1 in it",
-        f"{mr}/2/T1DUAL/DICOM_anon: found 5 x 6 x 2 voxels in phase and 5 x 6 x 3 out of phase",
+        f"{mr}/2/T1DUAL/DICOM_anon: found shape 5 x 6 x 2 in phase and shape 5 x 6 x 3 out of phase",
         f"{mr}/3/T1DUAL/DICOM_anon/OutPhase/IMG-00003.dcm: found no DICOM file",
         f"{mr}/5/T1DUAL/DICOM_anon: found 1 volumes (MR, 5 x 6 x 3 voxels of 2 x 2 x 6 mm, echo 4.6 ms); expected two",
         f"{mr}/5/T1DUAL/Ground/IMG-00002.png: found no readable PNG",

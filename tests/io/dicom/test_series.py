@@ -46,7 +46,7 @@ def test_hand_computed_affine(tmp_path: Path) -> None:
     expected = [[-0.5, 0, 0, -10], [0, -2, 0, -20], [0, 0, 3, 30], [0, 0, 0, 1]]
     assert series.affine.tolist() == expected
     assert series.shape == (4, 6, 5)
-    assert series.spacing_mm == pytest.approx((0.5, 2, 3))
+    assert series.grid.spacing_mm == pytest.approx((0.5, 2, 3))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -70,7 +70,7 @@ def test_slices_are_sorted_along_the_normal(tmp_path: Path, orientation: str, ba
 
 def test_spacing_comes_from_the_positions(tmp_path: Path) -> None:
     write_series(tmp_path, VOLUME, spacing=(1, 1, 5.5), slice_thickness=5, tags={"SpacingBetweenSlices": "7"})
-    assert find_series(tmp_path)[0].spacing_mm[2] == pytest.approx(5.5)
+    assert find_series(tmp_path)[0].grid.spacing_mm[2] == pytest.approx(5.5)
 
 
 def test_a_tilted_gantry_gives_a_sheared_affine(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_tilted_gantry_gives_a_sheared_affine(tmp_path: Path) -> None:
 def test_one_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
     write_series(tmp_path, VOLUME[..., :1], slice_thickness=7, orientation="coronal")
     (series,) = find_series(tmp_path)
-    assert series.spacing_mm == pytest.approx((1, 1, 7))
+    assert series.grid.spacing_mm == pytest.approx((1, 1, 7))
     assert series.doubts == ("one slice alone, taken to be 7 mm, its SliceThickness",)
     edit(series.files[0], SliceThickness=None)
     assert find_series(tmp_path)[0].doubts == ("one slice alone, taken to be 1 mm, for want of a SliceThickness",)
@@ -93,7 +93,7 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
 def test_rounded_positions_are_even(tmp_path: Path) -> None:
     write_series(tmp_path, VOLUME, offsets_mm=[0, 3.04, 6, 8.96, 12])
     (series,) = find_series(tmp_path)
-    assert series.spacing_mm[2] == pytest.approx(3)
+    assert series.grid.spacing_mm[2] == pytest.approx(3)
 
 
 # Stacks that are no volume
@@ -573,7 +573,7 @@ def test_chaos_echoes_are_told_apart(aide_data: Path, case: str, slices: int, sp
     for series, place in ((out, "OutPhase"), (inside, "InPhase")):
         assert {Path(file).parent.name for file in series.files} == {place}
         assert series.shape == (256, 256, slices)
-        assert series.spacing_mm[2] == pytest.approx(spacing, abs=1e-5)
+        assert series.grid.spacing_mm[2] == pytest.approx(spacing, abs=1e-5)
     np.testing.assert_allclose(out.affine, inside.affine, atol=1e-9)
 
 
