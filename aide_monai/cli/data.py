@@ -160,6 +160,16 @@ def evaluate(
         console.print(rich_table(result.summary, title=f"{pred}: {cases} cases, mean ± standard deviation"))
         if result.ignored:
             console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
+        if result.unknown_spacing:
+            from aide_monai.io.volumes import names_text
+
+            console.print(
+                f"{names_text(result.unknown_spacing)}: DICOM SEGs alone, without SpacingBetweenSlices: slices "
+                "between two marked ones are unknown, so distances may be off; score against volumes of the whole grid",
+                style="yellow",
+                soft_wrap=True,
+                highlight=False,
+            )
         if out is not None:
             console.print(str(out), soft_wrap=True)
 

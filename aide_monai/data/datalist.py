@@ -51,7 +51,7 @@ class Datalist:
             - ``spacing`` (mm), ``orientation`` (such as "RAS") and ``sha256`` (per path key) (optional): of the files
               when the datalist was made, see `aide_monai.data.fingerprints`.
         classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
-        resample_labels: labels may lie on other grids than their images and are to be resampled onto them (nearest).
+        resample_labels: labels may lie on other grids than their images and are to be resampled onto them.
         soft_labels: labels may be shares of raters, 0..1, of the one class there is: to score against, not to train on.
 
     Raises:

@@ -194,11 +194,11 @@ class LocationReader(ImageReader):
 
     ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` reads it; several locations become channels. What
     comes out are MetaTensors with the affine in RAS mm, for any transforms of MONAI. A label on another grid than its
-    image follows with ``ResampleToMatchd``::
+    image follows with ``aide_monai.transforms.ByVotesd``::
 
         Compose([
             LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
-            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+            ByVotesd("label"),
         ])({"image": ["MR/1/InPhase", "MR/1/OutPhase"], "label": "MR/1/label.nrrd"})
 
     ``LoadImaged(dtype=None)`` keeps the integers of the source, else they become float32.

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch
 
 from aide_monai.errors import InputError, report
+from aide_monai.io.dicom.seg import read_dicom_seg
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
 from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
+from aide_monai.utils.votes import resample_by_votes
 
 PICTURES = (".png",)
 DICOM = (".dcm",)
 # what programs append to the name of a case: MONAI "_seg", PROMISE12 "_segmentation", and the like
+_MOST_TIMES = 20  # slices between two that are marked
 _POSTFIX = re.compile(r"(?i)[_-](seg|segmentation|pred|prediction|mask|label|labels|gt)$")
 
 
@@ -34,8 +34,9 @@ class Segmentation:
         labels: (X, Y, Z) integers, 0 is the background; X runs along the columns of a picture, Z along a stack.
         affine: (4, 4) voxel index to mm, RAS; None for pictures, which carry none.
         values: the label values it holds, sorted, 0 included if present.
-        sparse: slices without foreground may be left out, as DICOM SEG does.
+        sparse: slices along Z without foreground may be left out, as DICOM SEG does.
         names: names of label values, as far as the file knows them.
+        spacing_known: False when slices that may be left out leave open how far neighbours are apart.
     """
 
     file: Path
@@ -44,6 +45,7 @@ class Segmentation:
     values: tuple[int, ...]
     sparse: bool = False
     names: dict[int, str] = field(default_factory=dict)
+    spacing_known: bool = True
 
     @property
     def grid(self) -> Grid | None:
@@ -122,7 +124,8 @@ def on_one_grid(
     Args:
         prediction: what is scored.
         reference: what it is scored against.
-        resample: bring a prediction from another grid onto the reference's (nearest neighbour) instead of refusing.
+        resample: bring a prediction from another grid onto the reference's (each voxel gets the label with
+            the largest share of it) instead of refusing.
 
     Raises:
         InputError: grids that differ, naming both files and what differs.
@@ -140,10 +143,11 @@ def on_one_grid(
         reference = _filled(reference, prediction)
     placed = _placed(prediction, reference)
     if placed is None and resample:
+        reference = _reaching(_with_slices_of(reference, prediction), prediction)
         placed = _resampled(prediction, reference)
     if placed is None:
         raise _mismatch(prediction, reference)
-    return replace(prediction, labels=placed, affine=reference.affine), reference
+    return replace(prediction, labels=placed, affine=reference.affine, sparse=False, spacing_known=True), reference
 
 
 def _volumes(root: Path) -> Iterable[Path]:
@@ -176,16 +180,9 @@ def _segmentation(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.f
 
 
 def _read_dicom_seg(path: Path) -> Segmentation:
-    import highdicom  # only who has such files waits for it
-
-    try:
-        dataset = highdicom.seg.segread(str(path))
-        volume = dataset.get_volume(combine_segments=True, allow_missing_positions=True, dtype=np.uint16)
-    except Exception as error:  # whatever is wrong with a DICOM file ends in the same sentence
-        raise InputError(f"a DICOM file that is no readable segmentation ({str(error).splitlines()[0]})") from error
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(volume.affine, dtype=np.float64)  # LPS to RAS
-    names = {int(s.segment_number): str(s.segment_label) for s in dataset.SegmentSequence}
-    return replace(_segmentation(path, np.asarray(volume.array), affine), sparse=True, names=names)
+    seg = read_dicom_seg(path)
+    read = _segmentation(path, seg.labels, seg.affine)
+    return replace(read, sparse=True, spacing_known=seg.spacing_stated, names=seg.names)
 
 
 def _filled(reference: Segmentation, prediction: Segmentation) -> Segmentation:
@@ -194,19 +191,62 @@ def _filled(reference: Segmentation, prediction: Segmentation) -> Segmentation:
     assert prediction.affine is not None
     if not prediction.sparse:
         labels = _placed(reference, prediction)
-        return reference if labels is None else replace(reference, labels=labels, affine=prediction.affine)
-    lattice = _lattice(prediction, reference)
-    if lattice is None:
+        if labels is None:
+            return reference
+        return replace(reference, labels=labels, affine=prediction.affine, sparse=False, spacing_known=True)
+    for times in range(1, 1 if reference.spacing_known else _MOST_TIMES) or [1]:
+        reference_too = _spread(reference, times)
+        lattice = _lattice(prediction, reference_too)
+        if lattice is not None:
+            break
+    else:
         return reference
-    shape, start = np.array(reference.labels.shape), np.array(lattice[1])
+    shape, start = np.array(reference_too.labels.shape), np.array(lattice[1])
     # One slice more on each side: what a SEG leaves out is background, so masks do not end at the image's edge there.
-    margin = np.array([1, 0, 0])
+    margin = np.array([0, 0, 1])
     low = np.minimum(start, 0) - margin
     high = np.maximum(start + lattice[0].shape, shape) + margin
-    labels = np.pad(reference.labels, [(int(a), int(b)) for a, b in zip(-low, high - shape, strict=True)])
-    affine = reference.affine.copy()
+    labels = np.pad(reference_too.labels, [(int(a), int(b)) for a, b in zip(-low, high - shape, strict=True)])
+    assert reference_too.affine is not None
+    affine = reference_too.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ low
-    return replace(reference, labels=labels, affine=affine)
+    known = reference.spacing_known or prediction.spacing_known
+    return replace(reference, labels=labels, affine=affine, spacing_known=known)
+
+
+def _with_slices_of(moving: Segmentation, fixed: Segmentation) -> Segmentation:
+    """Slices whose thickness nobody knows are as thick as those of ``fixed``, those between empty."""
+    assert moving.affine is not None
+    assert fixed.affine is not None
+    if moving.spacing_known:
+        return moving
+    steps = np.linalg.solve(fixed.affine[:3, :3], moving.affine[:3, 2])
+    return _spread(moving, max(round(float(np.abs(steps).max())), 1))
+
+
+def _reaching(reference: Segmentation, prediction: Segmentation) -> Segmentation:
+    """A DICOM SEG with empty slices to the ends of the prediction, which would be cut off there otherwise."""
+    assert reference.affine is not None
+    assert prediction.affine is not None
+    if not reference.sparse:
+        return reference
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(prediction.labels.shape) - 1)
+    grids = Grid(reference.labels.shape, reference.affine), Grid(prediction.labels.shape, prediction.affine)
+    heights = grids[0].index_of(grids[1], corners)[:, 2]
+    before = max(int(np.ceil(-heights.min())), 0)
+    after = max(int(np.ceil(heights.max())) + 1 - reference.labels.shape[2], 0)
+    affine = reference.affine.copy()
+    affine[:3, 3] -= affine[:3, 2] * before
+    return replace(reference, labels=np.pad(reference.labels, [(0, 0), (0, 0), (before, after)]), affine=affine)
+
+
+def _spread(sparse: Segmentation, times: int) -> Segmentation:
+    """The same slices with so many steps from each to the next, those between empty."""
+    assert sparse.affine is not None
+    x, y, z = sparse.labels.shape
+    labels = np.zeros((x, y, (z - 1) * times + 1), dtype=sparse.labels.dtype)
+    labels[..., ::times] = sparse.labels
+    return replace(sparse, labels=labels, affine=sparse.affine @ np.diag([1, 1, 1 / times, 1]))
 
 
 def _placed(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer] | None:
@@ -231,15 +271,16 @@ def _placed(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer
 
 def _lattice(moving: Segmentation, fixed: Segmentation) -> tuple[npt.NDArray[np.integer], tuple[int, ...]] | None:
     """The labels with their axes as in ``fixed``, and where they start there; None if voxels lie between voxels."""
-    assert moving.affine is not None
     assert fixed.affine is not None
+    moving = _with_slices_of(moving, fixed)
+    assert moving.affine is not None
     step = np.linalg.inv(fixed.affine) @ moving.affine
     rounded = np.rint(step)
     turn = rounded[:3, :3]
     if not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or not np.array_equal(np.abs(turn).sum(axis=1), [1] * 3):
         return None
-    shape = moving.labels.shape
-    if Grid(shape, fixed.affine @ rounded).distance_mm(Grid(shape, moving.affine)) > AFFINE_TOLERANCE_MM:
+    there = Grid(moving.labels.shape, fixed.affine @ rounded)
+    if there.distance_mm(Grid(moving.labels.shape, moving.affine)) > AFFINE_TOLERANCE_MM:
         return None
     labels = moving.labels.transpose(np.abs(turn).argmax(axis=1))
     backwards = [i for i in range(3) if turn[i].sum() < 0]
@@ -248,12 +289,11 @@ def _lattice(moving: Segmentation, fixed: Segmentation) -> tuple[npt.NDArray[np.
 
 
 def _resampled(moving: Segmentation, fixed: Segmentation) -> npt.NDArray[np.integer]:
-    """Nearest neighbour in physical space; what lies outside ``moving`` is background."""
-    source = MetaTensor(torch.from_numpy(moving.labels.astype(np.float32))[None], affine=torch.tensor(moving.affine))
-    target = MetaTensor(torch.zeros(1, *fixed.labels.shape), affine=torch.tensor(fixed.affine))
-    resampler = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=np.float64)
-    placed = resampler(source, target)
-    return np.rint(np.asarray(placed)[0]).astype(moving.labels.dtype)
+    """By the largest share of a voxel in physical space; what lies outside ``moving`` is background."""
+    moving = _with_slices_of(moving, fixed)
+    assert moving.affine is not None
+    assert fixed.affine is not None
+    return resample_by_votes(moving.labels, np.linalg.inv(moving.affine) @ fixed.affine, fixed.labels.shape)
 
 
 def _mismatch(prediction: Segmentation, reference: Segmentation) -> InputError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,11 @@ def listed(values: Any, limit: int = 8) -> str:
     """The first numbers of a list for messages, and how many are left."""
     shown = ", ".join(f"{value:g}" for value in values[:limit])
     return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")
+
+
+def names_text(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of a list for messages, and how many are left."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _or_unreadable(read: Callable[[], Any], part: str) -> Any:

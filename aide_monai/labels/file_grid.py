@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+
+from aide_monai.utils.votes import resample_by_votes
 
 _TOLERANCE_VOXELS = 0.01
 
@@ -74,10 +75,9 @@ class LabelGrid:
         return bool((beyond < _TOLERANCE_VOXELS).all())
 
     def to_original(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A stored label on the grid of the file: voxel by voxel where ``voxel_exact``, else by votes.
+        """A stored label on the grid of the file, by the largest share of each voxel, as on the way there.
 
-        Where the label was resampled, each class is interpolated linearly and the largest share wins, as
-        ``aide_monai.transforms.ByVotesd`` does on the way there.
+        Where ``voxel_exact`` that is voxel by voxel.
 
         Args:
             label: (spatial...) uint8 as stored.
@@ -86,35 +86,9 @@ class LabelGrid:
             ``original_shape`` uint8; background where the stored label does not reach.
         """
         matrix, offset = self._to_stored()
-        shape = self.original_shape
-        if self.voxel_exact():
-            whole = np.rint(matrix), np.rint(offset)
-            moved = ndimage.affine_transform(label, *whole, shape, output=np.uint8, order=0, mode="grid-constant")
-            return np.asarray(moved)
-
-        def share_of(index: int) -> npt.NDArray[np.float32]:
-            here = (label == index).astype(np.float32)
-            share = ndimage.affine_transform(here, matrix, offset, shape, output=np.float32, order=1, mode="nearest")
-            return np.asarray(share)
-
-        winner = np.zeros(shape, dtype=np.uint8)
-        most = share_of(0)
-        for index in np.unique(label).tolist():
-            share = share_of(index)
-            winner[share > most] = index
-            np.maximum(most, share, out=most)
-        winner[~self._reached(label.shape)] = 0
-        return winner
-
-    def _reached(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-        """Which voxels of the file lie in a stored label of this ``shape``, counted to the edges of its voxels."""
-        matrix, offset = self._to_stored()
-        inside = np.ones(self.original_shape, dtype=bool)
-        indices = np.ogrid[tuple(slice(size) for size in self.original_shape)]
-        for row, shift, size in zip(matrix, offset, shape, strict=True):
-            place = sum((factor * index for factor, index in zip(row, indices, strict=True)), start=np.asarray(shift))
-            inside &= (place >= -0.5 - _TOLERANCE_VOXELS) & (place <= size - 0.5 + _TOLERANCE_VOXELS)
-        return inside
+        whole = np.eye(len(offset) + 1)
+        whole[:-1, :-1], whole[:-1, -1] = matrix, offset
+        return resample_by_votes(label, whole, self.original_shape)
 
     def _to_stored(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Matrix (D, D) and offset (D,) from voxel indices of the file to those of the stored label."""

@@ -14,10 +14,7 @@ from monai.transforms import (
     Compose,
     LoadImaged,
     Orientationd,
-    ResampleToMatchd,
-    Resize,
     Resized,
-    Spacing,
     Spacingd,
     SpatialPadd,
 )
@@ -51,7 +48,8 @@ def volume_transforms(
 ) -> Compose:
     """The deterministic part of the pipeline: load, check, bring onto the network's grid, normalise.
 
-    Labels follow their image to the network's grid by the share that each class has of a voxel, see ``ByVotesd``.
+    Labels follow their image to the network's grid, to its own sample points, where the class with the largest share
+    of a voxel wins, see ``ByVotesd``.
     Predictions go the whole way back, see ``aide_monai.workflows.evaluate.to_file_grid``.
 
     Args:
@@ -69,7 +67,7 @@ def volume_transforms(
             "volume_percentile" or "window".
         percentiles: for the percentile variants.
         window: for "window", its two ends.
-        resample_labels: bring labels from other grids onto their image's (nearest neighbour, background outside).
+        resample_labels: bring labels from other grids onto their image's (largest share, background outside).
         fit_labels: False leaves labels on the grid of the image's file, where predictions are scored.
 
     Raises:
@@ -88,13 +86,11 @@ def volume_transforms(
             keys, reader=LocationReader, dtype=None, image_only=True, ensure_channel_first=True, allow_missing_keys=True
         ),
     ]
-    if labels and resample_labels:
-        match = ResampleToMatchd(
-            labels, key_dst="image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
-        )
-        steps.append(match)
     if labels:
-        steps.append(AsClassIndicesd(labels, classes=classes, image_key="image", allow_missing_keys=True))
+        image_key = None if resample_labels else "image"
+        steps.append(AsClassIndicesd(labels, classes=classes, image_key=image_key, allow_missing_keys=True))
+    if labels and resample_labels:
+        steps.append(ByVotesd(labels, allow_missing_keys=True))
     if orientation is not None:
         steps.append(Orientationd(["image", *moved], axcodes=orientation, labels=None, allow_missing_keys=True))
     if spacing is not None:
@@ -103,18 +99,14 @@ def volume_transforms(
             CastToTyped("image", torch.float32),
             _SpacingOfKeysd("image", pixdim=pixel, mode="bilinear", dtype=np.float32),
         ]
-        votes: Any = Spacing(pixdim=pixel, mode="bilinear", padding_mode="border", dtype=np.float32)
-        if moved:  # a dictionary transform without keys is refused
-            steps.append(ByVotesd(moved, votes, allow_missing_keys=True))
     size = None if slice_size is None else _in_plane([int(n) for n in slice_size], axis, -1)
     if size is not None and fit == "resize":
         steps += [
             CastToTyped("image", torch.float32),
             Resized("image", spatial_size=size, mode="trilinear", anti_aliasing=True),
         ]
-        votes = Resize(spatial_size=size, mode="trilinear")
-        if moved:
-            steps.append(ByVotesd(moved, votes, allow_missing_keys=True))
+    if moved and (spacing is not None or fit == "resize"):
+        steps.append(ByVotesd(moved, beyond_edges=True, allow_missing_keys=True))  # as images go on beyond their border
     if size is not None and fit == "crop":
         steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
     steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))

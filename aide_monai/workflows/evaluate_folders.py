@@ -56,11 +56,13 @@ class Evaluation:
         rows: per case and label, see ``reports.tables.COLUMNS``.
         summary: see ``reports.tables.summarize_labels``.
         ignored: label values that occur and are not scored.
+        unknown_spacing: cases of DICOM SEG alone that do not say how far slices are apart, see ``Segmentation``.
     """
 
     rows: list[dict[str, Any]]
     summary: list[dict[str, Any]]
     ignored: tuple[int, ...]
+    unknown_spacing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class _Scored:
     by_label: dict[int, dict[str, Any]]
     values: tuple[set[int], set[int]]
     names: dict[int, str]
+    spacing_known: bool
 
 
 def evaluate_folders(
@@ -138,7 +141,8 @@ def evaluate_folders(
         for case, scored in pairs.items()
         for value, name in labels.items()
     ]
-    evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored)
+    unknown = tuple(case for case, scored in pairs.items() if not scored.spacing_known)
+    evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored, unknown)
     if out is not None:
         worst = _worst_cases(rows)
         shown = [_read_pair(case, *files[case], settings) for case in worst]
@@ -195,7 +199,7 @@ def _score(case: str, prediction: Path, reference: Path, settings: EvaluationSet
         spacing_mm=pair.spacing if grid is None else grid.steps_mm,
     )
     by_label = {value: asdict(scores[number]) for number, value in enumerate(scored, start=1)}
-    return _Scored(by_label, values, pair.prediction.names | pair.reference.names)
+    return _Scored(by_label, values, pair.prediction.names | pair.reference.names, pair.reference.spacing_known)
 
 
 def _nothing() -> dict[str, Any]:

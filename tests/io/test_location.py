@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged, ResampleToMatchd, SpatialPadd
+from monai.transforms import Compose, LoadImaged, SpatialPadd
 from PIL import Image
 
 from aide_monai.data.checks.datalist import check_datalist
@@ -20,6 +20,7 @@ from aide_monai.data.fingerprints import changed_files, with_details
 from aide_monai.errors import InputError
 from aide_monai.io.location import content_hash, files_of, open_location
 from aide_monai.io.readers import LocationReader
+from aide_monai.transforms import ByVotesd
 from tests.io.dicom.dicom_files import write_series
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (5, 4, 3)).astype(np.int16)
@@ -61,7 +62,7 @@ def test_a_users_own_pipeline_of_monai_transforms(places: dict[str, str], tmp_pa
     pipeline = Compose(
         [
             LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
-            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+            ByVotesd("label"),
             SpatialPadd(["image", "label"], (8, 8, 3)),
         ]
     )

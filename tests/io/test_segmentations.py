@@ -18,9 +18,10 @@ from PIL import Image
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from aide_monai.cli.main import app
 from aide_monai.errors import InputError
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
-from aide_monai.workflows.evaluate_folders import evaluate_folders
+from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
 
 AFFINE = np.array([[-1.5, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 4, -20], [0, 0, 0, 1.0]])
 
@@ -45,7 +46,7 @@ def pictures(folder: Path, labels: np.ndarray) -> Path:
     return folder
 
 
-def dicom_seg(path: Path, labels: np.ndarray, *, thickness: float = 4.0) -> Path:
+def dicom_seg(path: Path, labels: np.ndarray, *, thickness: float = 4.0, stated: bool = True) -> Path:
     """A real DICOM SEG of (X, Y, Z) labels whose voxels are those of ``AFFINE``; empty slices are left out."""
     source = []
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
@@ -89,8 +90,23 @@ def dicom_seg(path: Path, labels: np.ndarray, *, thickness: float = 4.0) -> Path
         device_serial_number="0",
         omit_empty_frames=True,
     )
+    if not stated:
+        for measures in seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence:
+            measures.pop("SpacingBetweenSlices", None)
     path.parent.mkdir(parents=True, exist_ok=True)
     seg.save_as(path)
+    return path
+
+
+def moved(path: Path, *, shear: tuple[float, float] = (0.0, 0.0), beside: tuple[float, ...] = ()) -> Path:
+    """The frames of a DICOM SEG displaced in their planes: by so much from slice to slice, or each along z."""
+    dataset = pydicom.dcmread(path)
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        x, y, z = map(float, group.PlanePositionSequence[0].ImagePositionPatient)
+        k = round((z + 20) / 4)
+        z += beside[number] if beside else 0.0
+        group.PlanePositionSequence[0].ImagePositionPatient = [x + k * shear[0], y + k * shear[1], z]
+    dataset.save_as(path)
     return path
 
 
@@ -273,8 +289,8 @@ class TestOneGrid:
         first = read_segmentation(dicom_seg(tmp_path / "a.dcm", example()))
         second = read_segmentation(dicom_seg(tmp_path / "b.dcm", other))
         prediction, reference = on_one_grid(first, second)
-        assert prediction.labels.shape == reference.labels.shape == (3 + 2, 5, 6)  # slices 1 to 3, one more each side
-        assert not reference.labels[[0, -1]].any()
+        assert prediction.labels.shape == reference.labels.shape == (6, 5, 3 + 2)  # slices 1 to 3, one more each side
+        assert not reference.labels[..., [0, -1]].any()
         assert np.count_nonzero(prediction.labels) == np.count_nonzero(example())
         overlap = np.count_nonzero((prediction.labels > 0) & (reference.labels > 0))
         assert overlap == np.count_nonzero((example() > 0) & (other > 0))
@@ -285,6 +301,91 @@ class TestOneGrid:
         away[:3, 3] = (AFFINE @ [0, 0, start, 1])[:3]
         with pytest.raises(InputError, match="expected one grid"):
             on_one_grid(made(example(), away, sparse=True), made(example()))
+
+
+class TestSparseDicomSeg:
+    """Slices without a mark are left out, and the file need not say how far slices are apart."""
+
+    @staticmethod
+    def drawn(slices: tuple[int, ...], depth: int = 9) -> np.ndarray:
+        labels = np.zeros((6, 5, depth), dtype=np.uint8)
+        labels[1:4, 1:4, slices] = 1
+        labels[4, 1, slices[-1]] = 2
+        return labels
+
+    @pytest.mark.parametrize("slices", [(0, 2, 4, 6), (1, 3, 5, 7), (1, 3, 6), (2, 5), (4,), (0, 1, 2)])
+    @pytest.mark.parametrize("stated", [True, False])
+    @pytest.mark.parametrize("resample", [False, True])
+    @pytest.mark.parametrize("role", ["pred", "ref", "both"])
+    def test_identical_masks_score_one(
+        self, tmp_path: Path, slices: tuple[int, ...], stated: bool, resample: bool, role: str
+    ) -> None:
+        for folder in ("pred", "ref"):
+            if role in (folder, "both"):
+                dicom_seg(tmp_path / folder / "a.dcm", self.drawn(slices), stated=stated)
+            else:
+                nifti(tmp_path / folder / "a.nii.gz", self.drawn(slices))
+        found = evaluate_folders(tmp_path / "pred", tmp_path / "ref", EvaluationSettings(resample=resample))
+        assert [(row["dsc"], row["fp"], row["fn"]) for row in found.rows] == [(1.0, 0, 0)] * 2
+        assert found.unknown_spacing == (("a",) if role == "both" and not stated else ())
+
+    def test_what_two_of_them_leave_open_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        for folder in ("pred", "ref"):
+            dicom_seg(tmp_path / folder / "a.dcm", self.drawn((1, 3)), stated=False)
+        app(["evaluate", "--pred", f"{tmp_path}/pred", "--ref", f"{tmp_path}/ref"], standalone_mode=False)
+        assert "a: DICOM SEGs alone, without SpacingBetweenSlices: slices between two" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("options", [{}, {"resample": True}])
+    def test_a_reference_that_leaves_slices_out_misses_no_false_mark(
+        self, tmp_path: Path, options: dict[str, bool]
+    ) -> None:
+        nifti(tmp_path / "pred" / "a.nii.gz", self.drawn(tuple(range(9))))
+        dicom_seg(tmp_path / "ref" / "a.dcm", self.drawn((2, 4, 6)), stated=False)
+        (first, _) = evaluate_folders(tmp_path / "pred", tmp_path / "ref", EvaluationSettings(**options)).rows
+        assert (first["tp"], first["fp"], first["fn"]) == (27, 54, 0)
+
+    def test_two_with_different_gaps(self, tmp_path: Path) -> None:
+        """Slices 0, 3, 6 and 0, 2, 6: on the grid of all slices, which neither knows."""
+        first = read_segmentation(dicom_seg(tmp_path / "a.dcm", self.drawn((0, 3, 6)), stated=False))
+        second = read_segmentation(dicom_seg(tmp_path / "b.dcm", self.drawn((0, 2, 6)), stated=False))
+        prediction, reference = on_one_grid(first, second)
+        assert reference.labels.shape == prediction.labels.shape == (6, 5, 9)
+        assert np.flatnonzero(reference.labels.any(axis=(0, 1))).tolist() == [1, 3, 7]
+        assert np.flatnonzero(prediction.labels.any(axis=(0, 1))).tolist() == [1, 4, 7]
+        assert reference.grid is not None
+        assert reference.grid.spacing_mm == pytest.approx((1.5, 1.5, 4))
+        assert not reference.spacing_known
+
+    def test_resampling_to_smaller_pixels_keeps_slices_as_thick_as_the_reference(self, tmp_path: Path) -> None:
+        fine = AFFINE @ np.diag([0.5, 0.5, 1, 1])
+        fine[:3, 3] = (AFFINE @ [-0.25, -0.25, 0, 1])[:3]
+        doubled = self.drawn((1, 3, 6)).repeat(2, 0).repeat(2, 1)
+        nifti(tmp_path / "ref" / "a.nii.gz", doubled, fine)
+        dicom_seg(tmp_path / "pred" / "a.dcm", self.drawn((1, 3, 6)), stated=False)
+        rows = evaluate_folders(tmp_path / "pred", tmp_path / "ref", EvaluationSettings(resample=True)).rows
+        assert [(row["dsc"], row["tp"]) for row in rows] == [(1.0, 108), (1.0, 4)]
+
+    def test_slices_of_a_tilted_gantry(self, tmp_path: Path) -> None:
+        sheared = AFFINE.copy()
+        sheared[:3, 2] += (0.5, -1.75, 0)  # RAS, so LPS -0.5 and 1.75
+        nifti(tmp_path / "ref" / "a.nii.gz", self.drawn((1, 3, 6)), sheared)
+        moved(dicom_seg(tmp_path / "pred" / "a.dcm", self.drawn((1, 3, 6)), stated=False), shear=(-0.5, 1.75))
+        assert [row["dsc"] for row in evaluate_folders(tmp_path / "pred", tmp_path / "ref").rows] == [1.0, 1.0]
+
+    def test_frames_on_no_grid_are_refused(self, tmp_path: Path) -> None:
+        path = moved(dicom_seg(tmp_path / "a.dcm", self.drawn((1, 3, 6))), beside=(0, 0.8, 0, 0))
+        with pytest.raises(InputError, match=r"a\.dcm: found frames that are unevenly spaced, 8\.8 mm apart or more"):
+            read_segmentation(path)
+
+    def test_segments_that_overlap_are_named(self, tmp_path: Path) -> None:
+        path = dicom_seg(tmp_path / "a.dcm", self.drawn((1,)))
+        dataset = pydicom.dcmread(path)
+        second = dataset.PerFrameFunctionalGroupsSequence[1]
+        assert second.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2
+        dataset.PixelData = np.packbits(np.ones(60, np.uint8), bitorder="little").tobytes()
+        dataset.save_as(path)
+        with pytest.raises(InputError, match=r'found segments 1 "liver" and 2 "tumour" that overlap; write them'):
+            read_segmentation(path)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".dcm"])

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, Problem, problem, warning
 from aide_monai.io.volumes import LABEL_TOLERANCE, label_values, listed
+from aide_monai.utils.votes import resample_by_votes
 
 CLIPPED_SHARE = 0.02
 """Images clipped at a percentile have 1 % of their voxels at the top; a lost range has more."""
@@ -176,9 +176,9 @@ def on_grid(
     affine: npt.NDArray[np.float64],
     shape: Sequence[int],
 ) -> tuple[npt.NDArray[np.uint8], float]:
-    """A label resampled (nearest, background outside) onto a grid, and the share of its marked voxels off the grid."""
+    """A label on another grid, as ``ByVotesd`` brings it there, and the share of its marked voxels off the grid."""
     matrix = np.linalg.solve(label_affine, affine)
-    resampled = ndimage.affine_transform(label, matrix[:3, :3], matrix[:3, 3], tuple(shape), order=0, cval=0)
+    resampled = resample_by_votes(label, matrix, shape)
     places = np.argwhere(label)
     back = np.linalg.inv(matrix)
     index = places @ back[:3, :3].T + back[:3, 3]

@@ -67,7 +67,7 @@ def breast_datalist(
     The record then names that slice of image and label, because nothing is known of the others.
 
     Phases are ordered by time, never by file name. Read records with ``LoadImaged(keys, reader=[DicomSeriesReader,
-    VolumeReader])``, bring labels onto the image's grid (``ResampleToMatchd``, nearest, zeros), and add subtraction
+    VolumeReader])``, bring labels onto the image's grid (``ByVotesd``), and add subtraction
     images as channels with ``SubtractPhasesd``. All labels are of quality "high".
 
     Args:

@@ -43,7 +43,7 @@ def nci_isbi_datalist(
     taken that the label was drawn on: equal pixel size and place.
 
     Labels may have another orientation and another number of slices than their image, so they have to be resampled:
-    ``ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros")`` after
+    ``aide_monai.transforms.ByVotesd("label")`` after
     ``LoadImaged(keys, reader=[DicomSeriesReader, VolumeReader])``, then
     ``AsClassIndicesd("label", classes=nci_isbi_classes())``. It does nothing to labels that fit.
 

@@ -1,17 +1,21 @@
-"""Label volumes as DICOM Segmentation objects that point to the slices they were made for."""
+"""Label volumes as DICOM Segmentation objects that point to the slices they were made for, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 
 from aide_monai import __version__
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.stack import DicomSeries
+from aide_monai.io.dicom.stack import POSITION_TOLERANCE, POSITION_TOLERANCE_MM, SAME_PLACE_MM, DicomSeries
+from aide_monai.io.grid import COSINE_TOLERANCE
 from aide_monai.utils.files import write_atomically
 
 # A segmentation must have these, if only empty; images that were made anonymous often lack some.
@@ -26,6 +30,115 @@ _MAY_BE_EMPTY = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
+
+
+_MOST_MISSING = 10
+"""Gaps between marked slices are multiples of a spacing that is at most so many times smaller than the smallest."""
+
+
+@dataclass(frozen=True)
+class SegVolume:
+    """The segments of a DICOM SEG as one label map; slices between the first and the last frame may be empty.
+
+    Attributes:
+        labels: (X, Y, Z) uint16 segment numbers, 0 is the background.
+        affine: (4, 4) float64, voxel index to mm, RAS.
+        names: segment number to SegmentLabel.
+        spacing_stated: whether the file says how far slices are apart; otherwise it follows from the frames, of which
+            nobody knows how many slices without a mark lie between.
+    """
+
+    labels: npt.NDArray[np.uint16]
+    affine: npt.NDArray[np.float64]
+    names: dict[int, str]
+    spacing_stated: bool
+
+
+def read_dicom_seg(path: str | Path) -> SegVolume:
+    """Read a DICOM SEG (binary, label map, or fractional with whole values) frame by frame, by its positions.
+
+    The spacing is SpacingBetweenSlices where all frames lie on it, else the largest length of which all gaps between
+    frames are multiples. Slices may be displaced against each other, as those of a tilted gantry are.
+
+    Raises:
+        InputError: no DICOM SEG, fractions, segments that overlap, or frames that lie on no one grid; the file is not
+            named.
+    """
+    import highdicom as hd
+
+    try:
+        dataset = hd.seg.segread(str(path))
+        frames = dataset.get_stored_frames()
+        groups = [_groups_of(dataset, number) for number in range(len(frames))]
+        planes = [(*g["ImageOrientationPatient"], *g["PixelSpacing"]) for g in groups]
+        positions = np.array([g["ImagePositionPatient"] for g in groups], dtype=np.float64)
+        numbers = [int(g.get("ReferencedSegmentNumber", 0)) for g in groups]
+        names = {int(one.SegmentNumber): str(one.SegmentLabel) for one in dataset.SegmentSequence}
+        stated = float(groups[0].get("SpacingBetweenSlices") or 0)
+        thickness = float(groups[0].get("SliceThickness") or 0)
+        full = int(dataset.get("MaximumFractionalValue", 1))
+    except Exception as error:  # whatever is wrong with a DICOM file ends in the same sentence
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"a DICOM file that is no readable segmentation ({reason})") from error
+    plane = np.array(planes[0], dtype=np.float64)
+    if np.abs(np.array(planes, dtype=np.float64) - plane).max() > COSINE_TOLERANCE:
+        raise InputError("frames of several orientations or pixel sizes")
+    rows, columns = plane[:3], plane[3:6]
+    order, step = _stack(positions, np.cross(rows, columns), stated, thickness)
+    labels = np.zeros((*frames.shape[1:], max(order) + 1), dtype=np.uint16)
+    for frame, place, number in zip(frames, order, numbers, strict=True):
+        _mark(labels[..., place], frame, number, full, names)
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1], lps[:3, 2] = rows * plane[7], columns * plane[6], step
+    lps[:3, 3] = positions[order.index(0)]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    known = stated > 0 and abs(float(np.linalg.norm(step)) - stated) <= POSITION_TOLERANCE_MM
+    return SegVolume(labels.transpose(1, 0, 2), affine, names, known)
+
+
+def _groups_of(dataset: Any, frame: int) -> dict[str, Any]:
+    """All elements of the functional groups of a frame by keyword; those of the frame itself go first."""
+    shared = list(dataset.get("SharedFunctionalGroupsSequence", []))[:1]
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence", []))[frame : frame + 1]
+    macros = [macro for group in (*shared, *own) for element in group for macro in list(element.value)[:1]]
+    return {element.keyword: element.value for macro in macros for element in macro}
+
+
+def _stack(
+    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], stated: float, thickness: float
+) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """The slice of each frame, from 0, and the step (LPS, mm) from slice to slice."""
+    distances = positions @ normal
+    first, last = int(distances.argmin()), int(distances.argmax())
+    length = float(distances[last] - distances[first])
+    if length <= SAME_PLACE_MM:
+        return [0] * len(positions), normal * (stated or thickness or 1.0)
+    heights = sorted(distances.tolist())
+    gap = min(high - low for low, high in pairwise(heights) if high - low > SAME_PLACE_MM)
+    line = (positions[last] - positions[first]) / length
+    # a part of the smallest gap is a guess, which rounded positions alone may not make true
+    guesses = [(gap / part, 0.0 if part > 1 else POSITION_TOLERANCE_MM) for part in range(1, _MOST_MISSING + 1)]
+    for spacing, tolerance in [(stated, POSITION_TOLERANCE_MM)] * (stated > SAME_PLACE_MM) + guesses:
+        steps = max(round(length / spacing), 1)
+        places = np.rint((distances - distances[first]) * steps / length)
+        even = positions[first] + places[:, None] * line * length / steps
+        beside = float(np.linalg.norm(positions - even, axis=1).max())
+        if beside <= max(tolerance, POSITION_TOLERANCE * length / steps):
+            return places.astype(int).tolist(), line * length / steps
+    raise InputError(f"frames that are unevenly spaced, {gap:.4g} mm apart or more, on no common grid of slices")
+
+
+def _mark(
+    target: npt.NDArray[np.uint16], frame: npt.NDArray[Any], number: int, full: int, names: Mapping[int, str]
+) -> None:
+    """Draw a frame: of one segment, or of a label map that holds segment numbers (``number`` 0)."""
+    if number and not np.isin(frame, (0, full)).all():
+        raise InputError(f"a fractional segmentation with shares between 0 and 1 in segment {number}")
+    marked = frame != 0
+    if taken := sorted(set(np.unique(target[marked]).tolist()) - {0, number}):
+        pair = " and ".join(f'{one} "{names.get(one, "")}"' for one in (taken[0], number))
+        raise InputError(f"segments {pair} that overlap; write them into a file each")
+    target[marked] = number or frame[marked]
 
 
 def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: Mapping[Any, str]) -> None:

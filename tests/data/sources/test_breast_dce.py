@@ -11,12 +11,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from monai.transforms import Compose, LoadImaged, ResampleToMatchd
+from monai.transforms import Compose, LoadImaged
 
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, VolumeReader
-from aide_monai.transforms import AsClassIndicesd
+from aide_monai.transforms import AsClassIndicesd, ByVotesd
 from aide_monai.transforms.subtraction import SubtractPhasesd
 from tests.io.dicom.dicom_files import write_series
 
@@ -37,7 +37,7 @@ from .breast_files import (
 def load(record: dict[str, Any], *, subtract: bool = False) -> dict[str, np.ndarray]:
     steps: list[Any] = [
         LoadImaged(["image", "label"], reader=[DicomSeriesReader, VolumeReader], ensure_channel_first=True),
-        ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+        ByVotesd("label"),
         AsClassIndicesd("label", image_key="image"),
     ]
     return Compose([*steps, SubtractPhasesd("image")] if subtract else steps)(record)

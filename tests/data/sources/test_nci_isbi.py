@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.transforms import Compose, LoadImaged, ResampleToMatchd
+from monai.transforms import Compose, LoadImaged
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, VolumeReader
-from aide_monai.transforms import AsClassIndicesd
+from aide_monai.transforms import AsClassIndicesd, ByVotesd
 from tests.io.dicom.dicom_files import write_series
 
 from .nci_isbi_files import patients, write_label, write_nci_isbi, write_patient
@@ -35,7 +35,7 @@ def load(record: dict[str, str], *, merge_zones: bool = True) -> dict[str, np.nd
     return Compose(
         [
             LoadImaged(["image", "label"], reader=[DicomSeriesReader, VolumeReader], ensure_channel_first=True),
-            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+            ByVotesd("label"),
             AsClassIndicesd("label", classes=nci_isbi_classes(merge_zones=merge_zones), image_key="image"),
         ]
     )(record)

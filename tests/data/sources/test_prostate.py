@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.transforms import Compose, LoadImaged, ResampleToMatchd
+from monai.transforms import Compose, LoadImaged
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.prostate import prostate_classes, prostate_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.readers import DicomSeriesReader, VolumeReader
-from aide_monai.transforms import AsClassIndicesd
+from aide_monai.transforms import AsClassIndicesd, ByVotesd
 
 from .nci_isbi_files import patients, write_nci_isbi, write_patient
 from .promise12_files import prostate_volume, write_case, write_promise12
@@ -53,7 +53,7 @@ def test_every_domain_reads_through_one_pipeline(tmp_path: Path) -> None:
     read = Compose(
         [
             LoadImaged(["image", "label"], reader=[DicomSeriesReader, VolumeReader], ensure_channel_first=True),
-            ResampleToMatchd("label", key_dst="image", mode="nearest", padding_mode="zeros"),
+            ByVotesd("label"),
             AsClassIndicesd("label", classes=prostate_classes(), image_key="image"),
         ]
     )
