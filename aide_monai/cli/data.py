@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,7 @@ def prepare(
         "organs": organs and [organ.strip() for organ in organs.split(",")],
         "task": task,
         "subtask": subtask,
-        "rater": int(rater) if rater and rater.isdecimal() else rater,
+        "rater": int(rater) if rater and re.fullmatch("[0-9]{1,9}", rater) else rater,
         "reference": reference,
         "fused_dir": fused_dir,
         "centre": centre,
@@ -199,7 +200,11 @@ def _labels(text: str | None) -> dict[int, str] | None:
     if text is None:
         return None
     pairs = [part.partition("=") for part in text.split(",")]
-    labels = {int(value): name.strip() for value, _, name in pairs if value.strip().isdecimal() and name.strip()}
+    labels = {
+        int(value): name.strip()
+        for value, _, name in pairs
+        if re.fullmatch("[0-9]{1,5}", value.strip()) and name.strip()
+    }
     if len(labels) < len(pairs) or not all(0 < value < 65536 for value in labels):
         raise InputError(f'--labels is "{text}"; expected values from 1 with names, such as 1=liver,2=spleen')
     return labels

@@ -24,6 +24,9 @@ PATH_KEYS = ("image", "label", "clean_label")
 DETAIL_KEYS = ("spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
 
+MAX_LABELS = 256
+MAX_STORED = 65535  # of the values in files that mean another class index
+
 _FLAGS = ("resample_labels", "soft_labels")
 _TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
 _REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
@@ -261,9 +264,9 @@ def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[str]]:
     """Turn JSON's ``{"0": "background", ...}`` into ``{0: "background", ...}``; second value: what is wrong with it."""
     if not isinstance(value, dict):
         return {}, [f'key "{key}": found {_kind(value)}, expected numbers with names, such as {{"0": "background"}}']
-    wrong = [number for number in value if not re.fullmatch(r"0|[1-9][0-9]*", number)]
+    wrong = [number for number in value if not re.fullmatch(r"0|[1-9][0-9]{0,4}", number)]
     if wrong:
-        return {}, [f'key "{key}": "{wrong[0]}" is not a whole number; write {{"0": "background", "1": ...}}']
+        return {}, [f'key "{key}": {_short(wrong[0])} is not a whole number; write {{"0": "background", "1": ...}}']
     names = {int(number): name for number, name in value.items()}
     return names, _map_problems(names, key)
 
@@ -271,15 +274,20 @@ def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[str]]:
 def _stored_classes(value: Any) -> tuple[dict[int, int], list[str]]:
     """JSON's ``{"63": 1}`` as ``{63: 1}``; second value: what is wrong with it."""
     if not isinstance(value, dict) or not all(
-        re.fullmatch(r"[0-9]{1,9}", stored) and isinstance(index, int) for stored, index in value.items()
+        re.fullmatch(r"[0-9]{1,5}", stored) and int(stored) <= MAX_STORED and isinstance(index, int)
+        for stored, index in value.items()
     ):
-        return {}, [f'key "classes": found {value!r}, expected stored values with class indices, such as {{"63": 1}}']
+        expected = f'stored values up to {MAX_STORED} with class indices, such as {{"63": 1}}'
+        return {}, [f'key "classes": found {_short(value)}, expected {expected}']
     return {int(stored): index for stored, index in value.items()}, []
 
 
 def _map_problems(names: dict[int, str], key: str) -> list[str]:
+    if key == "labels" and len(names) > MAX_LABELS:
+        expected = f"at most {MAX_LABELS}, for a label takes one byte; merge structures, or leave some out"
+        return [f"{key}: found {len(names)} names, expected {expected}"]
     if sorted(names) != list(range(len(names))) or not names:
-        return [f"{key}: found the numbers {sorted(names)}, expected 0, 1, 2, ... without gaps"]
+        return [f"{key}: found the numbers {_short(sorted(names))}, expected 0, 1, 2, ... without gaps"]
     return [
         f"{key}: the name of {number} is {name!r}, expected text"
         for number, name in names.items()
@@ -347,3 +355,8 @@ def _portable(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError
 from aide_monai.utils.axes import COSINE_TOLERANCE, largest_cosine
-from aide_monai.utils.mapped_tensor import MappedTensor
 
 AFFINE_TOLERANCE_MM = 0.05
 SHEARED = "axes that are not at right angles"
@@ -148,7 +147,7 @@ def slice_axis(volume: Any, axis: int | str) -> int:
     """
     if axis != "auto":
         return int(axis)
-    like = volume.like if isinstance(volume, MappedTensor) else volume
+    like = getattr(volume, "like", volume)  # of a ``MappedTensor``, which is in a file
     return through_plane_axis(like.affine) if hasattr(like, "affine") else volume.ndim - 2
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -36,6 +38,12 @@ def damage(folder: Path, kind: str, change, name: str = "phantom_000.nii.gz") ->
     path = folder / kind / name
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(change(image.get_fdata()), image.affine), path)
+
+
+@pytest.fixture
+def many_doors(monkeypatch):
+    """A bundle's logging holds the captured output of the test that ran it."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 def one_line(capsys) -> str:
@@ -194,3 +202,64 @@ def test_evaluate_names_what_is_wrong(folders, capsys, arguments, message):
     names = {"PRED": str(folders[0]), "REF": str(folders[1])}
     assert aide("evaluate", *(names.get(argument, argument) for argument in arguments)) == 2
     assert_matches(message, one_line(capsys))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": "background", "1" * 5000: "liver"}, r"1111\.\.\. is not a whole number"),
+        ({str(value): f"structure {value}" for value in range(300)}, "found 300 names, expected at most 256"),
+    ],
+)
+@pytest.mark.parametrize("file", ["dataset.json", "datalist.json"])
+@pytest.mark.usefixtures("many_doors")
+def test_labels_that_no_run_can_use_are_refused_by_every_door(phantoms, tmp_path, capsys, file, labels, message):
+    content = json.loads((phantoms / "dataset.json").read_text()) | {"labels": labels}
+    if file == "datalist.json":
+        assert aide("prepare", "decathlon", phantoms, "--out", phantoms / file) == 0
+        content = json.loads((phantoms / file).read_text()) | {"labels": labels}
+    capsys.readouterr()
+    (phantoms / file).write_text(json.dumps(content))
+    doors = {
+        "train": (BUNDLE, "--dataset_dir", phantoms, "--run_dir", tmp_path / "run", "--unlabeled", 2),
+        "demo": ("--data", phantoms, "--run-dir", tmp_path / "run"),
+    }
+    if file == "datalist.json":
+        doors["check"] = (phantoms / file,)
+        doors["new-bundle"] = (tmp_path / "bundle", "--datalist", phantoms / file)
+    else:
+        doors["prepare"] = ("decathlon", phantoms, "--out", tmp_path / "datalist.json")
+    for door, arguments in doors.items():
+        assert aide(door, *arguments) == 2, door
+        text = one_line(capsys)
+        assert_matches(message, text)
+        assert len(text) < 1500, door
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.usefixtures("many_doors")
+def test_an_axis_of_no_voxels_is_refused_by_every_door(phantoms, tmp_path, capsys):
+    assert aide("prepare", "decathlon", phantoms, "--out", phantoms / "datalist.json") == 0
+    empty = nibabel.Nifti1Image(np.zeros((32, 32, 6), np.uint8), np.eye(4))
+    empty.header["dim"][3] = 0
+    for kind in ("imagesTr", "labelsTr"):
+        (phantoms / kind / "phantom_000.nii.gz").write_bytes(gzip.compress(empty.header.binaryblock + bytes(4)))
+    capsys.readouterr()
+    aide("check", phantoms / "datalist.json", "--out", tmp_path / "check")
+    assert "no voxels (shape 32 x 32 x 0)" in capsys.readouterr().out
+    doors = {
+        "train": (BUNDLE, "--dataset_dir", phantoms, "--run_dir", tmp_path / "run", "--unlabeled", 2),
+        "demo": ("--data", phantoms, "--run-dir", tmp_path / "run"),
+        "prepare": ("decathlon", phantoms, "--out", tmp_path / "datalist.json"),
+        "evaluate": ("--pred", phantoms / "labelsTr", "--ref", phantoms / "labelsTr"),
+    }
+    for door, arguments in doors.items():
+        assert aide(door, *arguments) == 2, door
+        assert_matches(r"phantom_000.*no voxels \(shape 32 x 32 x 0\)", one_line(capsys))
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "٣"])
+def test_label_values_of_evaluate(folders, capsys, value):
+    assert aide("evaluate", "--pred", folders[0], "--ref", folders[1], "--labels", f"{value}=liver") == 2
+    assert_matches("--labels is .* expected values from 1", one_line(capsys))

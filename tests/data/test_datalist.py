@@ -305,3 +305,25 @@ def test_a_number_sign_in_the_name_of_a_folder(tmp_path: Path) -> None:
     assert split_selection(folder) == (str(folder), "")
     assert split_selection(f"{folder}#echo=2.3") == (str(folder), "echo=2.3")
     assert split_selection("plain") == ("plain", "")
+
+
+@pytest.mark.parametrize("key", ["labels", "modality"])
+def test_numbers_of_thousands_of_digits(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InputError, match=rf'key "{key}": "1111.*1\.\.\. is not a whole number') as caught:
+        Datalist.load(written(tmp_path, **{key: {"0": "background", "1" * 5000: "liver"}}))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("stored", ["1" * 5000, "999999999", "65536"])
+def test_stored_values_that_no_file_has(tmp_path: Path, stored: str) -> None:
+    with pytest.raises(InputError, match=r'key "classes": found .*, expected stored values up to 65535') as caught:
+        Datalist.load(written(tmp_path, classes={stored: 1}))
+    assert len(str(caught.value)) < 1000
+
+
+def test_as_many_labels_as_a_byte_has_values(tmp_path: Path) -> None:
+    names = {str(value): f"structure {value}" for value in range(257)}
+    with pytest.raises(InputError, match="labels: found 257 names, expected at most 256, for a label takes one byte"):
+        Datalist.load(written(tmp_path, labels=names))
+    names.pop("256")
+    assert Datalist.load(written(tmp_path, labels=names)).num_classes == 256

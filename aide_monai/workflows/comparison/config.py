@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -149,7 +150,7 @@ def _require_classes(content: Any, *, merge: bool) -> None:
     if content is None:
         return
     indices = content.values() if isinstance(content, dict) else [None]
-    whole = all(type(index) is int for index in indices) and all(str(k).lstrip("-").isdecimal() for k in content)
+    whole = all(type(index) is int for index in indices) and all(re.fullmatch("-?[0-9]{1,9}", str(k)) for k in content)
     if not whole or not (merge or {0, *indices} == set(range(1 + max(indices, default=0)))):
         raise InputError(
             f'"data": "classes" is {content!r}; expected an object of stored values and their class indices, such as '
