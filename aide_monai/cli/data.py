@@ -177,7 +177,7 @@ def evaluate(
 
 def _compare(first: str, second: str, out: Path | None) -> None:
     from aide_monai.reports.tables import comparison_markdown, comparison_rich
-    from aide_monai.utils.files import require_place
+    from aide_monai.utils.files import require_place, write_text
     from aide_monai.workflows.paired_tests import paired_tests, read_method
 
     if out is not None:
@@ -185,8 +185,7 @@ def _compare(first: str, second: str, out: Path | None) -> None:
     comparison = paired_tests(read_method(first), read_method(second))
     console.print(comparison_rich(comparison, title=f"A: {first}\nB: {second}"))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "comparison.md").write_text(comparison_markdown(comparison) + "\n")
+        write_text(out / "comparison.md", comparison_markdown(comparison) + "\n")
 
 
 def _numbers(option: str, text: str, separator: str) -> list[int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from aide_monai.errors import InputError, report
 from aide_monai.io.grid import shape_text
 from aide_monai.io.volumes import LABEL_TOLERANCE, listed, open_volume
+from aide_monai.io.writers import write_nifti
 
 FUSIONS = ("majority", "mean", "staple")
 STAPLE_ITERATIONS = 100
@@ -214,7 +213,8 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
         raise InputError(report(f"{target}: the raters cannot be fused", problems))
     grid = grids[0][1]
     fused = fuse_raters(np.stack(masks), method).reshape(grid.file_shape)
-    return write_nifti(nibabel.Nifti1Image(fused, grid.affine), Path(target))
+    write_nifti(target, nibabel.Nifti1Image(fused, grid.affine))
+    return Path(target)
 
 
 def _place(method: str | int) -> int:
@@ -230,16 +230,3 @@ def _stack(masks: ArrayLike) -> NDArray[np.bool_]:
     if stacked.ndim == 0 or len(stacked) == 0:
         raise InputError(f"masks of the raters have the shape {stacked.shape}; expected (raters, spatial...)")
     return as_mask(stacked, name="masks of the raters")
-
-
-def write_nifti(image: Any, target: Path) -> Path:
-    """Write an image atomically; missing folders are made."""
-    suffix = ".nii.gz" if target.name.endswith(".nii.gz") else ".nii"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp{suffix}")
-    try:
-        nibabel.save(image, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -18,6 +18,7 @@ from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.paths import as_paths, on_disk, split_selection
 from aide_monai.io.volumes import SUFFIXES
+from aide_monai.utils.files import write_atomically
 
 FORMATS = ("nifti", "dicom-seg")
 
@@ -79,11 +80,25 @@ def case_of(image: str | list[str]) -> str:
 
 
 def write_label(path: str | Path, label: Tensor, affine: Any) -> None:
-    """Write a label (X, Y, Z) as uint8 NIfTI with slope 1; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a label (X, Y, Z) as uint8 NIfTI with slope 1; see ``write_nifti``."""
     image = nibabel.Nifti1Image(label.numpy().astype(np.uint8), np.asarray(affine, dtype=np.float64))
     image.header.set_xyzt_units("mm")
-    temporary = path.with_name(f".{path.name}")
-    nibabel.save(image, temporary)
-    os.replace(temporary, path)
+    write_nifti(path, image)
+
+
+def write_nifti(path: str | Path, image: nibabel.Nifti1Image) -> None:
+    """Write an image as .nii or .nii.gz; the file appears whole or not at all, and its folder is made.
+
+    Raises:
+        InputError: if the disk refuses it.
+    """
+    path = Path(path)
+
+    def write(file: BinaryIO) -> None:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
+
+    write_atomically(path, write)

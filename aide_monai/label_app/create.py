@@ -13,6 +13,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.handlers.checkpoint import save_atomically
 from aide_monai.handlers.settings import copy_settings, require_settings
+from aide_monai.utils.files import new_folder, write_text
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
 _LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__")
@@ -56,11 +57,12 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
     if source is not None:
         require_settings(source, _model_settings(bundle))
         load_weights(network, source)
-    shutil.copytree(bundle, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND))
-    save_atomically(network.state_dict(), target / "models" / "model.pt")
-    if source is not None:
-        copy_settings(source, target / "models" / "model.pt")
-    main.write_text(_MAIN)
+    write_text(main, _MAIN)
+    with new_folder(target) as copy:
+        shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+        save_atomically(network.state_dict(), copy / "models" / "model.pt")
+        if source is not None:
+            copy_settings(source, copy / "models" / "model.pt")
     return source is not None
 
 

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
+from aide_monai.utils.files import write_atomically
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 REFERENCE_COLOUR, LABEL_COLOUR = "#009E73", "#D55E00"
@@ -276,9 +278,11 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG; its folder is made. Names are printed as they are, dollar signs too."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a figure as PNG, whole or not at all; its folder is made. Names are printed as they are, dollar signs too.
+
+    Raises:
+        InputError: if the disk refuses it.
+    """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    figure.savefig(path, dpi=110)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

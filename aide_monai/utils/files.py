@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,48 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
             remove_unfinished(path)  # on a full disk its space is needed
             raise
         sync_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """``write_atomically`` for a text, as UTF-8.
+
+    Raises:
+        InputError: as ``write_atomically``.
+    """
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder that appears with all its files or not at all; what cannot be finished is removed.
+
+    Args:
+        path: the folder, which is missing or empty; the ones above it are made.
+
+    Yields:
+        The folder to write into, which gets its name at the end.
+
+    Raises:
+        InputError: if the disk is full, read-only or fails.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "results"
+    >>> with new_folder(place) as folder:
+    ...     write_text(folder / "a.txt", "one")
+    >>> [file.name for file in place.iterdir()]
+    ['a.txt']
+    """
+    temporary = _temporary(Path(path))
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed process has left it
+    with disk_errors(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(Path(path).parent)
 
 
 def remove_unfinished(path: str | Path) -> None:
@@ -106,7 +149,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if cause is None:
             raise
         raise InputError(
-            f"{path}: cannot be written ({cause.strerror or cause}); expected a folder with free space that may be "
+            f"{path}: cannot be written ({_reason(cause)}); expected a folder with free space that may be "
             "written. What was saved before is intact: make room or allow writing, then continue (a training run with "
             "--resume)"
         ) from error
@@ -138,6 +181,12 @@ def _os_error(error: BaseException) -> OSError | None:
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__  # torch.save, for one, raises a RuntimeError of its own
     return cause
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # a list of (source, target, reason)
+        return str(error.args[0][0][2])
+    return error.strerror or str(error)
 
 
 def _temporary(path: Path) -> Path:

@@ -17,7 +17,7 @@ from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
-from aide_monai.utils.files import require_place
+from aide_monai.utils.files import require_place, write_text
 
 # Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
 OUTLIER = 3.5
@@ -89,8 +89,7 @@ def check_data(
     values = {name: column for name, column in values.items() if column}
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(_markdown(data, problems))
+    write_text(out / "report.md", _markdown(data, problems))
     return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
 
 

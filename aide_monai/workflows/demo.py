@@ -15,6 +15,7 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp, require_device
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
+from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import STANDARD_METHODS, Method
 from aide_monai.workflows.comparison.job import STEP_COST, Job
@@ -213,11 +214,11 @@ def _write_tables(
     seconds: float,
 ) -> None:
     tables.write_csv(run_dir / "per_case.csv", rows)
-    (run_dir / "summary.md").write_text(tables.markdown_table(summary) + "\n")
+    write_text(run_dir / "summary.md", tables.markdown_table(summary) + "\n")
     content = {
         "version": aide_monai.__version__,
         "data": "phantoms" if data is None else str(data),
         "seconds": round(seconds, 1),
         **asdict(settings),
     }
-    (run_dir / "settings.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_text(run_dir / "settings.json", json.dumps(content, indent=2) + "\n")

@@ -24,7 +24,7 @@ from aide_monai.io.volumes import listed, open_volume
 from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
 from aide_monai.transforms import largest_components
-from aide_monai.utils.files import require_place
+from aide_monai.utils.files import new_folder, require_place, write_text
 
 Labels = npt.NDArray[np.integer]
 
@@ -146,7 +146,8 @@ def evaluate_folders(
     if out is not None:
         worst = _worst_cases(rows)
         shown = [_read_pair(case, *files[case], settings) for case in worst]
-        _write(Path(out), evaluation, settings, shown, _images(images, worst), labels, predictions, references)
+        with new_folder(out) as folder:
+            _write(folder, evaluation, settings, shown, _images(images, worst), labels, predictions, references)
     return evaluation
 
 
@@ -269,7 +270,7 @@ def _write(
         title="The worst cases: the largest slice, the most missed, the most too much",
         legend=("reference", "prediction"),
     )
-    (out / "summary.md").write_text(tables.markdown_table(evaluation.summary) + "\n")
+    write_text(out / "summary.md", tables.markdown_table(evaluation.summary) + "\n")
     content = {
         "version": aide_monai.__version__,
         "predictions": str(predictions),
@@ -280,7 +281,7 @@ def _write(
         "summary": evaluation.summary,
         "cases": evaluation.rows,
     }
-    (out / "evaluation.json").write_text(json.dumps(_json(content), indent=2, allow_nan=False) + "\n")
+    write_text(out / "evaluation.json", json.dumps(_json(content), indent=2, allow_nan=False) + "\n")
     tables.write_csv(out / "per_case.csv", evaluation.rows)
 
 

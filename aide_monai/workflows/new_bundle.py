@@ -15,6 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.io.paths import as_paths, split_selection
 from aide_monai.stream.preprocessing import slice_geometry
+from aide_monai.utils.files import new_folder, write_text
 from aide_monai.workflows.literals import literal
 
 TEMPLATE = Path(__file__).parents[1] / "bundle_template"
@@ -106,15 +107,12 @@ def write_bundle(
     )
     if unknown:
         raise InputError(f'"{unknown[0]}" is no parameter of a bundle; expected some of {", ".join(PARAMETERS)}')
-    temporary = folder.with_name(f".{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(TEMPLATE, temporary)
-    for page in (*temporary.glob("docs/*"), *temporary.glob("models/*.md")):
-        page.write_text(
-            _filled(page.read_text(), {"authors": "AIDE-MONAI developers", "folder": shlex.quote(str(folder)), **texts})
-        )
-    _write_configs(temporary, parameters, metadata, improved={})
-    os.replace(temporary, folder)
+    texts = {"authors": "AIDE-MONAI developers", "folder": shlex.quote(str(folder)), **texts}
+    with new_folder(folder) as unfinished:
+        shutil.copytree(TEMPLATE, unfinished, dirs_exist_ok=True)
+        for page in (*unfinished.glob("docs/*"), *unfinished.glob("models/*.md")):
+            write_text(page, _filled(page.read_text(), texts))
+        _write_configs(unfinished, parameters, metadata, improved={})
     return folder
 
 
@@ -128,8 +126,6 @@ def refresh_bundle(folder: str | Path) -> None:
     parameters = {key: known[key] for key in PARAMETERS if key in known}
     own = configs / "improved.json"
     improved = {key: value for key, value in _content(own).items() if key in IMPROVED} if own.is_file() else {}
-    for path in TEMPLATE.glob("configs/*"):
-        shutil.copy(path, configs)
     kept = {key: metadata[key] for key in METADATA if key in metadata}
     _write_configs(Path(folder), parameters, kept, improved=improved)
 
@@ -245,7 +241,11 @@ def _write_configs(
 ) -> None:
     template = _content(TEMPLATE / "configs" / "train.json")
     values = {**parameters, "volume_options": {**template["volume_options"], **parameters.get("volume_options", {})}}
-    for path in sorted((folder / "configs").glob("*.json")):
+    for path in sorted((TEMPLATE / "configs").glob("*")):
+        own = folder / "configs" / path.name
+        if path.suffix != ".json":
+            write_text(own, path.read_text())
+            continue
         content = _content(path)
         if path.name == "metadata.json":
             content |= {key: value for key, value in metadata.items() if key in METADATA}
@@ -255,7 +255,7 @@ def _write_configs(
             content |= improved
         else:
             content |= {key: value for key, value in values.items() if key in content}
-        path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+        write_text(own, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
 def _data_format(template: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib
@@ -173,6 +174,7 @@ def _become(work: Callable[[], Any], log: Path) -> None:
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()  # as at the end of a program of its own
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)

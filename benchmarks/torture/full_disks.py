@@ -84,18 +84,18 @@ COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
 }
 
 WRITERS = (
-    Writer("label store: manifest", "train", r"labels/.*manifest\.json"),
+    Writer("label store: manifest", "train", r"labels/manifest\.json"),
     Writer("label store: labels", "train", r"labels/generation_.*\.npz"),
-    Writer("checkpoint", "train", r"\.?checkpoint\.pt"),
-    Writer("best weights", "train", r"models/.*model\.pt"),
-    Writer("settings", "train", r"models/.*model\.json"),
-    Writer("epochs.csv", "train", r"\.?epochs\.csv"),
+    Writer("checkpoint", "train", r"checkpoint\.pt"),
+    Writer("best weights", "train", r"models/model\.pt"),
+    Writer("settings", "train", r"models/model\.json"),
+    Writer("epochs.csv", "train", r"epochs\.csv"),
     Writer("given and pseudo-labels", "train", r"standardized/.*\.nii\.gz"),
     Writer("disk cache", "train, disk cache", r"cache/.*"),
-    Writer("datalist", "prepare", r"\.?datalist\.json"),
+    Writer("datalist", "prepare", r"datalist\.json"),
     Writer("prepare: fused masks", "prepare, fused", r"fused/.*\.nii\.gz"),
     Writer("prepare: subtraction images", "prepare, subtraction", r"subtraction/.*\.nii\.gz"),
-    Writer("check: report", "check", r"check/.*report\.md"),
+    Writer("check: report", "check", r"check/report\.md"),
     Writer("check: pictures", "check", r"check/.*\.png"),
     Writer("predict: masks", "predict", r"predictions/.*\.nii\.gz"),
     Writer("predict: DICOM SEG", "predict, DICOM", r"predictions/.*\.dcm"),
@@ -110,12 +110,12 @@ WRITERS = (
     Writer("label-app", "label-app", r"app/.*"),
     Writer("compare: job", "compare", r"comparison/.*job\.json"),
     Writer("compare: checkpoint", "compare", r"comparison/.*checkpoint\.pt"),
-    Writer("compare: table", "compare", r"comparison/\.?per_case\.csv"),
-    Writer("compare: summary", "compare", r"comparison/\.?summary\.md"),
+    Writer("compare: table", "compare", r"comparison/per_case\.csv"),
+    Writer("compare: summary", "compare", r"comparison/summary\.md"),
     Writer("compare: figures", "compare", r"comparison/.*\.png"),
-    Writer("compare: report", "compare", r"comparison/\.?report\.html"),
+    Writer("compare: report", "compare", r"comparison/report\.html"),
     Writer("demo: tables", "demo", r"demo/.*summary\.md"),
-    Writer("demo: settings", "demo", r"demo/\.?settings\.json"),
+    Writer("demo: settings", "demo", r"demo/settings\.json"),
     Writer("demo: figures", "demo", r"demo/figures/.*\.png"),
 )
 GOAL = 2 * len(WRITERS)
@@ -212,6 +212,8 @@ def _fill_and_go_on(writer: Writer, data: Path, disk: Path, whole: Path, *, half
         return problem
     if writer.command.startswith("train") and (out / "labels").exists():
         arguments = [*arguments, "--resume"]
+    if writer.command == "demo":
+        shutil.rmtree(out / "demo")  # it wants a new folder, and says so
     again = aide(arguments, logs / "again.txt")
     if again.status != 0:
         return f"with room again: {again.problem or again.sentence}"
@@ -241,6 +243,7 @@ class Moment:
         if not path.startswith(f"{self.out}/") or not arguments[2] & (os.O_WRONLY | os.O_RDWR):
             return
         name = path[len(f"{self.out}/") :]
+        name = re.sub(r"(^|/)\.([^/]*)\.tmp$", r"\1\2", name)
         if self.file.fullmatch(name) is None:
             return
         self.waiting = False
@@ -249,7 +252,7 @@ class Moment:
         disk = os.statvfs(self.out)
         leave = 0
         if self.whole is not None:
-            final = self.whole / re.sub(r"(^|/)\.([^/]*)\.tmp$", r"\1\2", name)
+            final = self.whole / name
             leave = final.stat().st_size // 2 // PAGE * PAGE if final.is_file() else 0
         with self.ballast.open("wb", buffering=0) as file:
             for _ in range((disk.f_bavail * disk.f_frsize - leave) // PAGE):
@@ -279,9 +282,9 @@ def _half_written(out: Path, whole: Path) -> str:
                 return f"left half a picture, {name}"
         elif path.suffix in EVOLVING:
             try:
-                tiny.content(path)
+                tiny.leaves(path)
             except Exception:
                 return f"left half a file, {name}"
-        elif (whole / name).is_file() and tiny.content(path) != tiny.content(whole / name):
+        elif (whole / name).is_file() and tiny.leaves(path) != tiny.leaves(whole / name):
             return f"left another content in {name}"
     return ""

@@ -91,12 +91,12 @@ def state(folder: Path) -> dict[str, str]:
 
     Weights, optimisers, generators and labels are compared by dtype, shape and bytes.
     """
-    leaves: dict[str, str] = {}
+    found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and path.suffix not in _DRAWN:
-            leaves |= digest(content(path), name)
-    return leaves
+            found |= leaves(path, name)
+    return found
 
 
 def differences(found: dict[str, str], expected: dict[str, str]) -> str:
@@ -105,8 +105,16 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> str:
     return f"{len(names)} leaves differ: {', '.join(names[:4])}" if names else ""
 
 
-def content(path: Path) -> Any:
-    """What a file says, without times of day: containers, tensors, or the hash of its bytes."""
+def leaves(path: Path, name: str = "") -> dict[str, str]:
+    """What a file says, leaf by leaf, without times of day.
+
+    Raises:
+        Exception: of whatever reads it, if it is damaged.
+    """
+    return digest(_content(path), name)
+
+
+def _content(path: Path) -> Any:
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
     if path.suffix == ".json":

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from aide_monai.utils.files import write_atomically
+from aide_monai.io.writers import write_nifti
+from aide_monai.utils.files import write_text
 
 SHAPE = (64, 64, 20)
 SPACING_MM = (3.0, 3.0, 6.0)
@@ -40,13 +41,11 @@ def write_phantoms(
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = [-s * (n - 1) / 2 for s, n in zip(spacing_mm, shape, strict=True)]
     training = []
-    for kind in ("imagesTr", "labelsTr"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
     for number in range(cases):
         image, label = phantom(np.random.default_rng([seed, number]), shape=shape, spacing_mm=spacing_mm)
         name = f"phantom_{number:03d}.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(image, affine), folder / "imagesTr" / name)
-        nibabel.save(nibabel.Nifti1Image(label, affine), folder / "labelsTr" / name)
+        write_nifti(folder / "imagesTr" / name, nibabel.Nifti1Image(image, affine))
+        write_nifti(folder / "labelsTr" / name, nibabel.Nifti1Image(label, affine))
         training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
     content = {
         "name": "Phantoms",
@@ -57,7 +56,7 @@ def write_phantoms(
         "numTest": 0,
         "training": training,
     }
-    write_atomically(folder / "dataset.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+    write_text(folder / "dataset.json", json.dumps(content, indent=1))
     return folder
 
 

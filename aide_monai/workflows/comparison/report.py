@@ -15,7 +15,7 @@ from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.reports.html import Section, write_page
 from aide_monai.reports.table import Table
 from aide_monai.reports.tables import METRICS
-from aide_monai.utils.files import write_atomically
+from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison import figures as pictures
 from aide_monai.workflows.comparison.pictures import draw_figures
 from aide_monai.workflows.comparison.run import Comparison
@@ -47,12 +47,12 @@ def write_report(result: Comparison) -> RichTable:
     tests = against_aide(rows, aide) if aide else []
     summary = summarize_comparison(rows, noisy=noisy, clean=clean)
     table = summary_table(summary, tests)
-    _write_text(folder / "summary.md", table.markdown())
+    write_text(folder / "summary.md", table.markdown() + "\n")
     sections = [Section("Summary", _state(result), table)]
     sections.append(Section("Figures", pictures=_figures(result, summary, tests, aide)))
     if tests:
         detail = paired_table(tests, aide=str(aide))
-        _write_text(folder / "tests.md", detail.markdown())
+        write_text(folder / "tests.md", detail.markdown() + "\n")
         sections.append(Section(f"Paired tests against {aide}", table=detail))
     sections += _runs(result)
     sections.append(Section("What was run", code=json.dumps(_description(result), indent=2)))
@@ -227,10 +227,6 @@ def _description(result: Comparison) -> dict[str, Any]:
         "seeds": list(experiment.seeds),
         "budget": {k: v for k, v in asdict(experiment.budget).items() if k not in ("seed", "device")},
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write((text + "\n").encode()))
 
 
 def _rich(table: Table, *, title: str) -> RichTable:
