@@ -86,8 +86,8 @@ def write_label(path: str | Path, label: Tensor, affine: Any) -> None:
     write_nifti(path, image)
 
 
-def write_nifti(path: str | Path, image: nibabel.Nifti1Image) -> None:
-    """Write an image as .nii or .nii.gz; the file appears whole or not at all, and its folder is made.
+def write_nifti(path: str | Path, image: Any) -> None:
+    """Write an image of nibabel as .nii or .nii.gz; the file appears whole or not at all, and its folder is made.
 
     Raises:
         InputError: if the disk refuses it.

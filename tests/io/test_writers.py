@@ -20,7 +20,7 @@ from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.readers import LocationReader
 from aide_monai.io.segmentations import Segmentation, on_one_grid, read_segmentation
-from aide_monai.io.writers import SaveSegmentationd, case_of
+from aide_monai.io.writers import SaveSegmentationd, case_of, write_nifti
 from tests.io.dicom.dicom_files import write_multiframe, write_series
 
 SHAPE = (12, 10, 4)
@@ -197,3 +197,17 @@ def test_cases_are_named_after_their_image():
     assert case_of("/a/b.nii.gz") == "b"
     assert case_of(["/a/study#echo=2.3", "/a/study#echo=4.6"]) == "study"
     assert case_of("/a/b.v2.mhd") == "b.v2"
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_an_image_is_written_whole_and_the_same_each_time(tmp_path: Path, name: str) -> None:
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
+    contents = []
+    for folder in ("a", "b"):
+        write_nifti(tmp_path / folder / name, image)
+        contents.append((tmp_path / folder / name).read_bytes())
+        assert [path.name for path in (tmp_path / folder).iterdir()] == [name]
+    assert contents[0] == contents[1]
+    read = nibabel.load(tmp_path / "a" / name)
+    assert np.array_equal(np.asarray(read.dataobj), np.asarray(image.dataobj))
+    assert np.array_equal(read.affine, image.affine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from aide_monai.errors import InputError
 from aide_monai.utils.files import (
     disk_errors,
+    new_folder,
     refused_by_disk,
     remove_unfinished,
     require_place,
     require_writable,
     write_atomically,
+    write_text,
 )
 from tests.labels.kill_at_line import killed_at
 
@@ -44,7 +47,7 @@ def test_killed_at_any_line_it_leaves_the_old_content_or_the_new(tmp_path: Path)
     found, unfinished, line = [], 0, 1
     while True:
         path.write_bytes(OLD)
-        killed = killed_at(line, lambda: write_new(path), files=("/data/atomic.py", "/data/test_atomic.py"))
+        killed = killed_at(line, lambda: write_new(path), files=("/utils/files.py", "/utils/test_files.py"))
         found.append(path.read_bytes())
         unfinished += path.with_name(".file.bin.tmp").exists()
         remove_unfinished(path)
@@ -161,3 +164,38 @@ def test_disk_errors_name_the_path_that_is_written() -> None:
     message = r"^labels: cannot be written \(an unknown reason\); expected a folder"
     with pytest.raises(InputError, match=message), disk_errors("labels"):
         raise OSError("an unknown reason")
+
+
+def test_a_new_folder_appears_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "results" / "today"
+    with new_folder(place) as unfinished:
+        write_text(unfinished / "a.txt", "é")
+        assert not place.exists()
+    assert (place / "a.txt").read_bytes() == "é".encode()
+
+    def fail(error: BaseException) -> None:
+        with new_folder(tmp_path / "other") as unfinished:
+            write_text(unfinished / "a.txt", "half")
+            raise error
+
+    with pytest.raises(InputError, match=r"/other: cannot be written \(No space left on device\)"):
+        fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt())
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_a_folder_that_cannot_be_copied_says_why_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text("a")
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def copy() -> None:
+        with new_folder(tmp_path / "target") as unfinished:
+            shutil.copytree(tmp_path / "source", unfinished, copy_function=refuse, dirs_exist_ok=True)
+
+    with pytest.raises(InputError, match=r"/target: cannot be written \(\[Errno 28\] No space left on device\)"):
+        copy()
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
