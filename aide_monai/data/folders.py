@@ -12,7 +12,7 @@ from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.series import find_series
 from aide_monai.io.grid import shape_text
 from aide_monai.io.location import image_header
-from aide_monai.io.paths import as_paths
+from aide_monai.io.paths import as_paths, split_selection
 from aide_monai.io.readers import DicomSeriesReader
 from aide_monai.io.writers import case_of
 
@@ -29,7 +29,8 @@ def image_records(
     """All volumes of a folder, or of a datalist, as records with "image" and "case", in order of name.
 
     Args:
-        folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; or a datalist.
+        folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; ``FOLDER#volume=2`` and
+            the like take this volume of each study; or a datalist.
         dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
             there must be one volume.
         roots: further folders that the files of a datalist may lie in.
@@ -40,7 +41,12 @@ def image_records(
         InputError: if the folder is missing or has no volume, two volumes have one name, or an image cannot be read or
             has another number of ``channels``.
     """
-    folder = Path(folder)
+    place, select = split_selection(folder)
+    if select:
+        if dicom_channels:
+            raise InputError(f"{folder}: found a selection and dicom_channels; expected one of them")
+        dicom_channels = [select]
+    folder = Path(place)
     if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
         found = find_datalist(folder, roots=roots).records
         records = [{"image": record["image"], "case": record["case"]} for record in found]

@@ -160,6 +160,17 @@ def number(dataset: Dataset, tag: int, name: str) -> float | None:
     return _finite(first, name) if first else None
 
 
+def doubles(dataset: Dataset, tag: int) -> tuple[float, ...] | None:
+    """Binary doubles; None when the element is absent, empty or holds anything else."""
+    element: Any = dataset.get_item(tag)
+    value = None if element is None else element.value
+    if isinstance(value, bytes):
+        order = "<" if element.is_little_endian else ">"
+        value = struct.unpack(f"{order}{len(value) // 8}d", value[: len(value) // 8 * 8])
+    found = tuple(map(float, value)) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    return found if found and all(map(math.isfinite, found)) else None
+
+
 def short(dataset: Dataset, tag: int) -> int | None:
     """Binary number of two bytes; None when it is absent or empty."""
     element: Any = dataset.get_item(tag)

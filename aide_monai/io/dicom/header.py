@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.elements import Header, is_dicom, items, number, read_header, short, text, vector
+from aide_monai.io.dicom.elements import Header, doubles, is_dicom, items, number, read_header, short, text, vector
 
 MAX_SLICE_PIXELS = 2**26
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -32,8 +32,20 @@ _PER_FRAME, _SHARED = 0x52009230, 0x52009229
 # All that is looked at here; an element that is missing in this list counts as absent
 _TAGS = (
     *(0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x00080023, 0x0008002A, 0x00080032, 0x00080033, 0x00080060),
-    *(0x0008103E, 0x00089007, 0x00180050, 0x00180081, 0x00181060, 0x00189074, 0x00189082, 0x00189087, 0x00200011),
-    *(0x00200012, 0x0020000E, 0x00200032, 0x00200037, 0x00200100, 0x00209128, 0x00209153, 0x00280002, 0x00280004),
+    *(0x0008103E, 0x00089007, 0x00180050, 0x00180081, 0x00181060, 0x00189074, 0x00189082, 0x00189087, 0x00189089),
+    *(
+        0x00200011,
+        0x00200012,
+        0x00200013,
+        0x0020000E,
+        0x00200032,
+        0x00200037,
+        0x00200100,
+        0x00209128,
+        0x00209153,
+        0x00280002,
+        0x00280004,
+    ),
     *(0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281052),
     *(0x00281053, 0x00283000, _SHARED, _PER_FRAME),
 )
@@ -83,7 +95,8 @@ class DicomSlice:
         series_uid, series_number, description, modality, sop_uid: as in the file.
         image_type: ImageType, or FrameType of a frame.
         echo_ms: echo time.
-        temporal_position, b_value, acquisition, trigger_ms: what may tell volumes of one series apart.
+        temporal_position, b_value, direction, acquisition, trigger_ms, instance: what may tell volumes of one series
+            apart; the direction is that of a diffusion gradient.
         acquired: YYYYMMDDHHMMSS.ffffff, without the date when the file has none; sorts by time.
     """
 
@@ -105,8 +118,10 @@ class DicomSlice:
     echo_ms: float | None
     temporal_position: float | None
     b_value: float | None
+    direction: tuple[float, ...] | None
     acquisition: float | None
     trigger_ms: float | None
+    instance: float | None
     acquired: str
 
 
@@ -212,6 +227,7 @@ def _slices(file: str, dataset: Dataset, pixels: PixelFormat) -> list[DicomSlice
         "modality": text(dataset, 0x00080060),
         "sop_uid": text(dataset, 0x00080018),
         "acquisition": number(dataset, 0x00200012, "AcquisitionNumber"),
+        "instance": number(dataset, 0x00200013, "InstanceNumber"),
     }
     slices = []
     for frame in range(pixels.frames):
@@ -249,9 +265,19 @@ def _frame(dataset: Dataset, groups: list[Dataset]) -> dict[str, Any]:
         "echo_ms": first_number("EchoTime", (0x00189114, 0x00189082), (0, 0x00180081)),
         "temporal_position": first_number("TemporalPosition", (0x00209111, 0x00209128), (0, 0x00200100)),
         "b_value": first_number("DiffusionBValue", (0x00189117, 0x00189087)),
+        "direction": _direction(dataset, groups),
         "trigger_ms": first_number("TriggerTime", (0x00189118, 0x00209153), (0, 0x00181060)),
         "acquired": _acquired(holder(0x00209111, 0x00189074)),
     }
+
+
+def _direction(dataset: Dataset, groups: list[Dataset]) -> tuple[float, ...] | None:
+    """Of the diffusion gradient; in multi-frame files it lies one level deeper than anything else."""
+    if not groups:
+        return doubles(dataset, 0x00189089)
+    macros = [macro for group in groups for macro in items(group, 0x00189117)[:1]]
+    found = (doubles(item, 0x00189089) for macro in macros for item in items(macro, 0x00189076)[:1])
+    return next((direction for direction in found if direction), None)
 
 
 def _required(dataset: Dataset, tag: int, name: str) -> int:

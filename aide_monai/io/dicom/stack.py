@@ -1,16 +1,19 @@
 """Slices to volumes: which slices belong together, in which order, and where the volume lies.
 
 A group of slices is one volume when it has one series, image type, echo time, orientation, size and pixel spacing, and
-one slice per place. Slices are sorted by their position along the slice normal: file names, instance numbers and
-SliceThickness say nothing about where a slice lies. The affine is in RAS and belongs to an array (x, y, z) with x along
-the rows of pixels and z along the normal, as MONAI's readers have it.
+one slice per place; an orientation that drifts by less than half a degree is one, and a doubt. Slices are sorted by
+their position along the slice normal: file names, instance numbers and SliceThickness say nothing about where a slice
+lies. The affine is in RAS and belongs to an array (x, y, z) with x along the rows of pixels and z along the normal, as
+MONAI's readers have it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +26,9 @@ SAME_PLACE_MM = 0.02
 POSITION_TOLERANCE_MM = 0.05
 POSITION_TOLERANCE = 0.02  # of the spacing
 
-_PHASE_KEYS = ("temporal_position", "b_value", "acquisition", "trigger_ms")
+SAME_ORIENTATION = 0.0087  # half a degree
+
+_PHASE_KEYS = ("temporal_position", "b_value", "direction", "acquisition", "trigger_ms")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class DicomSeries:
         spacing = " x ".join(f"{value:.4g}" for value in self.grid.spacing_mm)
         parts = [self.modality, self.description, f"{size} voxels of {spacing} mm"]
         parts += [f"echo {self.echo_ms:g} ms"] if self.echo_ms is not None else []
+        parts += [f"b {self.slices[0].b_value:g} s/mm2"] if self.slices[0].b_value is not None else []
         parts += [f"phase {self.phase} of {self.phases}"] if self.phases > 1 else []
         return ", ".join(filter(None, parts))
 
@@ -107,8 +113,9 @@ class DicomSeries:
 def to_volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:
     """All volumes that the slices make, by series number; those with problems among them, ``selector`` left empty.
 
-    Slices at the same places are told apart by temporal position, b-value, acquisition number, trigger time or time of
-    acquisition, in this order, if that gives volumes with one slice per place. Otherwise they are doubled.
+    Slices at the same places are told apart by temporal position, b-value, gradient direction, acquisition number and
+    trigger time, by the first one or the fewest together that give volumes with one slice per place; else by the order
+    of trigger times, times of acquisition or instance numbers at each place. Otherwise they are doubled.
     """
     return [_placed(one) for group in _groups(slices) for one in _phases(group)]
 
@@ -120,7 +127,8 @@ def _groups(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
         exact = (one.series_uid, one.image_type, one.pixels.rows, one.pixels.columns, one.echo_ms is None)
         spacing = [value * COSINE_TOLERANCE / 1e-4 for value in one.spacing]  # equal within 1e-4 mm
         echo = (one.echo_ms or 0) * COSINE_TOLERANCE / 0.01  # equal within 0.01 ms
-        close = np.array([*one.orientation, *spacing, echo])
+        cosines = np.multiply(one.orientation, COSINE_TOLERANCE / SAME_ORIENTATION)
+        close = np.array([*cosines, *spacing, echo])
         alike = groups.setdefault(exact, [])
         for first, members in alike:
             if np.abs(first - close).max() <= COSINE_TOLERANCE:
@@ -143,20 +151,50 @@ def _phases(group: list[DicomSlice]) -> list[DicomSeries]:
     count = max(map(len, places))
     if count == 1:
         return [DicomSeries(_flat(places))]
-    parts: list[list[DicomSlice]] = []
-    for key in _PHASE_KEYS:
-        values = {getattr(one, key) for one in group} - {None}
-        if len(values) == count:
-            candidate = [[one for one in group if getattr(one, key) == value] for value in sorted(values)]
-            if sum(map(len, candidate)) == len(group) and all(max(map(len, _places(part))) == 1 for part in candidate):
-                parts = candidate
-                break
-    by_time = [sorted(place, key=lambda one: one.acquired) for place in places]
-    if not parts and all(len({one.acquired for one in place}) == count == len(place) for place in places):
-        parts = [[place[number] for place in by_time] for number in range(count)]
-    if not parts or any(len({(one.sop_uid, one.frame) for one in place}) < len(place) for place in places):
+    copies = any(len({(one.sop_uid, one.frame) for one in place}) < len(place) for place in places)
+    if copies or "MOSAIC" in group[0].image_type:
+        return [DicomSeries(_flat(places))]
+    parts = _by_values(group, count) or _by_order(places, count)
+    if not parts:
         return [DicomSeries(_flat(places))]
     return [DicomSeries(_flat(_places(part)), number + 1, count) for number, part in enumerate(parts)]
+
+
+def _by_values(group: list[DicomSlice], count: int) -> list[list[DicomSlice]]:
+    """So many volumes that some elements tell apart, the fewest of them; nothing when there are none."""
+    for keys in (keys for size in range(1, len(_PHASE_KEYS) + 1) for keys in combinations(_PHASE_KEYS, size)):
+        volumes: dict[tuple[object, ...], list[DicomSlice]] = {}
+        for one in group:
+            values = [getattr(one, key) for key in keys]
+            # the image without diffusion has no direction: nothing goes before anything
+            volumes.setdefault(tuple(() if value is None else (value,) for value in values), []).append(one)
+        missing = any(value == () for place in volumes for value in place) and len(keys) == 1
+        if len(volumes) == count and not missing and all(max(map(len, _places(one))) == 1 for one in volumes.values()):
+            known = [number for number, key in enumerate(keys) if key != "direction"]  # directions have no order
+
+            def order(place: tuple[object, ...], volumes: Any = volumes, known: Any = known) -> tuple[object, ...]:
+                taken = min((one.instance or 0, one.frame, one.file) for one in volumes[place])
+                return *(place[number] for number in known), *taken
+
+            return [volumes[place] for place in sorted(volumes, key=order)]
+    return []
+
+
+def _by_order(places: list[list[DicomSlice]], count: int) -> list[list[DicomSlice]]:
+    """So many volumes by the order in which each place was taken; nothing when it is not known at every place."""
+    if any(len(place) != count for place in places):
+        return []
+    orders: tuple[Callable[[DicomSlice], object], ...] = (
+        lambda one: one.trigger_ms,
+        lambda one: one.acquired or None,
+        lambda one: one.instance,
+    )
+    for order in orders:
+        values = [[order(one) for one in place] for place in places]
+        if all(None not in found and len(set(found)) == count for found in values):
+            sorted_places = [sorted(place, key=order) for place in places]  # type: ignore[arg-type]
+            return [[place[number] for place in sorted_places] for number in range(count)]
+    return []
 
 
 def _places(slices: list[DicomSlice]) -> list[list[DicomSlice]]:
@@ -185,8 +223,16 @@ def _normal(one: DicomSlice) -> np.ndarray:
 def _placed(series: DicomSeries) -> DicomSeries:
     """Add affine, problems and doubts."""
     first = series.slices[0]
+    if "MOSAIC" in first.image_type:
+        found = f"{first.file}: a mosaic, all slices of a volume side by side in one picture; expected a file for each"
+        return replace(series, problems=(f"{found}; convert the series to NIfTI by dcm2niix",))
     positions = np.array([one.position for one in series.slices])
-    normal, doubts = _normal(first), []
+    axes, normal, doubts = np.reshape(first.orientation, (2, 3)), _normal(first), []
+    drift = _drift(series.slices)
+    if drift > COSINE_TOLERANCE:
+        doubts.append(f"a direction that drifts by {np.degrees(drift):.2g} degrees; its mean is used")
+        axes, positions = _straightened(series.slices)
+        normal = np.cross(*axes)
     if len(positions) > 1:
         step = (positions[-1] - positions[0]) / (len(positions) - 1)
     else:
@@ -196,14 +242,33 @@ def _placed(series: DicomSeries) -> DicomSeries:
         )
         doubts.append(f"one slice alone, taken to be {size}")
     lps = np.eye(4)
-    lps[:3, 0] = np.multiply(first.orientation[:3], first.spacing[1])
-    lps[:3, 1] = np.multiply(first.orientation[3:], first.spacing[0])
-    lps[:3, 2], lps[:3, 3] = step, first.position
+    lps[:3, 0] = axes[0] * first.spacing[1]
+    lps[:3, 1] = axes[1] * first.spacing[0]
+    lps[:3, 2], lps[:3, 3] = step, positions[0]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
     problems = _uneven(series.slices, positions, normal)
     if not problems and Grid(series.shape, affine).sheared:
         doubts.append(SHEARED)
     return replace(series, affine=affine, problems=tuple(problems), doubts=tuple(doubts))
+
+
+def _drift(slices: tuple[DicomSlice, ...]) -> float:
+    """Largest angle between the directions of the first slice and those of another, as a change of cosines."""
+    return float(np.abs(np.array([one.orientation for one in slices]) - slices[0].orientation).max())
+
+
+def _straightened(slices: tuple[DicomSlice, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean direction of slices (2, 3), at right angles, and where their first pixels lie (N, 3) when they are
+    turned to it about their middles, which stay."""
+    first = slices[0]
+    half = np.array([(first.pixels.columns - 1) * first.spacing[1], (first.pixels.rows - 1) * first.spacing[0]]) / 2
+    directions = np.array([one.orientation for one in slices]).reshape(-1, 2, 3)
+    rows, columns = directions.mean(axis=0)
+    rows = rows / np.linalg.norm(rows)
+    columns = columns - rows * (rows @ columns)
+    axes = np.stack([rows, columns / np.linalg.norm(columns)])
+    middles = np.array([one.position for one in slices]) + half @ directions
+    return axes, middles - half @ axes
 
 
 def _uneven(slices: tuple[DicomSlice, ...], positions: np.ndarray, normal: np.ndarray) -> list[str]:

@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom import elements as dicom_elements
 from aide_monai.io.dicom import header as dicom_header
 from aide_monai.io.dicom.series import find_series, one_series
+from aide_monai.io.location import open_location
 from tests.io.dicom.dicom_files import (
     ORIENTATIONS,
     edit,
@@ -581,3 +588,115 @@ def test_expected_affine_of_the_helper_is_right() -> None:
     """Coronal: columns grow to the left, rows to the feet; so the slice normal is (1,0,0) x (0,0,-1) = (0,1,0)."""
     affine = expected_affine(spacing=(1, 2, 3), orientation="coronal", position=(4, 5, 6))
     assert affine.tolist() == [[-1, 0, 0, -4], [0, 0, -3, -5], [0, -2, 0, 6], [0, 0, 0, 1]]
+
+
+# Volumes of one series that no single number tells apart
+
+
+def directions(number: int) -> dict[str, Any]:
+    """One image without diffusion, then three directions with two b-values each."""
+    if not number:
+        return {"DiffusionBValue": 0.0}
+    turned = [0.0, 0.0, 0.0]
+    turned[(number - 1) % 3] = 1.0
+    return {"DiffusionBValue": 500.0 if number < 4 else 1000.0, "DiffusionGradientOrientation": turned}
+
+
+@pytest.mark.parametrize(
+    "tags_of",
+    [
+        lambda number, z: {**directions(number), "InstanceNumber": number * 5 + z + 1},
+        lambda number, z: {"TriggerTime": f"{number * 40 + z}"},  # the heart beats a little faster at each slice
+        lambda number, z: {"InstanceNumber": number * 5 + z + 1},  # volume after volume
+        lambda number, z: {"InstanceNumber": z * 7 + number + 1},  # all of one place, then of the next
+        lambda number, z: {"AcquisitionNumber": number % 2, "TemporalPositionIdentifier": number // 2},
+    ],
+    ids=["directions", "heart", "one after the other", "place after place", "two numbers"],
+)
+@pytest.mark.parametrize("transfer_syntax", ["explicit", "implicit"])
+def test_volumes_of_one_series_are_listed_and_can_be_typed(tmp_path: Path, tags_of: Any, transfer_syntax: str) -> None:
+    uid = generate_uid()
+    volumes = [
+        write_series(
+            tmp_path,
+            VOLUME + number,
+            series_uid=uid,
+            names=f"{(number * 3) % 7}-{{}}.dcm",
+            instance_numbers=[9 - z for z in range(5)] if number else None,
+            transfer_syntax=transfer_syntax,
+            tags_of=lambda z, number=number: {"InstanceNumber": 1, **tags_of(number, z)},
+        )
+        for number in range(7)
+    ]
+    series = find_series(tmp_path)
+    assert [one.files for one in series] == [[str(file) for file in one.files] for one in volumes]
+    assert [one.selector for one in series] == [f"phase={number}" for number in range(1, 8)]
+    with pytest.raises(
+        InputError, match=rf"found 7 volumes, expected one; name one of them:\n  - {tmp_path}#phase=1: "
+    ):
+        one_series(tmp_path)
+    assert one_series(tmp_path, select="volume=4").files == [str(file) for file in volumes[3].files]
+    assert open_location(f"{tmp_path}#volume=4").decode()[..., 0].tolist() == (VOLUME + 3).tolist()
+
+
+def test_directions_of_frames(tmp_path: Path) -> None:
+    def groups(index: int) -> dict[str, Any]:
+        given = directions(index // 5)
+        content: dict[str, Any] = {"DiffusionBValue": given["DiffusionBValue"]}
+        if len(given) > 1:
+            inner = pydicom.Dataset()
+            inner.DiffusionGradientOrientation = given["DiffusionGradientOrientation"]
+            content["DiffusionGradientDirectionSequence"] = [inner]
+        return {"MRDiffusionSequence": content}
+
+    stack = np.stack([VOLUME + number for number in range(7)], axis=-1)
+    write_multiframe(tmp_path / "dwi.dcm", stack, frame_groups=groups)
+    series = find_series(tmp_path)
+    assert [(one.phase, one.slices[0].b_value) for one in series] == list(
+        zip(range(1, 8), [0, 500, 500, 500, 1000, 1000, 1000], strict=True)
+    )
+    assert "b 500 s/mm2, phase 2 of 7" in str(series[1])
+    assert [one.slices[0].frame // 5 for one in series] == list(range(7))
+
+
+def test_a_mosaic_is_refused_by_name_and_others_can_be_taken(tmp_path: Path) -> None:
+    mosaics = write_series(
+        tmp_path, VOLUME, offsets_mm=[0] * 5, image_type=("ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"), names="m{}.dcm"
+    )
+    with pytest.raises(
+        InputError, match=r"m1\.dcm: a mosaic, all slices .*; expected a file for each; convert .*dcm2niix"
+    ):
+        one_series(tmp_path)
+    plain = write_series(tmp_path, VOLUME, names="p{}.dcm")
+    (one,) = find_series(tmp_path, select=f"series={plain.series_uid}")
+    assert one.files == [str(file) for file in plain.files]
+    with pytest.raises(InputError, match="a mosaic"):
+        one_series(tmp_path, select=f"series={mosaics.series_uid}")
+
+
+@pytest.mark.parametrize("about_the_middle", [False, True])
+def test_a_direction_that_drifts_a_little_is_one_volume_with_a_doubt(tmp_path: Path, about_the_middle: bool) -> None:
+    """By 0.1 degree over the stack, which is more than rounding, and less than another orientation."""
+    voxels = np.zeros((64, 64, 9), dtype=np.int16)
+    plane = np.array([1.0, 0, 0, 0, 1, 0])
+    middle = np.array([31.5 * 2, 31.5 * 2, 0])
+
+    def turned(z: int) -> dict[str, Any]:
+        angle = np.radians(0.1) * (z - 4) / 8
+        cosines = np.array([np.cos(angle), 0, np.sin(angle), 0, 1, 0])
+        half = 31.5 * 2 * (plane[:3] + plane[3:] - cosines[:3] - cosines[3:]) if about_the_middle else np.zeros(3)
+        return {
+            "ImageOrientationPatient": [f"{value:.8g}" for value in cosines],
+            "ImagePositionPatient": [f"{value:.8g}" for value in half + np.array([0, 0, 3 * z])],
+        }
+
+    write_series(tmp_path, voxels, spacing=(2, 2, 3), tags_of=turned)
+    (one,) = find_series(tmp_path)
+    assert one.shape == (64, 64, 9)
+    assert one.doubts == ("a direction that drifts by 0.1 degrees; its mean is used",)
+    expected = np.diag([-2.0, -2.0, 3.0, 1.0])
+    if about_the_middle:
+        np.testing.assert_allclose(one.affine, expected, atol=1e-5)
+    else:
+        np.testing.assert_allclose(one.affine[:3, :3], expected[:3, :3], atol=0.02)  # turned about the corners
+    assert np.linalg.norm(one.affine @ [31.5, 31.5, 0, 1] - [-middle[0], -middle[1], 0, 1]) < 0.06
