@@ -1,8 +1,8 @@
-"""What the commands print, and how: text from data is shown as it is."""
+"""Where the commands print: text from data is shown as it is."""
 
 from __future__ import annotations
 
+from rich.console import Console
 
-def plain(message: object) -> str:
-    """Text that rich prints as it is."""
-    return str(message).replace("[", r"\[")
+console = Console(markup=False, emoji=False)  # paths and names may hold brackets and colons
+errors = Console(stderr=True, markup=False, emoji=False)

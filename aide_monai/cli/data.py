@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from aide_monai.cli.console import plain
+from aide_monai.cli.console import console
 from aide_monai.errors import InputError
-
-console = Console(markup=False)  # paths and names may hold brackets
+from aide_monai.reports.text import literal
 
 
 def prepare(
@@ -86,7 +84,8 @@ def prepare(
     )
     counts = ", ".join(f"{len(datalist.split(name))} {name}" for name in ("training", "validation", "test"))
     labelled = sum("label" in record for record in datalist.split("training"))
-    console.print(f"{datalist.name}: {counts} cases; {labelled} training cases have a label. Written to:", style="dim")
+    said = f"{datalist.name}: {counts} cases; {labelled} training cases have a label. Written to:"
+    console.print(literal(said, "dim"))
     console.print(str(out), soft_wrap=True)
 
 
@@ -107,7 +106,7 @@ def check(
     result = check_data(datalist, folder, roots=root or (), progress=console.is_terminal)
     for problem in result.problems:
         colour = "red" if problem.severity == "error" else "yellow"
-        console.print(f"[{colour}]{problem.severity}[/] {plain(problem)}", markup=True, soft_wrap=True, highlight=False)
+        console.print(literal(problem.severity, colour) + literal(f" {problem}"), soft_wrap=True)
     warnings = len(result.problems) - result.errors
     console.print(f"{result.errors} errors, {warnings} warnings. Report and pictures:", style="dim")
     console.print(str(folder), soft_wrap=True)
@@ -146,7 +145,7 @@ def evaluate(
     elif pred is None or ref is None:
         raise InputError("nothing to score; expected --pred DIR and --ref DIR, or --compare A.csv B.csv")
     else:
-        from aide_monai.reports.tables import rich_table
+        from aide_monai.reports.tables import scores_table
         from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
 
         settings = EvaluationSettings(
@@ -158,7 +157,8 @@ def evaluate(
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
         cases = len({row["case"] for row in result.rows})
-        console.print(rich_table(result.summary, title=f"{pred}: {cases} cases, mean ± standard deviation"))
+        title = f"{pred}: {cases} cases, mean ± standard deviation"
+        console.print(scores_table(result.summary).rich(title))
         if result.ignored:
             console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
         if result.unknown_spacing:
@@ -176,16 +176,17 @@ def evaluate(
 
 
 def _compare(first: str, second: str, out: Path | None) -> None:
-    from aide_monai.reports.tables import comparison_markdown, comparison_rich
+    from aide_monai.reports.tables import paired_tests_table
     from aide_monai.utils.files import require_place, write_text
     from aide_monai.workflows.paired_tests import paired_tests, read_method
 
     if out is not None:
         require_place(out, folder=True)
     comparison = paired_tests(read_method(first), read_method(second))
-    console.print(comparison_rich(comparison, title=f"A: {first}\nB: {second}"))
+    table = paired_tests_table(comparison)
+    console.print(table.rich(f"A: {first}\nB: {second}"))
     if out is not None:
-        write_text(out / "comparison.md", comparison_markdown(comparison) + "\n")
+        write_text(out / "comparison.md", table.markdown() + "\n")
 
 
 def _numbers(option: str, text: str, separator: str) -> list[int]:

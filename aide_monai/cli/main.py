@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aide_monai.cli import data as cli_data
-from aide_monai.cli.console import plain
-from aide_monai.cli.data import console
+from aide_monai.cli.console import console, errors
 from aide_monai.errors import InputError, MainProcessError
+from aide_monai.reports.text import literal
 from aide_monai.utils.processes import Stopped, end_with_parent, stop_at_signals, stop_behind
 
 app = typer.Typer(
@@ -56,7 +55,7 @@ def demo(
     run_dir: Annotated[Path | None, typer.Option(help="New folder for the results.")] = None,
 ) -> None:
     """Train on few labels, let AIDE correct pseudo-labels, and show what it gains on held-out cases."""
-    from aide_monai.reports.tables import rich_table
+    from aide_monai.reports.tables import scores_table
     from aide_monai.workflows.demo import demo_settings, run_demo
 
     settings = demo_settings(
@@ -74,7 +73,7 @@ def demo(
     folder = run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     with _progress_bar() as on_progress:
         result = run_demo(folder, settings, data=data, on_progress=on_progress)
-    console.print(rich_table(result.summary))
+    console.print(scores_table(result.summary).rich("Held-out cases, mean ± standard deviation"))
     console.print(
         f"{result.seconds / 60:.1f} minutes, seed {seed}, profile {profile}. Tables, figures, labels, weights:",
         style="dim",
@@ -198,9 +197,7 @@ def labels(
         result = workflow.export(run_dir, export[0], folder=export[1])
         for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
             if cases:
-                console.print(
-                    f"[yellow]{note}[/]: {plain(', '.join(cases))}", markup=True, soft_wrap=True, highlight=False
-                )
+                console.print(literal(note, "yellow") + literal(f": {', '.join(cases)}"), soft_wrap=True)
         console.print(f"{result.files} labels of generation {export[0]}:", style="dim")
         console.print(str(export[1]), soft_wrap=True)
     elif rollback is not None:
@@ -264,7 +261,7 @@ def label_app(
 @contextmanager
 def _progress_bar() -> Any:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -295,13 +292,13 @@ def run(command: Callable[[], Any]) -> int:
         stop = stop_behind(error)
         if stop is not None:
             if is_main():
-                Console(stderr=True).print(stop.advice, soft_wrap=True, highlight=False)
+                errors.print(literal(stop.advice), soft_wrap=True)
             return stop.code
         mistake = error if isinstance(error, InputError) else refused_by_disk(error)
         if mistake is None:
             raise
         if not isinstance(mistake, MainProcessError):
-            Console(stderr=True).print(f"[bold red]Error:[/] {plain(mistake)}", soft_wrap=True, highlight=False)
+            errors.print(literal("Error:", "bold red") + literal(f" {mistake}"), soft_wrap=True)
         return 2
     return 0
 

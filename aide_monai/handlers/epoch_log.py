@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.reports.text import csv_bytes
 from aide_monai.utils import distributed
 from aide_monai.utils.files import remove_unfinished, write_atomically
 
@@ -97,11 +97,8 @@ class EpochLog:
         row |= {key: int(value) if isinstance(value, bool) else value for key, value in metrics.items()}
         self._sums, self._batches = {}, 0
         rows = [*self.rows, row]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-        distributed.on_main(lambda: write_atomically(self.path, lambda file: file.write(text.getvalue().encode())))
+        content = csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
+        distributed.on_main(lambda: write_atomically(self.path, lambda file: file.write(content)))
         self._rows = rows
 
     def _mean(self, total: Tensor) -> float:

@@ -22,7 +22,7 @@ class TrainingProgress:
         self.name = name
         self.metric = metric
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

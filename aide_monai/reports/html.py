@@ -68,9 +68,9 @@ def _section(section: Section) -> list[str]:
 def _table(table: Table) -> list[str]:
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="text"' if i < table.left else "" for i in range(len(cells))]
-        texts = [escape(cell.replace("\\*", "*")) for cell in cells]
+        texts = [escape(cell) for cell in cells]
         return "<tr>" + "".join(f"<{tag}{k}>{t}</{tag}>" for k, t in zip(kinds, texts, strict=True)) + "</tr>"
 
     rows = [line(table.header, "th"), *(line(cells, "td") for cells in table.lines)]
-    notes = [f'<p class="note">{escape(note.replace(chr(92) + "*", "*"))}</p>' for note in table.notes]
+    notes = [f'<p class="note">{escape(note)}</p>' for note in table.notes]
     return ["<table>", *rows, "</table>", *notes]

@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
+from aide_monai.reports.text import literal
+
 
 def generations_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """The generations, see ``workflows.labels.list_generations``."""
-    table = Table(title=title, caption="The labels of the last generation are in force.")
+    table = Table(title=literal(title, "table.title"), caption="The labels of the last generation are in force.")
     for name in ("generation", "epoch"):
         table.add_column(name, justify="right")
     table.add_column("change")
@@ -21,7 +23,7 @@ def generations_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table
         table.add_row(
             str(row["generation"]),
             str(row["epoch"]),
-            row["change"],
+            literal(row["change"]),
             "" if given else str(row["cases"]),
             "" if given or row["voxels"] is None else f"{row['voxels']:,}",
             "" if row["dice_before"] is None else f"{row['dice_before']:.3f}",
@@ -34,13 +36,16 @@ def diff_table(rows: Sequence[Mapping[str, Any]], first: int, second: int, *, ti
     labels = len(rows)
     cases = len({row["case"] for row in rows})
     voxels = sum(row["voxels"] for row in rows)
-    table = Table(title=title, caption=f"{labels} labels of {cases} cases differ, {voxels:,} voxels in all.")
+    table = Table(
+        title=literal(title, "table.title"),
+        caption=f"{labels} labels of {cases} cases differ, {voxels:,} voxels in all.",
+    )
     table.add_column("case", overflow="fold", min_width=max((len(row["case"]) for row in rows), default=None))
     for name in ("network", f"foreground in {first}", f"foreground in {second}", "voxels changed", "Dice of both"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
-            row["case"],
+            literal(row["case"]),
             str(row["network"]),
             f"{row['foreground_first']:,}",
             f"{row['foreground_second']:,}",

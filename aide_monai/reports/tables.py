@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from aide_monai.errors import InputError
 from aide_monai.metrics import aggregate
-from aide_monai.reports.table import _markdown, _rich
+from aide_monai.reports.table import Table
+from aide_monai.reports.text import as_given, csv_bytes
 from aide_monai.utils.files import write_atomically
 
 COLUMNS = (
@@ -44,17 +44,16 @@ METRICS = (
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write per-case rows; numbers read back exactly, and the file appears whole or not at all.
+    """Write per-case rows; all reads back exactly, and the file appears whole or not at all.
+
+    A name that a spreadsheet would run as a formula has an apostrophe in front in the file.
 
     Args:
         path: CSV file; its folder is made.
         rows: dictionaries with the keys ``COLUMNS``: DSC as a ratio, RAVD in percent, distances in mm.
     """
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=COLUMNS)
-    writer.writeheader()
-    writer.writerows({key: row[key] for key in COLUMNS} for row in rows)
-    write_atomically(path, lambda file: file.write(table.getvalue().encode()))
+    content = csv_bytes(COLUMNS, ({key: row[key] for key in COLUMNS} for row in rows))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def read_csv(path: str | Path) -> list[dict[str, Any]]:
@@ -84,7 +83,7 @@ def read_rows(
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {what}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # a line feed within a name stays what it is
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: found a file that is no text; expected {what}, as CSV") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -93,10 +92,10 @@ def read_rows(
         if tuple(reader.fieldnames or ()) != tuple(columns):
             raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}")
         for line in reader:
-            rows.append({key: parse(key, value) for key, value in line.items()})
+            rows.append({key: parse(key, as_given(value)) for key, value in line.items()})
     except InputError:
         raise
-    except (csv.Error, TypeError, ValueError) as error:
+    except (csv.Error, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}; expected numbers") from error
     return rows
 
@@ -151,45 +150,12 @@ def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown_table(summary: Sequence[Mapping[str, Any]]) -> str:
-    """The summary as a Markdown table, with a note on infinite distances when there are any."""
-    return _markdown(*_cells(summary), _notes(summary))
+    """The summary as a Markdown table."""
+    return scores_table(summary).markdown()
 
 
-def rich_table(
-    summary: Sequence[Mapping[str, Any]], *, title: str = "Held-out cases, mean ± standard deviation"
-) -> Table:
-    """The summary as a table for the terminal."""
-    return _rich(*_cells(summary), _notes(summary), title)
-
-
-def comparison_markdown(comparison: Sequence[Mapping[str, Any]]) -> str:
-    """A comparison, see ``workflows.paired_tests``, as a Markdown table."""
-    return _markdown(*_comparison_cells(comparison), _comparison_notes(comparison))
-
-
-def comparison_rich(comparison: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """A comparison, see ``workflows.paired_tests``, as a table for the terminal."""
-    return _rich(*_comparison_cells(comparison), _comparison_notes(comparison), title)
-
-
-def _by_case(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    cases: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        cases.setdefault(row["case"], []).append(row)
-    return cases
-
-
-def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Mean, spread and number of infinite cases of every metric; a case is the mean over its rows."""
-    totals: dict[str, Any] = {}
-    for key, _, _, factor, _ in METRICS:
-        total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
-        totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}
-    return totals
-
-
-def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
-    """Header, lines, and the number of columns with text."""
+def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
+    """The summary as a table, with a note on infinite distances when there are any."""
     closure = "gap_closure" in summary[0]
     first = "method" if "method" in summary[0] else "label"
     header = [first, *(f"{title} ({unit})" for _, title, unit, _, _ in METRICS)]
@@ -203,10 +169,11 @@ def _cells(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[s
         if closure:
             line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
         lines.append(line)
-    return [*header, "gap closure"] if closure else header, lines, 1
+    return Table([*header, "gap closure"] if closure else header, lines, 1, _notes(summary))
 
 
-def _comparison_cells(comparison: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], int]:
+def paired_tests_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
+    """A comparison, see ``workflows.paired_tests``, as a table."""
     header = ["label", "metric", "n", "A", "B", "A - B", "95 % interval", "P (t-test)", "P (Wilcoxon)"]
     lines = []
     for entry in comparison:
@@ -227,7 +194,23 @@ def _comparison_cells(comparison: Sequence[Mapping[str, Any]]) -> tuple[list[str
                 f"{entry['p_wilcoxon']:.2g}",
             ]
         )
-    return header, lines, 2
+    return Table(header, lines, 2, _comparison_notes(comparison))
+
+
+def _by_case(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    cases: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault(row["case"], []).append(row)
+    return cases
+
+
+def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Mean, spread and number of infinite cases of every metric; a case is the mean over its rows."""
+    totals: dict[str, Any] = {}
+    for key, _, _, factor, _ in METRICS:
+        total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
+        totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}
+    return totals
 
 
 def _comparison_notes(comparison: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -179,12 +179,14 @@ class SliceDataset(Dataset):
 
 
 class _TwoKindsSampler(Sampler[int]):
-    """Draws so many samples of every batch from one kind and the others from another; neither is repeated needlessly.
+    """Draws at least so many samples of every batch from one kind; neither of the two is repeated needlessly.
+
+    Of the other kind come as many as both together have of it, as far as there is room in the batches.
 
     Args:
         first: indices of the one kind.
         second: indices of the other.
-        number: samples of the first kind in a batch.
+        number: least samples of the first kind in a batch.
         batch_size: samples of a batch.
         samples: how many are drawn in all.
         generator: what draws.
@@ -210,10 +212,22 @@ class _TwoKindsSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         batches = self.samples // self.batch_size
-        shares = self.number, self.batch_size - self.number
-        parts = [self._drawn(kind, batches * n).view(batches, n) for kind, n in zip(self.kinds, shares, strict=True)]
-        for batch in torch.cat(parts, dim=1):
+        others = self._others(batches)
+        shares = [self.batch_size - n for n in others], others
+        parts = [self._drawn(kind, sum(share)).split(share) for kind, share in zip(self.kinds, shares, strict=True)]
+        for batch in map(torch.cat, zip(*parts, strict=True)):
             yield from batch[torch.randperm(self.batch_size, generator=self.generator)].tolist()
+
+    def _others(self, batches: int) -> list[int]:
+        """How many samples of the second kind each batch has."""
+        first, second = map(len, self.kinds)
+        room = self.batch_size - self.number
+        expected = batches * self.batch_size * second / (first + second)
+        if expected >= batches * room:
+            return [room] * batches
+        # Rounded at random: rare ones come in some of the epochs, and not in none.
+        total = int(expected + torch.rand((), generator=self.generator).item())
+        return [(k + 1) * total // batches - k * total // batches for k in range(batches)]
 
     def _drawn(self, kind: Tensor, number: int) -> Tensor:
         rounds = max(1, -(-number // len(kind)))
@@ -226,8 +240,9 @@ def slice_loader(
 ) -> DataLoader:
     """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
 
-    Every slice comes once before any comes again. All drawing is from a generator of the loader's own. Of several
-    processes, each loads its share of the batches.
+    Within an epoch every slice comes once before any comes again; with a share of trusted ones, any of its kind.
+    Each epoch draws anew: one that is shorter than the data set leaves slices out, which the next need not have. All
+    drawing is from a generator of the loader's own. Of several processes, each loads its share of the batches.
 
     Args:
         dataset: the stream.
@@ -235,7 +250,7 @@ def slice_loader(
         steps: steps per epoch.
         seed: seed of the drawing.
         trusted_share: least share of every batch that comes from high-quality cases, where there are any; below 1, it
-            leaves room for one sample of another case.
+            leaves room for one sample of another case. 0 draws all alike.
 
     Raises:
         InputError: if ``batch_size`` or ``steps`` is no whole number above 0, or there are more processes than samples
@@ -249,7 +264,7 @@ def slice_loader(
         trusted = min(trusted, batch_size - 1)
     high = [item for item, number in enumerate(dataset.numbers) if dataset.high_quality[number]]
     sampler: Sampler[int]
-    if 0 < len(high) < trusted / batch_size * len(dataset):
+    if trusted > 0 and 0 < len(high) < len(dataset):
         low = sorted(set(range(len(dataset))) - set(high))
         sampler = _TwoKindsSampler(high, low, trusted, batch_size, samples, generator)
     else:

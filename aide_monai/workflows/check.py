@@ -17,6 +17,8 @@ from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
+from aide_monai.reports.table import markdown_lines
+from aide_monai.reports.text import markdown_text
 from aide_monai.utils.files import require_place, write_text
 
 # Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
@@ -182,21 +184,13 @@ def _draw(
 def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
     lines = [
-        f"# {data.name}",
+        f"# {markdown_text(data.name)}",
         "",
         f"{len(data.records)} cases, {errors} errors, {len(problems) - errors} warnings.",
         "",
     ]
     if problems:
-        lines += ["| | case | file | found | expected | what to do |", "|---|---|---|---|---|---|"]
-    for problem in problems:
-        cells = (
-            problem.severity,
-            problem.case,
-            problem.file,
-            problem.found,
-            problem.expected,
-            problem.advice,
-        )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        header = ["", "case", "file", "found", "expected", "what to do"]
+        cells = [[p.severity, p.case, p.file, p.found, p.expected, p.advice] for p in problems]
+        lines += markdown_lines(header, cells, len(header))
     return "\n".join(lines) + "\n"

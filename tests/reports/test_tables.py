@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from io import StringIO
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from aide_monai.errors import InputError
-from aide_monai.reports.tables import COLUMNS, markdown_table, read_csv, rich_table, summarize, write_csv
+from aide_monai.reports.tables import COLUMNS, markdown_table, read_csv, scores_table, summarize, write_csv
 
 
 def row(method, case, dsc, *, network="single", label=1, assd=1.0, mssd=5.0):
@@ -71,7 +72,7 @@ def test_infinite_distances_are_counted_and_said():
     assert summary[0]["assd_mean"] == 1.0
     assert summary[0]["assd_infinite"] == 1
     table = markdown_table(summary)
-    assert "1.00 ± 0.00*" in table
+    assert "1.00 ± 0.00\\*" in table
     assert "ASSD of 1 of 3 cases is infinite" in table
 
 
@@ -87,7 +88,7 @@ def test_tables_show_every_method():
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert "0.55" in lines[3]
     out = StringIO()
-    Console(file=out, width=80).print(rich_table(summary))
+    Console(file=out, width=80).print(scores_table(summary).rich("All methods"))
     printed = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "AIDE network_1 70.0 ± 0.0 10.0 ± 0.0 1.00 ± 0.00 5.0 ± 0.0 0.00" in printed  # on one line
     assert "clean labels" in out.getvalue()
@@ -104,3 +105,42 @@ def test_a_file_that_is_no_table_of_text(tmp_path, content):
     (tmp_path / "scores.xlsx").write_bytes(content)
     with pytest.raises(InputError, match=r"scores\.xlsx"):
         read_csv(tmp_path / "scores.xlsx")
+
+
+WIDE = "\uff1d"  # what a Japanese keyboard writes for "="
+FORMULAS = ("=SUM(A1)", "+1", "-2", "@cell", "\tx", "\rx", "\nx", f"{WIDE}1", "-", "'=1", "''-1")
+OTHERS = ("'quoted'", "a=b", "[bold]x[/]", ":smile:")
+
+
+def test_names_are_text_for_a_spreadsheet_and_read_back_as_they_are(tmp_path):
+    rows = [{**row(name, name, -0.5), "label_name": name} for name in FORMULAS + OTHERS]
+    write_csv(tmp_path / "per_case.csv", rows)
+    assert read_csv(tmp_path / "per_case.csv") == rows
+    with (tmp_path / "per_case.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for key in ("method", "case", "label_name"):
+        assert [line[key] for line in lines] == [*(f"'{name}" for name in FORMULAS), *OTHERS]
+    assert {line["dsc"] for line in lines} == {"-0.5"}  # a number stays one
+
+
+def test_names_are_shown_as_they_are():
+    """In Markdown by backslashes, which take their meaning from the marks; on a terminal letter by letter."""
+    names = ["<b>a</b>", "*a* _b_ `c` ~~d~~", "[a](b)", "a|b", "a\\*b", "&lt;", "$a$", "label_1 < 2 & [3, 4]", "a\nb"]
+    summary = summarize([{**row("x", "a", 0.5), "method": name} for name in names])
+    lines = markdown_table(summary).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        r"| \<b>a\</b>",
+        r"| \*a\* \_b\_ \`c\` \~\~d\~\~",
+        r"| [a\](b)",
+        r"| a\|b",
+        r"| a\\\*b",
+        r"| \&lt;",
+        r"| \$a\$",
+        "| label_1 < 2 & [3, 4]",
+        "| a b",
+    ]
+    out = StringIO()
+    summary = summarize([{**row("x", "a", 0.5), "method": name} for name in ("[red]a[/red]", ":smile:", "\x1b[31mb")])
+    Console(file=out, width=80).print(scores_table(summary).rich("[bold]title[/]"))
+    for shown in ("[red]a[/red]", ":smile:", "\\x1b[31mb", "[bold]title[/]"):
+        assert shown in out.getvalue()

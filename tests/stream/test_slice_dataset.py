@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -308,10 +310,30 @@ def test_one_kind_of_slices_is_drawn_as_without_a_share(trusted: int) -> None:
     assert plain == shared
 
 
-def test_the_share_is_the_least_one() -> None:
-    dataset = qualities(12, 10, 2, trusted=1)  # half are trusted anyway
-    plain, shared = (order(slice_loader(dataset, batch_size=4, steps=6, seed=0, trusted_share=s)) for s in (0, 0.5))
-    assert plain == shared
+@pytest.mark.parametrize(("others", "share", "least"), [(12, 0.5, 2), (8, 0.5, 2), (1, 0.75, 3), (30, 0.75, 3)])
+def test_every_batch_has_the_share_also_where_as_many_are_trusted_anyway(others: int, share: float, least: int) -> None:
+    """Twelve trusted slices: drawn from all alike, single batches would have fewer than the share."""
+    dataset = qualities(12, others, trusted=1)
+    loader = slice_loader(dataset, batch_size=4, steps=12, seed=0, trusted_share=share)
+    epochs = [order(loader) for _ in range(6)]
+    assert min(sum(number == 0 for number, _ in batch) for epoch in epochs for batch in epoch) == least
+    drawn = [number for epoch in epochs for batch in epoch for number, _ in batch]
+    assert drawn.count(1) / len(drawn) == pytest.approx(min(others / (12 + others), 1 - least / 4), abs=0.02)
+    for epoch in epochs:  # none of a kind comes again before all have come
+        seen: Counter[tuple[int, int]] = Counter(
+            {(k, n): 0 for k, size in enumerate((12, others)) for n in range(size)}
+        )
+        for batch in epoch:
+            seen.update(batch)
+            for kind in (0, 1):
+                counts = [count for place, count in seen.items() if place[0] == kind]
+                assert max(counts) - min(counts) <= 1
+
+
+def test_drawn_from_all_alike_some_batches_have_fewer() -> None:
+    """The test above can fail."""
+    loader = slice_loader(qualities(12, 12, trusted=1), batch_size=4, steps=12, seed=0)
+    assert min(sum(number == 0 for number, _ in batch) for batch in order(loader)) < 2
 
 
 @pytest.mark.parametrize(("batch_size", "trusted"), [(1, 0), (2, 1)])

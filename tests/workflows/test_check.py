@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -89,6 +90,18 @@ def test_broken_cases_are_reported_and_the_others_drawn(datalist: Path, tmp_path
     text = (tmp_path / "out" / "report.md").read_text()
     assert "2 errors" in text
     assert f"| error | {first['case']} |" in text
+
+
+def test_names_are_shown_as_they_are(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(datalist.read_text())
+    content["name"] = "<i>ours</i> *1*"
+    datalist.write_text(json.dumps(content))
+    record = Datalist.load(datalist, roots=[tmp_path]).records[0]
+    Path(record["image"]).write_bytes(b"no volume")
+    check = ["check", str(datalist), "--root", str(tmp_path / "data"), "--out", str(tmp_path / "[red]out[/red]")]
+    assert run(lambda: app(check, standalone_mode=False)) in (0, 1)
+    assert (tmp_path / "[red]out[/red]" / "report.md").read_text().startswith("# \\<i>ours\\</i> \\*1\\*\n")
+    assert "[red]out[/red]" in capsys.readouterr().out
 
 
 def test_the_command(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

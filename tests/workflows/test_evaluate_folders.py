@@ -182,3 +182,14 @@ def test_published_scores_of_a_real_case(
     assert row["mssd"] == pytest.approx(mssd, abs=5e-4)
     if counts:
         assert (row["tp"], row["fp"], row["fn"]) == counts
+
+
+def test_names_that_would_be_a_formula_or_markup(folder: Folder, tmp_path: Path) -> None:
+    """A case and a label from data: plain text in every file that a spreadsheet or a browser opens."""
+    cases, settings = {"=1+1": block(2, 6)}, EvaluationSettings(labels={1: "<b>@liver</b>"})
+    out = tmp_path / "out"
+    evaluate_folders(folder("pred", cases), folder("ref", cases), settings, out=out)
+    text = (out / "per_case.csv").read_text()
+    assert ",'=1+1," in text
+    assert [(row["case"], row["label_name"]) for row in read_csv(out / "per_case.csv")] == [("=1+1", "<b>@liver</b>")]
+    assert r"| \<b>@liver\</b> |" in (out / "summary.md").read_text()

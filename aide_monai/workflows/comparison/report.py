@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from rich.table import Table as RichTable
 
 from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.reports.html import Section, write_page
-from aide_monai.reports.table import Table
 from aide_monai.reports.tables import METRICS
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison import figures as pictures
@@ -31,6 +30,7 @@ from aide_monai.workflows.comparison.tables import (
 from aide_monai.workflows.paired_tests import paired_tests
 
 _Row = Mapping[str, Any]
+_LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)")  # of the terminal, which they do not fit
 
 
 def write_report(result: Comparison) -> RichTable:
@@ -58,7 +58,8 @@ def write_report(result: Comparison) -> RichTable:
     sections.append(Section("What was run", code=json.dumps(_description(result), indent=2)))
     write_page(folder / "report.html", result.experiment.name, sections)
     plain = [entry for entry in summary if not entry["pp"]]
-    return _rich(summary_table(plain, tests), title=result.experiment.name)
+    shown = replace(summary_table(plain, tests), notes=["All columns are in summary.md and report.html."])
+    return shown.rich(result.experiment.name, without=_LEFT_OUT)
 
 
 def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
@@ -227,15 +228,3 @@ def _description(result: Comparison) -> dict[str, Any]:
         "seeds": list(experiment.seeds),
         "budget": {k: v for k, v in asdict(experiment.budget).items() if k not in ("seed", "device")},
     }
-
-
-def _rich(table: Table, *, title: str) -> RichTable:
-    """The columns that fit into a terminal; the files have them all."""
-    shown = RichTable(title=title, caption="All columns are in summary.md and report.html.")
-    left_out = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)")
-    columns = [index for index, name in enumerate(table.header) if name not in left_out]
-    for index in columns:
-        shown.add_column(table.header[index], justify="left" if index < table.left else "right")
-    for line in table.lines:
-        shown.add_row(*(line[index].replace("\\*", "*") for index in columns))
-    return shown

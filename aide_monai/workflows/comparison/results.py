@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aide_monai.reports.tables import COLUMNS as SCORE_COLUMNS
 from aide_monai.reports.tables import read_rows
+from aide_monai.reports.text import csv_bytes
 from aide_monai.utils.files import write_atomically
 
 COLUMNS = ("setting", "seed", "fold", "train_hqa", "train_lqa", "pp", "patient", *SCORE_COLUMNS, "qubiq")
@@ -18,7 +17,7 @@ _TEXTS = ("setting", "patient", "method", "network", "case", "label_name")
 
 
 def write_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write per-case rows of a comparison; numbers read back exactly, and the file appears whole or not at all.
+    """Write per-case rows of a comparison; all reads back exactly, and the file appears whole or not at all.
 
     Args:
         path: CSV file; its folder is made.
@@ -27,12 +26,8 @@ def write_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
             high- and low-quality labels in training; "patient": whose case it is, the unit of all statistics; "qubiq":
             QUBIQ score, 0..1.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=COLUMNS)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _text(row.get(key)) for key in COLUMNS})
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    content = csv_bytes(COLUMNS, ({key: _plain(row.get(key)) for key in COLUMNS} for row in rows))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
@@ -44,9 +39,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     return read_rows(path, COLUMNS, _value, what="the per-case results of a comparison")
 
 
-def _text(value: Any) -> Any:
-    if value is None:
-        return ""
+def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 

@@ -152,9 +152,7 @@ def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[
         if e[f"{name}_infinite"]
     ]
     if infinite:
-        notes.append(
-            "\\* without infinite values (nothing predicted, or nothing to find): " + "; ".join(infinite) + "."
-        )
+        notes.append("* without infinite values (nothing predicted, or nothing to find): " + "; ".join(infinite) + ".")
     return Table(header, lines, 5, notes)
 
 
@@ -209,7 +207,7 @@ def _cell(entry: Mapping[str, Any], metric: tuple[str, str, str, float, int]) ->
     if not _known(entry, key):
         return ""
     spread = "" if math.isnan(entry[f"{key}_std"]) else f" ± {entry[f'{key}_std']:.{digits}f}"
-    return f"{entry[f'{key}_mean']:.{digits}f}{spread}" + ("\\*" if entry[f"{key}_infinite"] else "")
+    return f"{entry[f'{key}_mean']:.{digits}f}{spread}" + ("*" if entry[f"{key}_infinite"] else "")
 
 
 def _closure_text(closure: GapClosure | None) -> str:

@@ -107,7 +107,7 @@ def test_the_table_is_in_the_papers_notation() -> None:
     assert table.lines[1][-2] == "0.75 [0.75, 0.75]"
     last = table.lines[-1]
     assert last[4:6] == ["yes", "60.0"]
-    assert last[7] == "1.00\\*"
+    assert last[7] == "1.00*"
     assert "noisy, PP: ASSD 1" in table.notes[-1]
     assert "over 1 to 2 seeds" in table.notes[0]
     assert len(table.markdown().splitlines()) == 2 + 4 + 3
@@ -157,6 +157,16 @@ def test_results_read_back_exactly(tmp_path: Path) -> None:
         read_results(tmp_path / "bad.csv")
 
 
+def test_names_are_no_formulas_for_a_spreadsheet(tmp_path: Path) -> None:
+    rows = [row("=A1", 0, "@case", 0.5, setting="-2 labelled", patient="+p", label_name="\tliver", ravd_signed=-10.0)]
+    write_results(tmp_path / "r.csv", rows)
+    assert read_results(tmp_path / "r.csv") == rows
+    line = (tmp_path / "r.csv").read_text().splitlines()[1]
+    for name in ("'=A1", "'@case", "'-2 labelled", "'+p", "'\tliver"):
+        assert name in line.split(",")
+    assert "-10.0" in line.split(",")
+
+
 def test_figures_are_drawn_for_odd_input_too(tmp_path: Path) -> None:
     values = {"one": {"noisy": [0.1], "AIDE": [0.5, math.inf]}, "two": {"noisy": [0.1, 0.2, 0.3]}}
     pictures.marked_boxplots(values, {"one": {"noisy": "*"}}, tmp_path / "a.png", reference="AIDE", unit="DSC")
@@ -173,7 +183,7 @@ def test_a_page_escapes_what_it_shows_and_holds_its_pictures(tmp_path: Path) -> 
     from matplotlib.image import imsave
 
     imsave(tmp_path / "p.png", np.zeros((4, 4)))
-    table = Table(["name", "DSC"], [["<b>", "1\\*"]], 1, ["\\* a note"])
+    table = Table(["name", "DSC"], [["<b>", "1*"]], 1, ["* a note"])
     section = Section("A & B", ["a < b"], table, [(tmp_path / "p.png", 'a "caption"')], code="{}")
     write_page(tmp_path / "page.html", "Title", [section])
     page = (tmp_path / "page.html").read_text()
