@@ -18,7 +18,7 @@ FLOORS = (
     ("options",),
     ("metrics",),
     ("utils",),
-    ("errors", "losses", "algorithm"),
+    ("errors", "losses", "algorithm", "moved"),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
 

@@ -1,1 +1,5 @@
 """Voxels and files: reads and writes volumes of every format, and knows no case."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

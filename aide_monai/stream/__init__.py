@@ -2,7 +2,20 @@
 
 from aide_monai.stream.cache_dataset import AIDECacheDataset
 from aide_monai.stream.patch_dataset import PatchDataset
+from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
 from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
 from aide_monai.stream.slice_dataset import SliceDataset, slice_loader
+from aide_monai.stream.volume_cache import VolumeCache
 
-__all__ = ["AIDECacheDataset", "PatchDataset", "ShareBatchSampler", "SliceDataset", "collate_share", "slice_loader"]
+__all__ = [
+    "AIDECacheDataset",
+    "PatchDataset",
+    "ShareBatchSampler",
+    "SliceDataset",
+    "VolumeCache",
+    "collate_share",
+    "load_volumes",
+    "slice_geometry",
+    "slice_loader",
+    "volume_transforms",
+]

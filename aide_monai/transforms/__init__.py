@@ -4,7 +4,7 @@ from aide_monai.algorithm import COMPONENTS
 from aide_monai.transforms.by_votes import ByVotesd
 from aide_monai.transforms.cut_mix import CutMix, Mix
 from aide_monai.transforms.intensity import NormalizeSlicesd
-from aide_monai.transforms.label_noise import RandLabelNoised
+from aide_monai.transforms.label_noise import RandLabelNoised, corrupt
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.transforms.largest_components import keep_components, largest_components
 from aide_monai.transforms.random_intensity import RandomIntensity
@@ -21,6 +21,7 @@ __all__ = [
     "RandomIntensity",
     "RandomRotateFlip",
     "RotateFlip",
+    "corrupt",
     "keep_components",
     "largest_components",
 ]

@@ -1,1 +1,5 @@
 """A comparison of methods under one budget: config, trainings, tests, report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,16 @@
+from .datalist import Datalist
+from .folders import image_records
+from .raters import FuseRatersd, fuse_raters
+from .split import SplitSettings, adapt_domains, fold_cases, hold_out, split_cases
+
+__all__ = [
+    "Datalist",
+    "FuseRatersd",
+    "SplitSettings",
+    "adapt_domains",
+    "fold_cases",
+    "fuse_raters",
+    "hold_out",
+    "image_records",
+    "split_cases",
+]

@@ -1,0 +1,22 @@
+from . import labels
+from .bundle import history_folder, run_bundle
+from .check import check_data
+from .demo import demo_settings, run_demo
+from .evaluate_folders import EvaluationSettings, evaluate_folders
+from .prepare import prepare_datalist, write_datalist
+from .pseudo_labels import standardize, write_pseudo_labels
+
+__all__ = [
+    "EvaluationSettings",
+    "check_data",
+    "demo_settings",
+    "evaluate_folders",
+    "history_folder",
+    "labels",
+    "prepare_datalist",
+    "run_bundle",
+    "run_demo",
+    "standardize",
+    "write_datalist",
+    "write_pseudo_labels",
+]
