@@ -21,6 +21,7 @@ NAMES = {
     ("aide_monai.data", "LabelStore"): "aide_monai.labels",
     ("aide_monai.data", "SliceDataset"): "aide_monai.stream",
     ("aide_monai.data", "slice_loader"): "aide_monai.stream",
+    ("aide_monai.workflows.prepare", "image_records"): "aide_monai.data",
 }
 
 

@@ -14,6 +14,7 @@ from aide_monai.data.sources import find_datalist, is_datalist
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.data.split import SplitSettings, adapt_domains
 from aide_monai.errors import InputError
+from aide_monai.moved import moved_name
 from aide_monai.utils.files import require_place
 
 _FLAGS = {"times_s": "times", "merge_zones": "zones"}  # options that the command line calls otherwise
@@ -125,3 +126,7 @@ def prepare_datalist(
         )
     require_valid(datalist)
     return datalist
+
+
+def __getattr__(name: str) -> object:
+    return moved_name(__name__, name)
