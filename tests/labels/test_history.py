@@ -26,8 +26,8 @@ from .kill_at_line import killed_at
 CASES = ("a", "b", "sure")
 EYE = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
 GRID = LabelGrid(affine=EYE, original_affine=EYE, original_shape=(2, 3, 4))
-WRITER = ("/data/atomic.py",)
-OWN_FILES = ("/data/label_history.py", *WRITER)
+WRITER = ("/utils/files.py",)
+OWN_FILES = ("/labels/history.py", *WRITER)
 
 
 def store_in(folder: Path, *, resume: bool = False, **options: Any) -> LabelStore:
