@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +34,9 @@ Result = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
 LIMIT_S = 300.0
 MOST_PROCESSES = 4
+_FEW_JOBS = 8
 _IDLE_S = 60.0
+_START_S = 300.0
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {name} import serve; serve(*sys.argv[2:])"
 
 _idle: dict[str, list[_Process]] = {}
@@ -45,6 +46,10 @@ os.register_at_fork(after_in_child=_idle.clear)  # a copy of this process must n
 def memory_limit() -> int:
     """Bytes that a job may take unless it is told otherwise: half of the machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class LostError(InputError):
+    """A worker has died at a job, or needed too much time or memory for it."""
 
 
 class Ahead:
@@ -58,8 +63,8 @@ class Ahead:
         function: "module:name" of a function from a job to a ``Result``. An ``InputError`` of it is raised by
             ``result``.
         jobs: texts, in the order in which their results will be asked for.
-        processes: how many; by default as many as there are processors, at most four.
-        limit_s: seconds that a job may take.
+        processes: how many; by default as many as there are processors, at most four, and one for eight jobs.
+        limit_s: seconds for which a result is waited for once the job has begun.
         memory_bytes: memory that a job may allocate beside what its process has at the start (on Linux).
 
     >>> with Ahead("aide_monai.utils.workers:echo", ["a", "b"]) as ahead:
@@ -77,7 +82,8 @@ class Ahead:
         memory_bytes: int | None = None,
     ) -> None:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.processes = max(1, min(processes or min(available, MOST_PROCESSES), len(jobs)))
+        useful = min(available, MOST_PROCESSES, -(-len(jobs) // _FEW_JOBS))  # a process costs a second at its start
+        self.processes = max(1, min(processes or useful, len(jobs)))
         self.function = function
         self.limit_s = limit_s
         self.memory_bytes = memory_limit() if memory_bytes is None else memory_bytes
@@ -98,8 +104,8 @@ class Ahead:
         """What a job gives; jobs that stand before it and were not asked for are left out.
 
         Raises:
-            InputError: of the function, or: the process has died, or needed too much time or memory. It says what
-                happened and not to which job.
+            InputError: of the function.
+            LostError: it says what has happened, and not to which job.
         """
         place = self._place(job)
         for skipped in [at for at in self._busy if at < place]:
@@ -128,7 +134,10 @@ class Ahead:
         known = [at for at in self._busy if self._jobs[at] == job]
         if known:
             return min(known)
-        return self._jobs.index(job, self._next) if job in self._jobs[self._next :] else -1
+        try:
+            return self._jobs.index(job, self._next)
+        except ValueError:
+            return -1
 
     def _fill(self) -> None:
         while self._next < len(self._jobs) and len(self._busy) < self.processes:
@@ -166,11 +175,9 @@ class _Process:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"},
             )
         self._connection = Connection(mine.detach())
-        self._since = 0.0
 
     def send(self, job: str, memory_bytes: int) -> bool:
         """Begin a job; False when the process is gone."""
-        self._since = time.monotonic()
         try:
             self._connection.send_bytes(json.dumps([job, memory_bytes]).encode())
         except OSError:
@@ -180,12 +187,14 @@ class _Process:
 
     def receive(self, limit_s: float) -> Result:
         try:
+            if not self._connection.poll(_START_S):
+                raise RuntimeError(f"a worker process did not start in {_START_S:g} s")
             self._connection.recv_bytes()
         except (EOFError, OSError):
             raise _GoneError("a worker process ended before it began") from None
         try:
-            if not self._connection.poll(max(0.0, self._since + limit_s - time.monotonic())):
-                raise InputError(f"a file at which its decoder works for more than {limit_s:g} s")
+            if not self._connection.poll(limit_s):
+                raise LostError(f"a file at which its decoder works for more than {limit_s:g} s")
             values = json.loads(self._connection.recv_bytes())
             return values, [self._array(*layout) for layout in values.pop("arrays")]
         except (EOFError, OSError):
@@ -193,7 +202,7 @@ class _Process:
             code = self._process.returncode
             why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             why += ", often too little memory" if code == -signal.SIGKILL else ""
-            raise InputError(f"a file at which its decoder died ({why})") from None
+            raise LostError(f"a file at which its decoder died ({why})") from None
 
     def _array(self, dtype: Any, shape: list[int], order: list[int]) -> npt.NDArray[Any]:
         array = np.empty([shape[axis] for axis in order], _dtype(dtype))
@@ -219,6 +228,8 @@ def _opened(found: Result) -> Result:
         warnings.warn(text, stacklevel=3)
     if "refused" in values:
         raise InputError(values["refused"], problems=values["problems"])
+    if "lost" in values:
+        raise LostError(values["lost"])
     if "failed" in values:
         raise RuntimeError(f"in a worker process:\n{values['failed']}")
     return values["values"], arrays
@@ -248,11 +259,16 @@ def serve(function: str, descriptor: str, parent: str) -> None:
                 (array.dtype.descr if array.dtype.names else array.dtype.str, array.shape, order.tolist())
                 for array, order in zip(arrays, orders, strict=True)
             ]
-            connection.send_bytes(json.dumps({**values, "arrays": layouts}).encode())
+            connection.send_bytes(json.dumps({**values, "arrays": layouts}, default=_plain).encode())
             for array, order in zip(arrays, orders, strict=True):
                 if array.nbytes:
                     ordered = np.ascontiguousarray(array.transpose(order))
                     connection.send_bytes(ordered.reshape(-1).view(np.uint8).data)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.item()
 
 
 @contextlib.contextmanager
@@ -282,7 +298,7 @@ def _done(work: Callable[[str], Result], job: str) -> Result:
         except InputError as error:
             found, arrays = {"refused": str(error), "problems": list(error.problems)}, []
         except MemoryError:
-            found, arrays = {"refused": "a file that takes more memory than its decoder may have", "problems": []}, []
+            found, arrays = {"lost": "a file that takes more memory than its decoder may have"}, []
         except Exception:
             found, arrays = {"failed": traceback.format_exc()}, []
     return found | {"warnings": [str(one.message) for one in caught if one.category is UserWarning]}, arrays

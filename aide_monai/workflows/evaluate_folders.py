@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.progress import Progress
 
 import aide_monai
 from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import segmentations_ahead
 from aide_monai.io.grid import Grid, affine_text, shape_text, through_plane_axis
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed, open_volume
@@ -94,7 +96,8 @@ def evaluate_folders(
 ) -> Evaluation:
     """Score every prediction against the reference of the same case: DSC, RAVD, ASSD and MSSD.
 
-    Cases are read and scored side by side, one per processor, so as many volumes are in memory at a time.
+    Cases are read by other processes and scored side by side, one per processor, so as many volumes are in memory at
+    a time. A file at which a decoder dies is a problem like any other.
 
     Args:
         predictions: folder, see ``find_segmentations``.
@@ -114,17 +117,7 @@ def evaluate_folders(
         if Path(out).exists() and any(Path(out).iterdir()):
             raise InputError(f"{out} is not an empty folder; choose a new one for the results")
     files = _matched(find_segmentations(predictions), find_segmentations(references), settings)
-    pairs: dict[str, _Scored] = {}
-    problems: list[str] = []
-    with Progress(disable=not progress) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        task = bar.add_task("scoring", total=len(files))
-        futures = {case: pool.submit(_score, case, *files[case], settings) for case in files}
-        for case, future in futures.items():
-            try:
-                pairs[case] = future.result()
-            except InputError as error:
-                problems.append(str(error))
-            bar.advance(task)
+    pairs, problems = _scores(files, settings, progress=progress)
     if problems:
         raise InputError(report(f"{predictions}: cases that cannot be scored", problems))
     labels, ignored = _labels(pairs.values(), settings, predictions, references)
@@ -145,10 +138,49 @@ def evaluate_folders(
     evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored, unknown)
     if out is not None:
         worst = _worst_cases(rows)
-        shown = [_read_pair(case, *files[case], settings) for case in worst]
+        both = {case: [read_segmentation(file) for file in files[case]] for case in worst}
+        shown = [_pair(case, *both[case], settings=settings) for case in worst]
         with new_folder(out) as folder:
             _write(folder, evaluation, settings, shown, _images(images, worst), labels, predictions, references)
     return evaluation
+
+
+def _scores(
+    files: Mapping[str, tuple[Path, Path]], settings: EvaluationSettings, *, progress: bool
+) -> tuple[dict[str, _Scored], list[str]]:
+    """Scores by case, and what is wrong with the others: read ahead by other processes, scored in threads."""
+    pairs: dict[str, _Scored] = {}
+    problems: list[str] = []
+    waiting: deque[tuple[str, Future[_Scored]]] = deque()
+    side_by_side = os.cpu_count() or 1
+    with (
+        Progress(disable=not progress) as bar,
+        segmentations_ahead([file for both in files.values() for file in both]) as read,
+        ThreadPoolExecutor(side_by_side) as pool,
+    ):
+        task = bar.add_task("scoring", total=len(files))
+
+        def finish(most: int) -> None:
+            """Take results, in order, until at most so many are waited for."""
+            while len(waiting) > most:
+                case, future = waiting.popleft()
+                try:
+                    pairs[case] = future.result()
+                except InputError as error:
+                    problems.append(str(error))
+                bar.advance(task)
+
+        for case, (prediction, reference) in files.items():
+            future: Future[_Scored] = Future()
+            try:
+                both = read(prediction), read(reference)
+                future = pool.submit(_score, case, *both, settings)
+            except InputError as error:
+                future.set_exception(error)
+            waiting.append((case, future))
+            finish(side_by_side - 1)
+        finish(0)
+    return pairs, problems
 
 
 def _matched(
@@ -168,13 +200,13 @@ def _matched(
     return {case: (predictions[case], references[case]) for case in sorted(predictions)}
 
 
-def _read_pair(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Pair:
-    both = on_one_grid(read_segmentation(prediction), read_segmentation(reference), resample=settings.resample)
+def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, settings: EvaluationSettings) -> _Pair:
+    both = on_one_grid(prediction, reference, resample=settings.resample)
     grid = both[1].grid
     spacing = settings.spacing_mm if grid is None else grid.spacing_mm
     if spacing is None:
         raise InputError(
-            f"{reference}: found pictures, which carry no spacing; expected --spacing COLUMN,ROW,SLICE in mm (the "
+            f"{reference.file}: found pictures, which carry no spacing; expected --spacing COLUMN,ROW,SLICE in mm (the "
             "slice spacing from the slices' positions)"
         )
     if settings.keep_largest:
@@ -185,8 +217,8 @@ def _read_pair(case: str, prediction: Path, reference: Path, settings: Evaluatio
     return _Pair(case, *both, spacing)
 
 
-def _score(case: str, prediction: Path, reference: Path, settings: EvaluationSettings) -> _Scored:
-    pair = _read_pair(case, prediction, reference, settings)
+def _score(case: str, prediction: Segmentation, reference: Segmentation, settings: EvaluationSettings) -> _Scored:
+    pair = _pair(case, prediction, reference, settings=settings)
     values = set(pair.prediction.values) - {0}, set(pair.reference.values) - {0}
     scored = sorted(settings.labels or values[0] | values[1])
     # other values count as background

@@ -1,12 +1,14 @@
 """Everything that can be wrong with a data set, found before the training and told at once.
 
-Every file is opened and decoded once; what the comparison of cases needs is kept as a few facts per file.
+Every file is opened and decoded once, by another process; what the comparison of cases needs is kept as a few facts per
+file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_
 from aide_monai.data.datalist import QUALITIES, Datalist
 from aide_monai.data.fingerprints import changed_files
 from aide_monai.errors import InputError, Problem, problem, problems_of, report, warning
+from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
 from aide_monai.io.paths import as_paths
@@ -46,9 +49,10 @@ def check_datalist(
         progress: show a progress bar.
         visit: called for every case whose files could be read and have no errors.
     """
-    check = _Check(datalist, read_voxels)
-    for record in track(datalist.records, description="Checking", disable=not progress):
-        check.case(record, visit)
+    with volumes_ahead(_in_order(datalist)) if read_voxels else nullcontext(open_location) as opened:
+        check = _Check(datalist, read_voxels, opened)
+        for record in track(datalist.records, description="Checking", disable=not progress):
+            check.case(record, visit)
     problems = [*_case_problems(datalist), *check.problems]
     problems += _geometry_doubts(check)
     problems += compare_cases(datalist, check.facts)
@@ -74,8 +78,9 @@ def require_valid(datalist: Datalist, *, read_voxels: bool = True, progress: boo
 class _Check:
     """Reads case by case; keeps the facts of all files and the voxels of the last image."""
 
-    def __init__(self, datalist: Datalist, read_voxels: bool) -> None:
+    def __init__(self, datalist: Datalist, read_voxels: bool, opened: Callable[[str], Volume]) -> None:
         self.datalist = datalist
+        self.opened = opened
         self.read_voxels = read_voxels
         self.problems: list[Problem] = []
         self.facts: dict[str, Facts] = {}
@@ -117,7 +122,7 @@ class _Check:
         if known and not first:
             return
         try:
-            volume = open_location(path)
+            volume = self.opened(path)
             problems = list(_header_problems(volume, case, path, role, len(self.datalist.modality)))
             fact = _facts(volume)
             if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
@@ -144,7 +149,7 @@ class _Check:
         known = self._is_known(key, case, path)
         label: _Label = None
         try:
-            volume = open_location(path)
+            volume = self.opened(path)
             problems = list(_header_problems(volume, case, path, "label", 1))
             fact = _facts(volume)
             if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
@@ -163,6 +168,24 @@ class _Check:
         known = key in self.first_use
         self.first_use.setdefault(key, (case, path))
         return known
+
+
+def _in_order(datalist: Datalist) -> list[str]:
+    """The paths that ``_Check`` opens, in its order, if all can be read."""
+    order: list[str] = []
+    known: set[str] = set()
+    last = ""
+    for record in datalist.records:
+        first, *others = as_paths(record["image"])
+        for path in reversed(others):
+            order += [path] if key_of(path) not in known else []
+            known.add(key_of(path))
+        order += [first] if key_of(first) != last else []
+        last = key_of(first)
+        labels = [record[key] for key in ("label", "clean_label") if key in record]
+        order += labels
+        known |= {last, *map(key_of, labels)}
+    return order
 
 
 def _facts(volume: Volume) -> Facts:

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from aide_monai.data.checks import datalist as checks
 from aide_monai.data.checks.datalist import Problem, check_datalist, require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
-from aide_monai.io.location import open_location
-from aide_monai.io.volumes import Volume
+from aide_monai.utils.workers import Ahead
 
 SHAPE = (6, 5, 4)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -348,12 +346,13 @@ def test_headers_alone(folder: Folder) -> None:
 
 def test_every_file_is_opened_and_decoded_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
+    started = Ahead._started
 
-    def counted(file: str) -> Volume:
-        opened.append(file)
-        return open_location(file)
+    def counted(ahead: Ahead, job: str) -> object:
+        opened.append(job)
+        return started(ahead, job)
 
-    monkeypatch.setattr(checks, "open_location", counted)
+    monkeypatch.setattr(Ahead, "_started", counted)
     first = folder.case("rater 1")
     second = folder.case("rater 2", image=first["image"])
     assert problems_of(first, second) == []

@@ -1,0 +1,80 @@
+"""Many files read by other processes, ahead of their use: a file at which a decoder dies is named, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from aide_monai.errors import InputError
+from aide_monai.io.location import open_location
+from aide_monai.io.segmentations import Segmentation, read_segmentation
+from aide_monai.io.volumes import Volume
+from aide_monai.utils.workers import Ahead, LostError, Result
+
+VOLUME, LABELS = f"{__name__}:read_volume", f"{__name__}:read_labels"
+
+
+@contextmanager
+def volumes_ahead(paths: Sequence[str]) -> Iterator[Callable[[str], Volume]]:
+    """Gives a function like ``open_location`` whose volumes have their voxels read already.
+
+    Args:
+        paths: what will be opened, in this order. A path can be left out, and one that is not announced opened.
+
+    >>> import nibabel, tempfile
+    >>> file = tempfile.mkdtemp() + "/a.nii"
+    >>> nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), file)
+    >>> with volumes_ahead([file]) as open_ahead:
+    ...     open_ahead(file).decode().shape
+    (3, 4, 5, 1)
+    """
+    with Ahead(VOLUME, paths) as ahead:
+
+        def opened(path: str) -> Volume:
+            values, (affine, *voxels) = ahead.result(path)
+            return Volume(**_tuples(values), affine=affine, decode=lambda: voxels[0])
+
+        yield opened
+
+
+@contextmanager
+def segmentations_ahead(files: Sequence[Path]) -> Iterator[Callable[[Path], Segmentation]]:
+    """Gives ``read_segmentation`` for files that are read already; see ``volumes_ahead``."""
+    with Ahead(LABELS, [str(file) for file in files]) as ahead:
+
+        def read(file: Path) -> Segmentation:
+            try:
+                values, (labels, *affine) = ahead.result(str(file))
+            except LostError as error:
+                raise InputError(f"{file}: found {error}; expected a label map of whole numbers from 0") from error
+            names = {int(value): name for value, name in values.pop("names").items()}
+            place = affine[0] if affine else None
+            return Segmentation(file=file, labels=labels, affine=place, names=names, **_tuples(values))
+
+        yield read
+
+
+def read_volume(path: str) -> Result:
+    """What a worker does for ``volumes_ahead``; a volume that is of no use is not decoded."""
+    volume = open_location(path)
+    useful = volume.channels is not None and 0 not in volume.shape
+    return _values(volume, "affine", "decode"), [volume.affine, *([volume.decode()] if useful else [])]
+
+
+def read_labels(path: str) -> Result:
+    """What a worker does for ``segmentations_ahead``."""
+    found = read_segmentation(path)
+    affine = [] if found.affine is None else [found.affine]
+    return _values(found, "file", "labels", "affine"), [found.labels, *affine]
+
+
+def _values(one: Any, *without: str) -> dict[str, Any]:
+    return {field.name: getattr(one, field.name) for field in fields(one) if field.name not in without}
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
