@@ -192,7 +192,7 @@ def labels(
     if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
         raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
     if diff is not None:
-        console.print(diff_table(workflow.diff(run_dir, *diff), *diff, title=str(run_dir)))
+        console.print(diff_table(workflow.diff(run_dir, *diff), *diff).rich(str(run_dir)))
     elif export is not None:
         result = workflow.export(run_dir, export[0], folder=export[1])
         for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
@@ -206,7 +206,7 @@ def labels(
             f"Generation {number} has the labels of generation {rollback}; a run that is resumed trains on them."
         )
     else:
-        console.print(generations_table(workflow.list_generations(run_dir), title=str(run_dir)))
+        console.print(generations_table(workflow.list_generations(run_dir)).rich(str(run_dir)))
 
 
 @app.command("new-bundle")

@@ -17,7 +17,7 @@ from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
-from aide_monai.reports.table import markdown_lines
+from aide_monai.reports.table import Table
 from aide_monai.reports.text import markdown_text
 from aide_monai.utils.files import require_place, write_text
 
@@ -192,5 +192,5 @@ def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
     if problems:
         header = ["", "case", "file", "found", "expected", "what to do"]
         cells = [[p.severity, p.case, p.file, p.found, p.expected, p.advice] for p in problems]
-        lines += markdown_lines(header, cells, len(header))
+        lines.append(Table(header, cells, len(header)).markdown())
     return "\n".join(lines) + "\n"

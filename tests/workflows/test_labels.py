@@ -114,7 +114,7 @@ def test_two_generations_are_compared(run: Path, data: Path) -> None:
     assert diff(run, 1, 1) == []
     long = [{**row, "case": f"a[very]_long_name_of_patient_{n}"} for n, row in enumerate(both)]
     out = StringIO()
-    Console(file=out, width=60, markup=False).print(diff_table(long, 0, 2, title="run[a]"))
+    Console(file=out, width=60, markup=False).print(diff_table(long, 0, 2).rich("run[a]"))
     assert all(text in out.getvalue() for text in ("run[a]", *(row["case"] for row in long)))
 
 
