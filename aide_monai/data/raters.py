@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import SimpleITK
 import torch
@@ -18,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError, report
 from aide_monai.io.grid import shape_text
+from aide_monai.io.nifti import write_nifti
 from aide_monai.io.volumes import LABEL_TOLERANCE, listed, open_volume
-from aide_monai.io.writers import write_nifti
 
 FUSIONS = ("majority", "mean", "staple")
 STAPLE_ITERATIONS = 100
@@ -213,8 +212,7 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
         raise InputError(report(f"{target}: the raters cannot be fused", problems))
     grid = grids[0][1]
     fused = fuse_raters(np.stack(masks), method).reshape(grid.file_shape)
-    write_nifti(target, nibabel.Nifti1Image(fused, grid.affine))
-    return Path(target)
+    return write_nifti(target, fused, grid.affine, grid.place)
 
 
 def _place(method: str | int) -> int:

@@ -27,6 +27,17 @@ _MAX_BYTES = 16 * 2**20
 _SUFFIXES: dict[str, ModuleType] = {".mhd": metaimage, ".mha": metaimage, ".nrrd": nrrd}
 
 
+_QUOTED = re.compile(r'"([^"]*)"')
+_LENGTHS_MM = {
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "\udcb5m"), 0.001),  # the last is Latin-1
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), 0.001),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
+}
+
+
 def read_header(file: Path) -> Header:
     """Read the header of an .mhd, .mha or .nrrd file.
 
@@ -73,6 +84,40 @@ def data_file_problems(file: Path, root: Path) -> list[str]:
     except InputError as error:
         return [f"{file}: found {error}; replace the file"]
     return [f"{file}: {problem}"] if problem else []
+
+
+def length_unit(header: Header) -> tuple[float, tuple[str, ...]]:
+    """Length in mm of the unit in which a header gives places, and a doubt where it names one that is not known.
+
+    Raises:
+        InputError: axes of space in different units.
+    """
+    texts = [header.fields.get("DistanceUnits", "")]
+    if "space units" in header.fields or "space directions" in header.fields:
+        texts = _QUOTED.findall(header.fields.get("space units", ""))
+    elif "units" in header.fields:  # of each axis, of which a fourth may be time
+        texts = [text for text in _QUOTED.findall(header.fields["units"]) if text.strip().lower() in _LENGTHS_MM]
+    named = {text.strip().lower() for text in texts} - {"", "?", "???"}
+    lengths = {_LENGTHS_MM[text] for text in named if text in _LENGTHS_MM}
+    if len(lengths) > 1:
+        raise InputError(f"axes in different units ({', '.join(sorted(named))}); expected one: convert the volume")
+    unknown = sorted(named - _LENGTHS_MM.keys())
+    if unknown:
+        return 1.0, (f'lengths in "{unknown[0]}", taken for mm',)
+    return (lengths.pop() if lengths else 1.0), ()
+
+
+def intensity_function(header: Header) -> tuple[float, float]:
+    """Slope and offset that make intensities of a MetaImage's stored numbers; 1 and 0 where it has none.
+
+    Raises:
+        InputError: slope 0.
+    """
+    slope, offset = (header.fields.get(f"ElementToIntensityFunction{name}") for name in ("Slope", "Offset"))
+    function = float(slope or 1), float(offset or 0)
+    if function[0] == 0:
+        raise InputError("ElementToIntensityFunctionSlope 0, which leaves no intensities: correct the header")
+    return function
 
 
 def _lines(file: Path) -> Lines:

@@ -122,7 +122,8 @@ def part_of(volume: Volume, parts: dict[str, int]) -> Volume:
             voxels = voxels[:, :, one] if flat else voxels[..., one]
         return voxels[tuple(cuts)]
 
-    return replace(volume, shape=shape, channels=channels, file_shape=file_shape, affine=affine, decode=decode)
+    part = replace(volume, shape=shape, channels=channels, file_shape=file_shape, affine=affine, decode=decode)
+    return part if affine is volume.affine else replace(part, place=None)
 
 
 def image_header(path: str) -> Volume:

@@ -27,9 +27,10 @@ from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
 from aide_monai.io.grid import shape_text
 from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
+from aide_monai.io.nifti import PLACE
 from aide_monai.io.paths import PathText, on_disk, split_channel, split_parts, split_selection
 from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
-from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
+from aide_monai.io.volumes import SUFFIXES, Volume, open_volume, tell_doubts
 
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
@@ -289,6 +290,7 @@ class VolumeReader(ImageReader):
                 raise InputError(f"{path}: found {wrong.found}; expected {expected}")
         if first is None:
             raise InputError("no files; expected at least one volume")
+        tell_doubts(img[0], first)
         stack = np.concatenate(arrays, axis=-1)
         stack = stack.astype(stack.dtype.newbyteorder("="), copy=False)  # torch takes the machine's byte order only
         one = stack.shape[-1] == 1
@@ -299,6 +301,8 @@ class VolumeReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if one else -1,
             MetaKeys.SPACE: SpaceKeys.RAS,
         }
+        if first.place is not None:
+            meta[PLACE] = {name: np.array(numbers) for name, numbers in first.place.fields.items()}
         return stack[..., 0] if one else stack, meta
 
 

@@ -15,13 +15,14 @@ from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.seg import read_dicom_seg
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
-from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
+from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts
 from aide_monai.utils.votes import resample_by_votes
 
 PICTURES = (".png",)
 DICOM = (".dcm",)
 # what programs append to the name of a case: MONAI "_seg", PROMISE12 "_segmentation", and the like
 _MOST_TIMES = 20  # slices between two that are marked
+_SAME_STEP = 0.02  # of a step from slice to slice
 _POSTFIX = re.compile(r"(?i)[_-](seg|segmentation|pred|prediction|mask|label|labels|gt)$")
 
 
@@ -106,6 +107,7 @@ def read_segmentation(path: str | Path) -> Segmentation:
         if path.name.lower().endswith(DICOM):
             return _read_dicom_seg(path)
         volume = open_volume(str(path))
+        tell_doubts(path, volume)
         if volume.channels != 1:
             raise InputError(f"shape {shape_text(volume.file_shape)} instead of one label map")
         return _segmentation(path, volume.decode()[..., 0], volume.affine)
@@ -215,13 +217,22 @@ def _filled(reference: Segmentation, prediction: Segmentation) -> Segmentation:
 
 
 def _with_slices_of(moving: Segmentation, fixed: Segmentation) -> Segmentation:
-    """Slices whose thickness nobody knows are as thick as those of ``fixed``, those between empty."""
+    """Slices whose thickness nobody knows are as thick as those of ``fixed``, those between empty.
+
+    One slice alone goes to the next one as those of ``fixed`` do, which in a tilted stack is not along its normal.
+    """
     assert moving.affine is not None
     assert fixed.affine is not None
+    steps = np.linalg.solve(fixed.affine[:3, :3], moving.affine[:3, :3])
+    across = int(np.abs(steps[:, :2]).sum(axis=1).argmin())  # the axis that lies in no slice
+    same = not moving.spacing_known or abs(abs(steps[across, 2]) - 1) < _SAME_STEP
+    if moving.sparse and moving.labels.shape[2] == 1 and same:
+        affine = moving.affine.copy()
+        affine[:3, 2] = np.sign(steps[across, 2]) * fixed.affine[:3, across]
+        return replace(moving, affine=affine)
     if moving.spacing_known:
         return moving
-    steps = np.linalg.solve(fixed.affine[:3, :3], moving.affine[:3, 2])
-    return _spread(moving, max(round(float(np.abs(steps).max())), 1))
+    return _spread(moving, max(round(float(np.abs(steps[:, 2]).max())), 1))
 
 
 def _reaching(reference: Segmentation, prediction: Segmentation) -> Segmentation:

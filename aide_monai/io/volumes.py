@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nibabel
 import numpy as np
@@ -15,10 +16,14 @@ import SimpleITK
 
 from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
-from aide_monai.io.headers import read_header
+from aide_monai.io.headers import intensity_function, length_unit, read_header
+from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 LABEL_TOLERANCE = 1e-3
+_Opened: TypeAlias = "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None]"
+# shape, affine in mm, doubts, voxels, and how a NIfTI header would say it
+
 MAX_VOXELS = 2**31
 MAX_HEADER_BYTES = 16 * 2**20
 
@@ -37,6 +42,7 @@ class Volume:
         doubts: what is strange about the geometry.
         decode: reads the voxels, (x, y, z, channels), in the dtype of the file (float64 where NIfTI scales).
         modality, echo_ms, acquired: of DICOM, see ``DicomSeries``; "" or None for other files.
+        place: how its NIfTI header says it, for masks on its grid; None for other files in mm.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +54,7 @@ class Volume:
     modality: str = ""
     echo_ms: float | None = None
     acquired: str = ""
+    place: NiftiPlace | None = None
 
     @property
     def grid(self) -> Grid:
@@ -70,7 +77,7 @@ def open_volume(file: str) -> Volume:
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"a file with an unknown suffix instead of one of {', '.join(SUFFIXES)}")
     opener = _open_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else _open_itk
-    file_shape, affine, doubts, decode = _or_unreadable(lambda: opener(file), "a header")
+    file_shape, affine, doubts, decode, place = _or_unreadable(lambda: opener(file), "a header")
     shape = (*file_shape[:3], 1, 1)[:3]
     further = [size for size in file_shape[3:] if size != 1]
     channels = None if len(further) > 1 else (further or [1])[0]
@@ -78,7 +85,7 @@ def open_volume(file: str) -> Volume:
     def voxels() -> np.ndarray:
         return _or_unreadable(decode, "voxels").reshape(*shape, -1)
 
-    return Volume(shape, channels, file_shape, affine, doubts, voxels)
+    return Volume(shape, channels, file_shape, affine, doubts, voxels, place=place)
 
 
 def label_values(voxels: np.ndarray) -> list[int]:
@@ -97,6 +104,12 @@ def label_values(voxels: np.ndarray) -> list[int]:
     if wrong.size:
         raise InputError(f"values that are not whole numbers: {listed(wrong)}")
     return sorted({int(value) for value in whole})
+
+
+def tell_doubts(path: str | Path, volume: Volume) -> None:
+    """Warn of what is strange about a volume."""
+    for doubt in volume.doubts:
+        warnings.warn(f"{path}: {doubt}", stacklevel=1)  # from one line, so that Python shows the same words once
 
 
 def listed(values: Any, limit: int = 8) -> str:
@@ -138,7 +151,7 @@ def _require_plausible(shape: tuple[int, ...], voxel_bytes: int, there: int, *, 
         raise InputError(f"voxels that cannot be read, truncated or damaged ({reason})")
 
 
-def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
+def _open_nifti(file: str) -> _Opened:
     packed = file.lower().endswith(".gz")
     with nibabel.openers.ImageOpener(file) as stream:
         start = stream.read(540)
@@ -153,16 +166,19 @@ def _open_nifti(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...]
         os.path.getsize(file) - (0 if packed else int(header["vox_offset"])),
         coding="packed" if packed else "raw",
     )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    grid = Grid((*image.shape, 1, 1, 1)[:3], affine)
-    doubts = _doubts(grid)
+    place = NiftiPlace.of(image.header)
+    assert place is not None
+    grid = Grid((*image.shape, 1, 1, 1)[:3], to_mm(image.affine, place.unit_mm))
+    doubts = _doubts(grid) + (() if place.has_codes else (NO_CODES,))
     qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
-    if qform is not None and sform is not None and grid.distance_mm(Grid(grid.shape, qform)) > AFFINE_TOLERANCE_MM:
-        doubts += ("a qform and an sform that disagree (the sform is used)",)
-    return image.shape, affine, doubts, lambda: np.asanyarray(image.dataobj)
+    if qform is not None and sform is not None:
+        other = Grid(grid.shape, to_mm(qform, place.unit_mm))
+        if grid.distance_mm(other) > AFFINE_TOLERANCE_MM:
+            doubts += ("a qform and an sform that disagree (the sform is used)",)
+    return image.shape, grid.affine, doubts, lambda: np.asanyarray(image.dataobj), place
 
 
-def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray]]:
+def _open_itk(file: str) -> _Opened:
     header = read_header(Path(file))
     kept = (header.channels,) if header.channels > 1 else ()
     _require_plausible(header.shape + kept, header.number_bytes, header.room, coding=header.coding)
@@ -179,14 +195,21 @@ def _open_itk(file: str) -> tuple[tuple[int, ...], np.ndarray, tuple[str, ...], 
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))
     affine[:used, :used] = (direction * reader.GetSpacing())[:used, :used]
     affine[:used, 3] = reader.GetOrigin()[:used]
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK counts towards left and posterior
+    unit_mm, told = length_unit(header)
+    affine = to_mm(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, unit_mm)  # ITK counts towards left and posterior
+    place = None if unit_mm == 1 else NiftiPlace.in_unit(affine, unit_mm)
+    slope, offset = intensity_function(header)
+    if (slope, offset) != (1, 0):
+        told += (f"intensities of {slope:g} x stored + {offset:g}, which programs of the ITK family do not apply",)
     shape = (*reader.GetSize(), *(1,) * (3 - dimension), *((components,) if components > 1 else ()))
 
     def decode() -> np.ndarray:
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())  # (z, y, x) or (z, y, x, components)
+        if (slope, offset) != (1, 0):  # ITK passes over it
+            voxels = voxels * slope + offset
         return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
 
-    return shape, affine, _doubts(Grid(shape[:3], affine)), decode
+    return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place
 
 
 def _doubts(grid: Grid) -> tuple[str, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import nibabel
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import SaveImaged
@@ -16,9 +14,9 @@ from torch import Tensor
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
+from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
 from aide_monai.io.paths import as_paths, on_disk, split_selection
 from aide_monai.io.volumes import SUFFIXES
-from aide_monai.utils.files import write_atomically
 
 FORMATS = ("nifti", "dicom-seg")
 
@@ -63,12 +61,13 @@ class SaveSegmentationd(SaveImaged):
         for key in self.keys:
             label = data[key].as_tensor()[0].cpu()
             if self.output_format == "nifti":
-                write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine)
+                place = NiftiPlace.of(data[self.image_key].meta.get(PLACE, {}))
+                write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine, place)
                 continue
-            place, select = split_selection(source)
-            if place.lower().endswith(SUFFIXES):
+            folder, select = split_selection(source)
+            if folder.lower().endswith(SUFFIXES):
                 raise InputError(f"{source} is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti")
-            write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(place, select=select), self.labels)
+            write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(folder, select=select), self.labels)
         return dict(data)
 
 
@@ -79,26 +78,6 @@ def case_of(image: str | list[str]) -> str:
     return name[: len(name) - len(suffix)] or name
 
 
-def write_label(path: str | Path, label: Tensor, affine: Any) -> None:
-    """Write a label (X, Y, Z) as uint8 NIfTI with slope 1; see ``write_nifti``."""
-    image = nibabel.Nifti1Image(label.numpy().astype(np.uint8), np.asarray(affine, dtype=np.float64))
-    image.header.set_xyzt_units("mm")
-    write_nifti(path, image)
-
-
-def write_nifti(path: str | Path, image: Any) -> None:
-    """Write an image of nibabel as .nii or .nii.gz; the file appears whole or not at all, and its folder is made.
-
-    Raises:
-        InputError: if the disk refuses it.
-    """
-    path = Path(path)
-
-    def write(file: BinaryIO) -> None:
-        if path.name.endswith(".gz"):
-            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            image.to_stream(file)
-
-    write_atomically(path, write)
+def write_label(path: str | Path, label: Tensor, affine: Any, place: NiftiPlace | None = None) -> None:
+    """Write a label (X, Y, Z) as uint8 NIfTI; ``affine`` in mm and ``place`` as in ``write_nifti``."""
+    write_nifti(path, label.numpy().astype(np.uint8), affine, place)

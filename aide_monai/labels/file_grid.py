@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ class LabelGrid:
         affine: (4, 4) voxel index of the stored label to mm, RAS.
         original_affine: (4, 4) voxel index of the file to mm, RAS.
         original_shape: spatial shape of the file, two or three sizes.
+        place: all that a NIfTI header says about its place, see ``aide_monai.io.nifti``; empty for other files.
     """
 
     affine: tuple[tuple[float, ...], ...]
     original_affine: tuple[tuple[float, ...], ...]
     original_shape: tuple[int, ...]
+    place: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, label: Any) -> LabelGrid | None:
@@ -41,6 +43,7 @@ class LabelGrid:
             affine=_rows(label.affine),
             original_affine=_rows(meta["original_affine"]),
             original_shape=tuple(int(size) for size in meta["spatial_shape"]),
+            place=_numbers(meta.get("nifti_place")),
         )
         return grid if grid._is_sound(label.ndim - 1) else None
 
@@ -55,6 +58,7 @@ class LabelGrid:
             affine=_rows(content["affine"]),
             original_affine=_rows(content["original_affine"]),
             original_shape=tuple(int(size) for size in content["original_shape"]),
+            place=_numbers(content.get("place")),
         )
         if not grid._is_sound(len(grid.original_shape)):
             raise ValueError("a grid that is no grid")
@@ -110,3 +114,9 @@ class LabelGrid:
 
 def _rows(affine: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in affine)
+
+
+def _numbers(place: Mapping[str, Any] | None) -> dict[str, tuple[float, ...]]:
+    return {
+        name: tuple(np.asarray(numbers, dtype=np.float64).ravel().tolist()) for name, numbers in (place or {}).items()
+    }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from aide_monai.errors import InputError
+from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.writers import write_label
 from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
 from aide_monai.utils.files import disk_errors
@@ -136,7 +137,7 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
                 label = grid.to_original(history.read(generation, network, case).numpy())
                 path = partial / f"network_{network}" / f"{case}.nii.gz"
                 with disk_errors(path):
-                    write_label(path, torch.from_numpy(label), grid.original_affine)
+                    write_label(path, torch.from_numpy(label), grid.original_affine, NiftiPlace.of(grid.place))
         with disk_errors(folder):
             os.replace(partial, folder)
     finally:

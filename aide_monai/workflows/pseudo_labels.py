@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from aide_monai.data.datalist import PATH_KEYS, Datalist
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
+from aide_monai.io.location import image_header
 from aide_monai.io.paths import as_paths, on_disk
 from aide_monai.io.writers import write_label
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
@@ -137,9 +138,11 @@ def write_pseudo_labels(
     for first in range(0, len(unlabelled), distributed.world_size()):
         number = first + distributed.rank()
         labels = distributed.gather(predicted(number) if number < len(unlabelled) else None)
-        for path, label in zip(paths[first:], labels, strict=False):  # the last round may be short
+        images = [record["image"] for record in unlabelled[first:]]
+        for path, image, label in zip(paths[first:], images, labels, strict=False):  # the last round may be short
             assert label is not None
-            distributed.on_main(partial(write_label, path, *label))
+            place = image_header(as_paths(image)[0]).place
+            distributed.on_main(partial(write_label, path, *label, place))
             if on_case is not None:
                 on_case()
     for record, path in zip(unlabelled, paths, strict=True):

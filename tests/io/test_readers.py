@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 import pydicom
 import pytest
@@ -18,6 +19,8 @@ import torch
 from monai.data import MetaTensor, PydicomReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.pixels import decode
@@ -139,6 +142,33 @@ def test_bits_above_the_stored_ones_are_cleared(tmp_path: Path) -> None:
     volume = np.array([0x1005, 0x0FFF], dtype="u2").reshape(-1, 1, 1)
     write_series(tmp_path, volume, bits_stored=12)
     assert read(tmp_path)[0].ravel().tolist() == [5, 4095]
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u2"])
+@pytest.mark.parametrize("precision", [12, 16])
+@pytest.mark.parametrize("above", ["sign", "nothing", "overlay"])
+def test_jpeg_ls_of_twelve_bits_in_a_picture_that_says_sixteen(
+    tmp_path: Path, dtype: str, precision: int, above: str
+) -> None:
+    """SimpleITK 2.5.7 cuts and extends the stored bits; pydicom 3.0.2 reads 3096 for -1000."""
+    if precision == 12 and above != "nothing":
+        pytest.skip("a picture of twelve bits has nothing above them")
+    stored = np.array([-1000, -2048, -1, 0, 1, 2047, 5, 1000], dtype="i2").repeat(8).reshape(8, 8, 1)
+    if dtype == "u2":
+        stored = stored.view("u2") & 0x0FFF
+    written = write_series(tmp_path, stored, modality="CT", bits_stored=12, slope=1, intercept=0)
+    bits = stored[:, :, 0].T.copy().view("u2")
+    bits = {"sign": bits, "nothing": bits & 0x0FFF, "overlay": bits & 0x0FFF | 0x5000}[above]
+    dataset = pydicom.dcmread(written.files[0])
+    picture = jpeg_ls.encode_buffer(bits.tobytes(), dataset.Rows, dataset.Columns, 1, precision)
+    dataset.PixelData = encapsulate([bytes(picture)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    dataset.save_as(written.files[0])
+    found, _ = read(tmp_path)
+    np.testing.assert_array_equal(found[..., 0], stored[..., 0])
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(written.files[0])))[0].T
+    np.testing.assert_array_equal(found[..., 0], theirs)
 
 
 # Encodings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -18,9 +19,13 @@ from aide_monai.data.folders import image_records
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
+from aide_monai.io.dicom.stack import DicomSeries
+from aide_monai.io.nifti import write_nifti
 from aide_monai.io.readers import LocationReader
 from aide_monai.io.segmentations import Segmentation, on_one_grid, read_segmentation
-from aide_monai.io.writers import SaveSegmentationd, case_of, write_nifti
+from aide_monai.io.writers import SaveSegmentationd, case_of
+from aide_monai.metrics import mask_border
+from aide_monai.workflows.evaluate_folders import evaluate_folders
 from tests.io.dicom.dicom_files import write_multiframe, write_series
 
 SHAPE = (12, 10, 4)
@@ -204,10 +209,55 @@ def test_an_image_is_written_whole_and_the_same_each_time(tmp_path: Path, name: 
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
     contents = []
     for folder in ("a", "b"):
-        write_nifti(tmp_path / folder / name, image)
+        write_nifti(tmp_path / folder / name, np.asarray(image.dataobj), image.affine)
         contents.append((tmp_path / folder / name).read_bytes())
         assert [path.name for path in (tmp_path / folder).iterdir()] == [name]
     assert contents[0] == contents[1]
     read = nibabel.load(tmp_path / "a" / name)
     assert np.array_equal(np.asarray(read.dataobj), np.asarray(image.dataobj))
     assert np.array_equal(read.affine, image.affine)
+
+
+@pytest.fixture(params=[10, 25, -40])
+def tilted(request, tmp_path) -> tuple[DicomSeries, dict[str, np.ndarray]]:
+    """A CT whose gantry was tilted, and two bars of one slice each."""
+    lean = 4 * np.tan(np.radians(request.param))
+    written = write_series(
+        tmp_path / "scan", np.zeros(SHAPE, dtype="i2"), spacing=(0.8, 0.8, 4), shear=(0, lean, 0), modality="CT"
+    )
+    masks = {name: np.zeros(SHAPE, dtype=np.uint8) for name in ("pred", "true")}
+    masks["pred"][4:7, 1:6, 1] = masks["true"][4:7, 3:8, 2] = 1
+    series = one_series(written.folder)
+    np.testing.assert_allclose(series.affine, written.affine)
+    return series, masks
+
+
+@pytest.mark.filterwarnings("ignore:.*right angles")
+def test_segmentations_of_a_tilted_gantry_are_read_and_measured(tilted, tmp_path):
+    """No voxel is moved, and distances are those in the patient, by all pairs of places."""
+    series, masks = tilted
+    for name, mask in masks.items():
+        write_dicom_seg(tmp_path / "seg" / name / "a.dcm", mask, series, {"0": "background", "1": "liver"})
+        write_nifti(tmp_path / "nifti" / name / "a.nii.gz", mask, series.affine)
+        np.testing.assert_array_equal(read_segmentation(tmp_path / "seg" / name / "a.dcm").labels, mask)
+    places = [np.argwhere(mask_border(mask)) @ series.affine[:3, :3].T for mask in masks.values()]
+    pairs = np.linalg.norm(places[0][:, None] - places[1][None], axis=2)
+    nearest = pairs.min(axis=0), pairs.min(axis=1)
+    for predictions, references in (("nifti", "nifti"), ("seg", "nifti"), ("nifti", "seg"), ("seg", "seg")):
+        row = evaluate_folders(tmp_path / predictions / "pred", tmp_path / references / "true").rows[0]
+        assert row["mssd"] == pytest.approx(max(side.max() for side in nearest), abs=1e-4)
+        assert row["assd"] == pytest.approx(np.concatenate(nearest).mean(), abs=1e-4)
+
+
+def test_one_slice_of_a_tilted_gantry_from_another_program(tilted, tmp_path):
+    """A file of one frame does not say how the stack leans, so it takes that from the reference."""
+    series, masks = tilted
+    write_dicom_seg(tmp_path / "a.dcm", masks["pred"], series, {"0": "background", "1": "liver"})
+    whole = read_segmentation(tmp_path / "a.dcm")
+    alone = replace(whole, labels=whole.labels[..., 1:2], affine=whole.affine.copy())
+    alone.affine[:3, 3] += whole.affine[:3, 2]
+    normal = np.cross(whole.affine[:3, 0], whole.affine[:3, 1])
+    alone.affine[:3, 2] = 4 * normal / np.linalg.norm(normal) * np.sign(normal @ whole.affine[:3, 2])
+    reference = Segmentation(Path("reference.nii"), masks["true"], series.affine, (0, 1))
+    placed, _ = on_one_grid(alone, reference)
+    np.testing.assert_array_equal(placed.labels, masks["pred"])

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from aide_monai.io.writers import write_nifti
+from aide_monai.io.nifti import write_nifti
 from aide_monai.utils.files import write_text
 
 SHAPE = (64, 64, 20)
@@ -44,8 +43,8 @@ def write_phantoms(
     for number in range(cases):
         image, label = phantom(np.random.default_rng([seed, number]), shape=shape, spacing_mm=spacing_mm)
         name = f"phantom_{number:03d}.nii.gz"
-        write_nifti(folder / "imagesTr" / name, nibabel.Nifti1Image(image, affine))
-        write_nifti(folder / "labelsTr" / name, nibabel.Nifti1Image(label, affine))
+        write_nifti(folder / "imagesTr" / name, image, affine)
+        write_nifti(folder / "labelsTr" / name, label, affine)
         training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
     content = {
         "name": "Phantoms",

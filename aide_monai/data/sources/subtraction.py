@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, report
 from aide_monai.io.location import open_location
+from aide_monai.io.nifti import write_nifti
 from aide_monai.io.paths import as_paths
-from aide_monai.io.writers import write_nifti
 from aide_monai.transforms.subtraction import subtraction_channels
 
 
@@ -57,8 +56,7 @@ def _write(paths: Sequence[str], targets: Sequence[Path]) -> list[Path]:
         if volume.shape != before.shape:
             raise InputError(f"{path}: found another grid than {paths[0]}; expected phases on one grid")
         difference = _difference(volume.decode()[..., 0], first)
-        write_nifti(target, nibabel.Nifti1Image(difference, before.affine))
-        written.append(target)
+        written.append(write_nifti(target, difference, before.affine, before.place))
     return written
 
 

@@ -148,8 +148,17 @@ def _as_stored(stream: BinaryIO, pixels: PixelFormat, frame: int) -> np.ndarray:
     count = pixels.rows * pixels.columns
     stream.seek(pixels.offset + frame * count * kind.itemsize)
     values = np.frombuffer(stream.read(count * kind.itemsize), kind.newbyteorder("<"), count)
+    return _stored_bits(values, pixels).reshape(pixels.rows, pixels.columns)
+
+
+def _stored_bits(values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    """Numbers of the stored type without the bits that are not in use, whatever a decoder has left there.
+
+    The highest bit in use is the sign of signed numbers: 0xC18 of 12 bits is -1000. pydicom 3.0.2 reads 3096 from a
+    JPEG-LS picture that says 16 bits.
+    """
     unused = pixels.bits_allocated - pixels.bits_stored
-    return (values << unused >> unused if unused else values).reshape(pixels.rows, pixels.columns)
+    return values << unused >> unused if unused else values
 
 
 def _decoder(syntax: UID) -> Decoder | None:
@@ -182,14 +191,13 @@ def _by_pydicom(
         "pixel_vr": pixels.representation or "OW",
     }
     array, _ = decoder.as_array(source, index=index, raw=True, **options)
-    return array
+    return _stored_bits(array.astype(_stored_dtype(pixels), copy=False), pixels)
 
 
 def _by_numpy(encoded: bytes, pixels: PixelFormat) -> np.ndarray:
     """One frame of lossless JPEG, whose numbers have no sign, as the stored type."""
     values = decode_jpeg_lossless(encoded, rows=pixels.rows, columns=pixels.columns)
-    unused = pixels.bits_allocated - pixels.bits_stored
-    return values.astype(_stored_dtype(pixels)) << unused >> unused
+    return _stored_bits(values.astype(_stored_dtype(pixels)), pixels)
 
 
 def _require_size(encoded: bytes, pixels: PixelFormat) -> None:

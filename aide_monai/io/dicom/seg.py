@@ -215,6 +215,8 @@ def _segmentation(series: DicomSeries, frames: np.ndarray, segments: list[Any]) 
         device_serial_number="0",
         series_description="AIDE-MONAI segmentation",
         content_label="SEGMENTATION",
+        # slices of a tilted stack lie beside each other's normals, so that only all of them say how
+        omit_empty_frames=not series.grid.sheared,
         specific_character_set="ISO_IR 192",  # names of classes in any language
     )
 

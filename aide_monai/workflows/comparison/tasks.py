@@ -372,7 +372,7 @@ def _write_corrupted(
         axis=through_plane_axis(volume.affine) if axis is None else axis,
         generator=generator,
     )
-    write_label(path, torch.from_numpy(noisy), volume.affine)
+    write_label(path, torch.from_numpy(noisy), volume.affine, volume.place)
 
 
 def _hidden(record: Record) -> Record:
