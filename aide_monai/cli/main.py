@@ -254,7 +254,7 @@ def label_app(
     if not trained:
         console.print("The networks are untrained: label an image, train, then trust predictions.", style="yellow")
     console.print("Start the server in the environment of make label-env:", style="dim")
-    command = f"python -m monailabel.main start_server --app {folder} --studies {studies}"
+    command = f"python -m monailabel.main start_server --app {folder} --studies {studies} --host 127.0.0.1"
     console.print(command, soft_wrap=True, highlight=False)
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import requests
+import torch
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
-from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.utils.others.generic import device_map
 
 from aide_monai import __version__
-from aide_monai.label_app.tasks import AIDETrainTask, SuspicionScoring, Suspicious
+from aide_monai.errors import InputError
+from aide_monai.label_app.guard import Guard
+from aide_monai.label_app.requests import require_name
+from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +36,17 @@ class AIDELabelApp(MONAILabelApp):
     Args:
         app_dir: folder of the app, with the bundles in ``model/``.
         studies: folder of the images, or the address of a DICOMweb server.
-        conf: "models" names the bundles to serve, separated by commas; all by default.
+        conf: "models" names the bundles to serve, separated by commas; all by default. "token_file" is a file with what
+            every request has to bring; "hosts" and "origins" are for ``Guard``, separated by commas.
     """
+
+    uploads: ClassVar[str | None] = None
+    """Folder of the images that clients have sent with their requests, in the process of the server."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         folders = sorted(path.parents[1] for path in Path(app_dir).glob("model/*/configs/train.json"))
-        wanted = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
+        wanted = _listed(conf, "models")
+        self.token = _token(conf)
         self.bundles = {folder.name: str(folder) for folder in folders if not wanted or folder.name in wanted}
         logger.info("bundles: %s", ", ".join(self.bundles) or "none")
         super().__init__(
@@ -42,7 +60,7 @@ class AIDELabelApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, Any]:
         """Inference by the bundle's own config."""
-        return {name: BundleInferTask(bundle, self.conf) for name, bundle in self.bundles.items()}
+        return {name: AIDEInferTask(bundle, self.conf) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, Any]:
         """Training with AIDE."""
@@ -56,3 +74,128 @@ class AIDELabelApp(MONAILabelApp):
         """Suspicion, by the first bundle: an image has one score."""
         first = next(iter(self.bundles.values()), None)
         return {"suspicion": SuspicionScoring(first)} if first else {}
+
+    def init_datastore(self) -> Datastore:
+        """A folder of images takes plain names alone; other stores are left to MONAI Label."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return PlainNames(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+        """The mask of an image of the datastore, or of one that was sent with the request."""
+        datastore = datastore or self.datastore()
+        image = request.get("image")
+        if image not in datastore.list_images() and not self._is_sent(image):
+            raise InputError(f"image is {ascii(image)[:80]}; expected the name of an image of the datastore")
+        own = {"model": request.get("model"), "image": image}
+        return super().infer({**asked_for("infer", request), **own}, datastore)
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+        """There are no whole-slide images here."""
+        raise InputError("this app has no models for whole-slide images; expected POST /infer/NAME")
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+        """The masks of many images, on one GPU unless there are several."""
+        asked = asked_for("batch/infer", request)
+        several = asked.get("multi_gpu", True) and torch.cuda.device_count() > 1
+        return super().batch_infer({**asked, "model": request.get("model"), "multi_gpu": several}, datastore)
+
+    def on_init_complete(self) -> None:
+        """In the process of the server alone: guard it, and give what clients send a folder of its own."""
+        from monailabel.app import app as server
+
+        folder = tempfile.TemporaryDirectory(prefix="aide-label-")
+        AIDELabelApp.uploads = tempfile.tempdir = folder.name
+        self._folder = folder  # is removed with the app
+        _guard(server, token=self.token, hosts=_listed(self.conf, "hosts"), origins=_listed(self.conf, "origins"))
+        super().on_init_complete()
+
+    def _is_sent(self, image: Any) -> bool:
+        """Whether an image is a file that MONAI Label has made of a request or a session."""
+        if not isinstance(image, str) or not Path(image).is_absolute():
+            return False
+        folders = [folder for folder in (self.uploads, self._sessions and self._sessions.store_path) if folder]
+        return any(Path(image).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
+
+    def _local_request(self, url: str, params: Any, action: str) -> Any:
+        """A request of a background task to its own server, which wants the token of it too."""
+        address = f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}{url}"
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        answer = requests.post(address, json=params or {}, headers=headers, timeout=60)
+        if answer.status_code != 200:
+            logger.error("%s was not started: %s", action, answer.text)
+        return answer.json() if answer.status_code == 200 else None
+
+
+class PlainNames(LocalDatastore):
+    """A folder of images whose clients cannot name a file elsewhere, or one that is no image."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Store an image."""
+        self._require_plain("image", image_id or self._to_id(Path(image_filename).name)[0], image_filename, image_info)
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a label of an image."""
+        self._require_plain("tag", label_tag, label_filename, label_info)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of an image."""
+        _require_info(info)
+        super().update_image_info(image_id, info)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Note something of a label."""
+        _require_info(info)
+        super().update_label_info(label_id, label_tag, info)
+
+    def _require_plain(self, what: str, name: str, file: str, info: dict[str, Any]) -> None:
+        require_name(what, str(getattr(name, "value", name)))  # MONAI Label has the tags that it knows as an enum
+        known = [pattern.replace("*", "") for pattern in self._extensions]
+        if not file.endswith(tuple(known)):
+            raise InputError(f"found a file {Path(file).suffix!a}; expected one of {', '.join(known)}")
+        _require_info(info)
+
+
+def _require_info(info: Any) -> None:
+    if not isinstance(info, dict) or not isinstance(info.get("strategy", {}), dict):
+        raise InputError('found something else as the info; expected an object, such as {"user": "me"}')
+
+
+def _listed(conf: dict[str, str], key: str) -> list[str]:
+    return [name.strip() for name in conf.get(key, "").split(",") if name.strip()]
+
+
+def _token(conf: dict[str, str]) -> str | None:
+    """The token in ``token_file``, which, unlike one on the command line, not all users of the machine can read."""
+    if "token_file" not in conf:
+        return None
+    try:
+        token = Path(conf["token_file"]).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"token_file {conf['token_file']}: cannot be read ({error}); expected a line of ASCII"
+        ) from error
+    if not token:
+        raise InputError(f"token_file {conf['token_file']}: found nothing; expected a line with the token")
+    return token
+
+
+def _guard(server: FastAPI, *, token: str | None, hosts: list[str], origins: list[str]) -> None:
+    """Put ``Guard`` before the server, and answer mistakes in one sentence."""
+
+    def refused(_: Request, error: Exception) -> JSONResponse:
+        missing = isinstance(error, (ImageNotFoundException, LabelNotFoundException))
+        return JSONResponse({"detail": getattr(error, "msg", None) or str(error)}, status_code=404 if missing else 400)
+
+    allowed = [*origins, *map(str, settings.MONAI_LABEL_CORS_ORIGINS)]
+    server.middleware_stack = None  # is built again, with these, by the first request
+    server.add_middleware(Guard, token=token, hosts=hosts, origins=allowed, devices=tuple(device_map()))
+    for kind in (InputError, MONAILabelException, json.JSONDecodeError):
+        server.add_exception_handler(kind, refused)

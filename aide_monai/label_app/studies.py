@@ -12,6 +12,11 @@ from aide_monai.errors import InputError
 INFO = "aide"
 """Key in an image's info under which all findings of this app lie."""
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("suspicion", "disagreement", "label_quality"), (int, float)),
+    **dict.fromkeys(("scored", "problem"), (str,)),
+}
+
 
 class Datastore(Protocol):
     """What this app needs of ``monailabel.interfaces.datastore.Datastore``."""
@@ -104,6 +109,20 @@ def datastore_cases(
     return datalist, problems
 
 
+def findings_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What this app has found of an image; nothing of what a client may have put in its place.
+
+    Args:
+        info: of the image, from the datastore.
+    """
+    found = info.get(INFO)
+    return (
+        {key: value for key, value in found.items() if type(value) in _TYPES.get(key, ())}
+        if isinstance(found, dict)
+        else {}
+    )
+
+
 def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) -> None:
     """Add findings to the info of images, under ``aide``; what else is known of them stays.
 
@@ -113,8 +132,7 @@ def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) ->
     """
 
     def known(image: str) -> dict[str, Any]:
-        entry: dict[str, Any] = datastore.get_image_info(image).get(INFO, {})
-        return entry
+        return findings_of(datastore.get_image_info(image))
 
     def updated(image: str) -> dict[str, Any]:
         return {key: value for key, value in {**known(image), **findings[image]}.items() if value is not None}

@@ -18,6 +18,7 @@ from aide_monai.algorithm import unit_dice
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.readers import LocationReader
+from aide_monai.label_app.studies import findings_of
 from aide_monai.transforms import AsClassIndicesd
 
 HANDED_OUT_SECONDS = 600
@@ -129,9 +130,8 @@ def most_suspicious(
     now = time.time() if now is None else now
 
     def order(image: str) -> tuple[bool, float, str]:
-        handed_out = infos[image].get("strategy", {}).get(strategy, {}).get("ts", 0)
-        suspicion = infos[image].get("aide", {}).get("suspicion", 1.0)
-        return now - handed_out < HANDED_OUT_SECONDS, -suspicion, image
+        suspicion = findings_of(infos[image]).get("suspicion", 1.0)
+        return now - _handed_out(infos[image], strategy) < HANDED_OUT_SECONDS, -suspicion, image
 
     return min(infos, key=order, default=None)
 
@@ -144,4 +144,12 @@ def changed(images: Sequence[str], infos: Mapping[str, Mapping[str, Any]], state
         infos: image to its info in the datastore.
         state: image to the text that identifies model and label.
     """
-    return [image for image in images if infos[image].get("aide", {}).get("scored") != state[image]]
+    return [image for image in images if findings_of(infos[image]).get("scored") != state[image]]
+
+
+def _handed_out(info: Mapping[str, Any], strategy: str) -> float:
+    """When an image was handed out, in seconds; 0 where a client has put something else in its place."""
+    strategies = info.get("strategy")
+    entry = strategies.get(strategy) if isinstance(strategies, dict) else None
+    seconds = entry.get("ts") if isinstance(entry, dict) else None
+    return seconds if isinstance(seconds, (int, float)) else 0

@@ -10,19 +10,40 @@ from typing import Any
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
-from monailabel.utils.others.generic import file_checksum, name_to_device
+from monailabel.utils.others.generic import device_map, file_checksum, name_to_device
 
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import copy_settings
-from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, remember
+from aide_monai.label_app.requests import CONFIGS, checked
+from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, findings_of, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.workflows.bundle import new_run, run_bundle
 
-CONFIGS = ("train", "train,improved")
-"""What a client may train with, in the words of ``aide train --config``."""
-
 logger = logging.getLogger(__name__)
+
+
+def asked_for(task: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The values of a request that a task knows, see ``checked``.
+
+    Raises:
+        MONAILabelException: where one of them is none for its key.
+    """
+    try:
+        return checked(task, request, devices=device_map())
+    except InputError as error:
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+
+
+class AIDEInferTask(BundleInferTask):
+    """Inference by the bundle's own config, of which a request changes nothing but the device."""
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
+        """Segment ``request["image"]``, a file that the app has chosen."""
+        asked = asked_for("infer", request)
+        asked |= {key: request[key] for key in ("image", "model", "description") if key in request}
+        return super().__call__(asked, callbacks)
 
 
 class AIDETrainTask(BundleTrainTask):
@@ -42,25 +63,24 @@ class AIDETrainTask(BundleTrainTask):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train on the datastore as it is now; only a finished training replaces the bundle's ``models/model.pt``."""
         bundle = Path(self.bundle_path)
+        asked = asked_for("train", request)
         try:
-            configs = _configs(request)
             datalist, problems = datastore_cases(
                 datastore,
                 labels=self.bundle_config.get_parsed_content("labels"),
                 classes=self.bundle_config.get_parsed_content("classes"),
                 channels=self.bundle_config["network_args"]["in_channels"],
-                validation=float(request.get("val_split", 0.0)),
+                validation=asked.get("val_split", 0.0),
             )
             remember(datastore, broken_images(datastore, problems))
             for problem in problems:
                 logger.warning("left out: %s", problem)
             run = new_run(bundle)  # what an earlier training has left was made of other labels
             datalist.save(run / "datastore.json")
-            epochs = int(request.get("max_epochs", self.bundle_config["epochs"]))
             run_bundle(
                 bundle,
-                configs,
-                {
+                asked.get("config", CONFIGS[0]).split(","),
+                literals={
                     "run_dir": str(run),
                     "dataset_dir": str(run / "datastore.json"),
                     "layout": None,
@@ -69,8 +89,8 @@ class AIDETrainTask(BundleTrainTask):
                     "labeled": None,
                     "unlabeled": None,
                     "test": None,
-                    "epochs": epochs,
-                    "device": name_to_device(request.get("device")),
+                    "epochs": asked.get("max_epochs", self.bundle_config["epochs"]),
+                    "device": name_to_device(asked.get("device")),
                 },
             )
             weights = bundle / "models" / "model.pt"
@@ -80,15 +100,6 @@ class AIDETrainTask(BundleTrainTask):
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         labelled = sum("label" in record for record in datalist.records)
         return {"labelled": labelled, "unlabelled": len(datalist.records) - labelled, "left_out": len(problems)}
-
-
-def _configs(request: dict[str, Any]) -> list[str]:
-    """Configs to train with; a client that offers a choice sends all of it where none was made."""
-    config = request.get("config") or CONFIGS[0]
-    config = config[0] if isinstance(config, list) else config
-    if config not in CONFIGS:
-        raise InputError(f"config is {config!r}; expected {' or '.join(CONFIGS)}")
-    return str(config).split(",")
 
 
 class SuspicionScoring(ScoringMethod):
@@ -108,6 +119,7 @@ class SuspicionScoring(ScoringMethod):
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score all images that need it; image to suspicion."""
+        device = name_to_device(asked_for("scoring", request).get("device"))
         model = file_checksum(str(self.bundle / "models" / "model.pt"))
         labelled = set(datastore.get_labeled_images())
         images = list(datastore.list_images())
@@ -118,7 +130,7 @@ class SuspicionScoring(ScoringMethod):
         }
         scorer, findings = None, {}
         for image in changed(images, infos, state):
-            scorer = scorer or BundleScorer(self.bundle, device=name_to_device(request.get("device")))
+            scorer = scorer or BundleScorer(self.bundle, device=device)
             found: dict[str, Any] = {"scored": state[image], "suspicion": None, "disagreement": None}
             found |= {"label_quality": None, "problem": None}
             label = datastore.get_label_uri(image, FINAL) if image in labelled else None
@@ -146,10 +158,11 @@ class Suspicious(Strategy):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """The next image, with its suspicion if it was scored."""
         datastore.refresh()  # scores were written by another process
-        review = bool(request.get("review"))
+        asked = asked_for("activelearning", request)
+        review = asked.get("review", False)
         images = datastore.get_labeled_images() if review else datastore.get_unlabeled_images()
         infos = {image: datastore.get_image_info(image) for image in images}
-        image = most_suspicious(infos, strategy=request.get("strategy", "suspicious"))
+        image = most_suspicious(infos, strategy=asked.get("strategy", "suspicious"))
         if image is None:
             return None
-        return {"id": image, "suspicion": infos[image].get("aide", {}).get("suspicion")}
+        return {"id": image, "suspicion": findings_of(infos[image]).get("suspicion")}

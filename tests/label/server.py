@@ -29,6 +29,7 @@ class LabelServer:
         studies: folder of the images.
         conf: the app's settings, ``--conf`` for each.
         environment: further environment variables.
+        token: what every request brings, if the app wants one.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class LabelServer:
         conf: dict[str, str],
         *,
         environment: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> None:
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -77,11 +80,32 @@ class LabelServer:
 
     def call(self, method: str, path: str, body: bytes | None = None, content: str = "application/json") -> bytes:
         """Body of the answer; ``urllib.error.HTTPError`` for anything but success."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body, method=method)
-        if body is not None:
-            request.add_header("Content-Type", content)
-        with urllib.request.urlopen(request, timeout=TASK_SECONDS) as answer:
+        with urllib.request.urlopen(self._request(method, path, body, content), timeout=TASK_SECONDS) as answer:
             return answer.read()
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, content: str, headers: dict[str, str] | None = None
+    ) -> urllib.request.Request:
+        known = {**self.headers, **(headers or {}), **({} if body is None else {"Content-Type": content})}
+        return urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body, method=method, headers=known)
+
+    def answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content: str = "application/json",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """Status code and JSON of the answer, whatever it is; ``headers`` beside, or in place of, the client's."""
+        try:
+            with urllib.request.urlopen(
+                self._request(method, path, body, content, headers), timeout=TASK_SECONDS
+            ) as found:
+                return found.status, json.loads(found.read())
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+            return error.code, json.loads(text) if text.startswith("{") else {"detail": text}
 
     def get(self, path: str) -> Any:
         return json.loads(self.call("GET", path))

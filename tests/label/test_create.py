@@ -39,7 +39,9 @@ def test_without_weights_the_networks_are_untrained(bundle, tmp_path, capsys):
     assert run(lambda: app(arguments, standalone_mode=False)) == 0
     printed = capsys.readouterr().out
     assert "untrained" in printed
-    assert f"python -m monailabel.main start_server --app {tmp_path / 'app'} --studies SCANS" in printed
+    assert (
+        f"python -m monailabel.main start_server --app {tmp_path / 'app'} --studies SCANS --host 127.0.0.1" in printed
+    )
     assert (tmp_path / "app" / "model" / "tiny" / "models" / "model.pt").exists()
 
 

@@ -137,9 +137,8 @@ def test_the_improved_recipe_can_be_asked_for(server, app):
     last = max((app / "model" / MODEL / "runs").iterdir())
     state = torch.load(last / "checkpoint.pt", weights_only=True)["engine"]
     assert "average_1" in state  # the paper keeps no averages
-    task = server.train(MODEL, max_epochs=1, config="best")
-    assert task["status"] == "ERROR"
-    assert "config is 'best'; expected train or train,improved" in str(task)
+    status, answer = server.answer("POST", f"/train/{MODEL}", b'{"config": "best"}')
+    assert (status, answer["detail"]) == (400, "config is 'best'; expected one of train, train,improved")
 
 
 def test_labels_that_disagree_with_the_model_are_served_for_review(server, data):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
@@ -61,6 +61,7 @@ def test_what_would_be_code_stays_text(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 @example("a\ud800b")
 @example({"_target_": None})
