@@ -1,6 +1,6 @@
 """Run by MONAI Label's Python: requests to the app's classes, every field of each with texts that would be code.
 
-``python -m tests.label.hostile_requests APP STUDIES``; prints as JSON what was refused, in a list of sentences, and what was not.
+``python -m tests.label.hostile_requests APP STUDIES`` prints as JSON what was refused, with its sentence, and the rest.
 """
 
 from __future__ import annotations
