@@ -68,8 +68,10 @@ class BestCheckpoint:
     done, and when a run ends early. So a finished run always leaves a file, and with no metric only a finished one
     does. The best value and its epoch are ``engine.state.best_metric`` and ``best_metric_epoch``.
 
-    An epoch in which a network predicts next to nothing (``collapsed``) may have the best value, since nothing where
-    nothing is labelled counts as right. It is saved only as long as there is no other, and is never called the best.
+    An epoch in which a network predicts next to nothing (``collapsed``) may have the best "dsc_train", since labels may
+    have become as empty, and nothing where nothing is labelled counts as right. So it never takes the place of an epoch
+    that is not collapsed, and gives way to any such. The labels of a validation do not change: its metrics are taken as
+    they are.
 
     Args:
         path: file for the plain state dict (loads with ``weights_only=True``).
@@ -111,13 +113,13 @@ class BestCheckpoint:
         """
         state = engine.state
         if self.metric is not None:
-            value, none_yet = state.metrics[self.metric], state.best_metric_epoch == -1
-            if not none_yet and not (value > state.best_metric or math.isnan(state.best_metric)):
-                return
-            if not collapsed(state.metrics):
-                state.best_metric, state.best_metric_epoch = value, state.epoch
-            elif not none_yet:
-                return
+            value, low = state.metrics[self.metric], self.metric == "dsc_train" and bool(collapsed(state.metrics))
+            if state.best_metric_epoch != -1:
+                best_low = getattr(state, "best_collapsed", False)
+                better = value > state.best_metric or math.isnan(state.best_metric)
+                if not (better if low == best_low else best_low):
+                    return
+            state.best_metric, state.best_metric_epoch, state.best_collapsed = value, state.epoch, low
         distributed.on_main(lambda: self._save(state.epoch))
 
     def _save(self, epoch: int) -> None:
@@ -186,6 +188,7 @@ class RunCheckpoint:
         content = {
             "engine": engine.state_dict(),
             "best": (float(state.best_metric), int(state.best_metric_epoch)),
+            "best_collapsed": bool(getattr(state, "best_collapsed", False)),
             # one that is not computed in every epoch stays in the log until it is computed again
             "metrics": {
                 name: float(value) if isinstance(value, float) else value  # not numpy's own floats
@@ -218,6 +221,7 @@ class RunCheckpoint:
                 if not_finite(network) is not None:
                     raise ValueError(f"weights of {name} are NaN or infinite")
             engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
+            engine.state.best_collapsed = saved.get("best_collapsed", False)
             engine.state.metrics.update(saved.get("metrics", {}))
             for name, generator in _generators(engine).items():
                 generator.set_state(saved["generators"][name].cpu())

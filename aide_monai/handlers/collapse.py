@@ -98,7 +98,7 @@ class CollapseWarning:
         if fallen:
             logger.warning(
                 "Epoch %d: %s of the labelled foreground, and %.0f %% of the kept samples are empty: training is "
-                "collapsing to background. Model selection passes such epochs over; raise warmup_epochs, lower "
+                "collapsing to background. Model selection by dsc_train prefers others; raise warmup_epochs, lower "
                 "consistency_weight, or use unit='slice'.",
                 state.epoch,
                 _predict_only(fallen, metrics),
@@ -108,7 +108,7 @@ class CollapseWarning:
         if late and state.epoch == min(self.patience, state.max_epochs):
             logger.warning(
                 "Epoch %d: %s of the labelled foreground, and never predicted more: nothing has been learned yet. "
-                "Model selection passes such epochs over; look at the labels and the size of the structures, raise "
+                "Model selection by dsc_train prefers others; look at the labels and the size of the structures, raise "
                 "learning_rate or steps_per_epoch, and set correction_start later than this.",
                 state.epoch,
                 _predict_only(late, metrics),

@@ -30,6 +30,7 @@ def jobs(data_of, tmp_path_factory) -> dict[str, dict]:
             "run_dir": str(tmp_path_factory.mktemp("runs") / name),
             "amp": "off",
             "options#update_ratio": 1.0,
+            "options#correction_foreground": 0.0,  # networks that have just begun find next to nothing
             **TRAINING,
             **schedule,
             **small_gradients,

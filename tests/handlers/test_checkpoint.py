@@ -78,30 +78,33 @@ def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path, values: list[float
 
 
 @pytest.mark.parametrize(
-    ("ratios", "best"),
+    ("ratios", "values", "best"),
     [
-        ([0.9, 0.9, 0.0], 2),  # all background agrees best with labels that have become so
-        ([0.0, 0.9, 0.0], 2),
-        ([0.0, 0.0, 0.0], None),
-        ([0.9, 0.0, 0.9], 3),
+        ([0.9, 0.9, 0.0], [0.5, 0.6, 1.0], 2),  # all background agrees best with labels that have become so
+        ([0.0, 0.9, 0.0], [0.9, 0.6, 1.0], 2),
+        ([0.0, 0.0, 0.0], [0.5, 1.0, 0.6], 2),  # where there is no other
+        ([0.9, 0.0, 0.9], [0.5, 0.9, 0.6], 3),
     ],
 )
-def test_a_collapsed_epoch_is_never_the_best(tmp_path: Path, ratios: list[float], best: int | None) -> None:
-    """One network of two that predicts nothing is enough: their mean predicts nothing either."""
-    network = nn.Conv2d(1, 1, 1)
-    path, values = tmp_path / "model.pt", [0.5, 0.6, 1.0]
-
+def test_a_collapsed_epoch_is_not_preferred(
+    tmp_path: Path, ratios: list[float], values: list[float], best: int
+) -> None:
     class Ratio:
         def attach(self, engine: Engine) -> None:
             engine.add_event_handler(Events.EPOCH_STARTED, self)
 
         def __call__(self, engine: Engine) -> None:
             engine.state.metrics |= {"foreground_ratio_1": 0.9, "foreground_ratio_2": ratios[engine.state.epoch - 1]}
+            engine.state.metrics["dsc_validation"] = values[engine.state.epoch - 1]
 
-    engine = run_with_metric(values, BestCheckpoint(path, network), network, Ratio())
-    saved = torch.load(path, weights_only=True)
-    assert engine.state.best_metric_epoch == (-1 if best is None else best)
-    assert float(saved["bias"]) == (3 if best is None else best)  # a run always leaves a file
+    network = nn.Conv2d(1, 1, 1)
+    engine = run_with_metric(values, BestCheckpoint(tmp_path / "model.pt", network), network, Ratio())
+    assert (engine.state.best_metric, engine.state.best_metric_epoch) == (values[best - 1], best)
+    assert float(torch.load(tmp_path / "model.pt", weights_only=True)["bias"]) == best
+    # a validation has labels of its own
+    validated = BestCheckpoint(tmp_path / "validated.pt", network, metric="dsc_validation")
+    engine = run_with_metric(values, validated, network, Ratio())
+    assert engine.state.best_metric == max(values)
 
 
 def test_without_a_metric_the_last_epoch_of_a_finished_run_is_kept(tmp_path: Path) -> None:
