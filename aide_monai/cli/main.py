@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -103,16 +104,20 @@ def compare(
     experiment = Experiment.load(config)
     folder = out or Path("runs") / config.stem
     with _progress_bar() as on_progress:
-        result = run_comparison(
-            experiment,
-            folder,
-            data_dir=data or config.parent,
-            workers=jobs,
-            device=device,
-            split="validation" if validation else "test",
-            train=not report,
-            on_progress=on_progress,
-        )
+        try:
+            result = run_comparison(
+                experiment,
+                folder,
+                data_dir=data or config.parent,
+                workers=jobs,
+                device=device,
+                split="validation" if validation else "test",
+                train=not report,
+                on_progress=on_progress,
+            )
+        except Stopped as stop:
+            stop.advice = "stopped; the same command continues"
+            raise
     if not result.rows:
         raise InputError(f"{folder}: no job is finished yet; run the command without --report")
     console.print(write_report(result))
@@ -286,12 +291,11 @@ def run(command: Callable[[], Any]) -> int:
     try:
         command()
     except (Exception, Stopped) as error:
-        from aide_monai.utils.distributed import is_main
         from aide_monai.utils.files import refused_by_disk
 
         stop = stop_behind(error)
         if stop is not None:
-            if is_main():
+            if os.environ.get("RANK", "0") == "0":  # of several processes, which have left each other by now
                 errors.print(literal(stop.advice), soft_wrap=True)
             return stop.code
         mistake = error if isinstance(error, InputError) else refused_by_disk(error)

@@ -133,9 +133,9 @@ class RunCheckpoint:
     """Saves everything a ``TwoNetworkTrainer`` needs to continue after the last finished epoch. Attach it last.
 
     That is the engine's ``state_dict``, its ``generators`` (if it has any), the global random states, metrics, best
-    metric, schedulers, and the generation of the label store. A run that cannot be saved does not start: the folder is
-    tried before the first epoch. Of many processes the main one reads and writes the file; it holds the random states
-    of all.
+    metric, lines of the log, schedulers, and the generation of the label store. A run that cannot be saved does not
+    start: the folder is tried before the first epoch. Of many processes the main one reads and writes the file; it
+    holds the random states of all.
 
     Args:
         path: checkpoint file.
@@ -195,6 +195,7 @@ class RunCheckpoint:
                 for name, value in state.metrics.items()
                 if isinstance(value, (int, float))
             },
+            "epoch_rows": getattr(state, "epoch_rows", None),
             "generation": None if self.store is None else self.store.generation,
             "generators": {name: generator.get_state() for name, generator in _generators(engine).items()},
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
@@ -223,6 +224,7 @@ class RunCheckpoint:
             engine.state.best_metric, engine.state.best_metric_epoch = saved["best"]
             engine.state.best_collapsed = saved.get("best_collapsed", False)
             engine.state.metrics.update(saved.get("metrics", {}))
+            engine.state.epoch_rows = saved.get("epoch_rows")
             for name, generator in _generators(engine).items():
                 generator.set_state(saved["generators"][name].cpu())
             for name, scheduler in self.schedulers.items():

@@ -21,11 +21,14 @@ class EpochLog:
     The losses and lambda become ``engine.state.metrics`` too ("loss", "loss_1", "loss_2", "consistency"). So MONAI's
     ``TensorBoardStatsHandler`` and ``MLFlowHandler`` log whatever the CSV file has, if they are attached after it.
 
+    All lines are ``engine.state.epoch_rows`` too, which ``RunCheckpoint`` saves: so the file of a run that is resumed
+    comes back whatever has become of it.
+
     Of many processes the main one writes, and losses are averaged over all.
 
     Args:
-        path: CSV file; created with its folder. An existing file is continued, and its lines of later epochs than the
-            one the engine resumes from are dropped.
+        path: CSV file; created with its folder. Without ``epoch_rows`` an existing file is continued, and its lines of
+            later epochs than the one the engine resumes from are dropped.
 
     Raises:
         InputError: when the engine runs, if the file to continue is damaged, or cannot be written; then the lines of
@@ -43,7 +46,7 @@ class EpochLog:
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per finished epoch, numbers as numbers, those of a resumed run's earlier epochs included."""
         if self._rows is None:
-            self._rows = self._read(0 if self._engine is None else self._engine.state.epoch)
+            self._rows = [] if self._engine is None else self._read(self._engine.state)
         return self._rows
 
     def attach(self, engine: Engine) -> None:
@@ -56,12 +59,17 @@ class EpochLog:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def _continue(self, engine: Any) -> None:
-        self._rows = self._read(engine.state.epoch)
+        self._rows = self._read(engine.state)
         self._sums, self._batches = {}, 0
+        if self._rows and not distributed.on_main(self.path.exists):
+            self._write_file(self._rows)
 
-    def _read(self, epoch: int) -> list[dict[str, Any]]:
-        """The lines of the file up to ``epoch``, as the main process finds them."""
-        return distributed.on_main(lambda: self._read_file(epoch))
+    def _read(self, state: Any) -> list[dict[str, Any]]:
+        """The lines up to the epoch of the engine: its own, else those that the main process finds in the file."""
+        known = getattr(state, "epoch_rows", None)
+        if known is not None:
+            return [row for row in known if row["epoch"] <= state.epoch]
+        return distributed.on_main(lambda: self._read_file(state.epoch))
 
     def _read_file(self, epoch: int) -> list[dict[str, Any]]:
         if epoch == 0 or not self.path.exists():
@@ -94,12 +102,16 @@ class EpochLog:
             row["consistency"] = state.consistency
         state.metrics.update({key: row[key] for key in row if key not in ("epoch", "iteration")})
         metrics = {key: value for key, value in state.metrics.items() if isinstance(value, (int, float))}
-        row |= {key: int(value) if isinstance(value, bool) else value for key, value in metrics.items()}
+        # Not numpy's own numbers, which a checkpoint would not take
+        row |= {key: float(value) if isinstance(value, float) else int(value) for key, value in metrics.items()}
         self._sums, self._batches = {}, 0
         rows = [*self.rows, row]
+        self._write_file(rows)
+        self._rows = state.epoch_rows = rows
+
+    def _write_file(self, rows: list[dict[str, Any]]) -> None:
         content = csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
         distributed.on_main(lambda: write_atomically(self.path, lambda file: file.write(content)))
-        self._rows = rows
 
     def _mean(self, total: Tensor) -> float:
         everywhere = distributed.total(total) / distributed.world_size() if distributed.world_size() > 1 else total
@@ -114,6 +126,16 @@ def _number(text: str) -> int | float:
 
 
 def read_epochs(path: str | Path) -> list[dict[str, float]]:
-    """One dictionary per epoch; values that an epoch lacks are absent."""
-    with Path(path).open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+    """One dictionary per epoch; values that an epoch lacks are absent.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a readable log ({error}); expected one line per epoch: restore it, or remove its folder to "
+            "train again"
+        ) from error

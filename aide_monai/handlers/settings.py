@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.errors import InputError
-from aide_monai.utils.files import write_atomically
+from aide_monai.utils.files import read_object, write_atomically
 
 _OF_LABELS_ONLY = "volume_options#resample_labels"  # images are the same with and without
 
@@ -76,13 +76,8 @@ def _by_id(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{file}: found no JSON object; expected the settings that a training leaves beside its weights: restore "
-            "it, or remove it to use the weights as they are"
-        ) from error
+    what = "expected the settings that a training leaves beside its weights"
+    return read_object(file, advice=f"{what}: restore it, or remove it to use the weights as they are")
 
 
 def _override(key: str, value: Any) -> str:

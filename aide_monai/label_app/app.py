@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ from aide_monai.errors import InputError
 from aide_monai.label_app.guard import Guard
 from aide_monai.label_app.requests import require_name
 from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
+from aide_monai.label_app.trainings import last_training
+from aide_monai.utils.processes import PARENT, end_with_parent, stop_at_signals
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,11 @@ class AIDELabelApp(MONAILabelApp):
         self.token = _token(conf)
         self.bundles = {folder.name: str(folder) for folder in folders if not wanted or folder.name in wanted}
         logger.info("bundles: %s", ", ".join(self.bundles) or "none")
+        if end_with_parent():  # a task that the server has started, in a process of its own
+            stop_at_signals()
+        else:
+            os.environ[PARENT] = str(os.getpid())
+            self._tell_what_became_of_trainings()
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -57,6 +65,16 @@ class AIDELabelApp(MONAILabelApp):
             description="Learns from labelled and unlabelled images, and asks for the labels that help most",
             version=__version__,
         )
+
+    def _tell_what_became_of_trainings(self) -> None:
+        for name, bundle in self.bundles.items():
+            last = last_training(bundle)
+            if last is not None and last["state"] == "ended early":
+                logger.warning(
+                    "%s: the training of %s (runs/%s) has ended early, after epoch %d, with the server that had "
+                    "started it or by a signal; the model of before is served: train again",
+                    *(name, last["started"], last["run"], last["epochs"]),
+                )
 
     def init_infers(self) -> dict[str, Any]:
         """Inference by the bundle's own config."""

@@ -14,9 +14,10 @@ from aide_monai.handlers import load_weights
 from aide_monai.handlers.checkpoint import save_atomically
 from aide_monai.handlers.settings import copy_settings, require_settings
 from aide_monai.utils.files import new_folder, write_text
+from aide_monai.utils.locks import LOCK
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
-_LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__")
+_LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__", LOCK)
 _REFUSED = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Label takes such names for other tasks
 
 

@@ -19,6 +19,8 @@ from aide_monai.handlers.settings import copy_settings
 from aide_monai.label_app.requests import CONFIGS, checked
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, findings_of, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
+from aide_monai.label_app.trainings import last_training, recorded
+from aide_monai.utils.locks import locked
 from aide_monai.workflows.bundle import new_run, run_bundle
 
 logger = logging.getLogger(__name__)
@@ -60,44 +62,54 @@ class AIDETrainTask(BundleTrainTask):
         epochs = self.bundle_config.get("epochs")
         return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "config": list(CONFIGS)}
 
+    def stats(self) -> dict[str, Any]:
+        """What became of the last training, also of one that ended with an earlier server, see ``last_training``."""
+        last = last_training(self.bundle_path)
+        return {} if last is None else {"last_training": last}
+
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train on the datastore as it is now; only a finished training replaces the bundle's ``models/model.pt``."""
+        """Train on the datastore as it is now; only a finished training replaces the bundle's ``models/model.pt``.
+
+        The bundle is locked meanwhile: of two trainings, the one that began first would end up being served.
+        """
         bundle = Path(self.bundle_path)
         asked = asked_for("train", request)
         try:
-            datalist, problems = datastore_cases(
-                datastore,
-                labels=self.bundle_config.get_parsed_content("labels"),
-                classes=self.bundle_config.get_parsed_content("classes"),
-                channels=self.bundle_config["network_args"]["in_channels"],
-                validation=asked.get("val_split", 0.0),
-            )
-            remember(datastore, broken_images(datastore, problems))
-            for problem in problems:
-                logger.warning("left out: %s", problem)
-            run = new_run(bundle)  # what an earlier training has left was made of other labels
-            datalist.save(run / "datastore.json")
-            run_bundle(
-                bundle,
-                asked.get("config", CONFIGS[0]).split(","),
-                literals={
-                    "run_dir": str(run),
-                    "dataset_dir": str(run / "datastore.json"),
-                    "layout": None,
-                    "domains": None,
-                    "roots": sorted({str(Path(record["image"]).parent) for record in datalist.records}),
-                    "labeled": None,
-                    "unlabeled": None,
-                    "test": None,
-                    "epochs": asked.get("max_epochs", self.bundle_config["epochs"]),
-                    "device": name_to_device(asked.get("device")),
-                },
-            )
+            with locked(bundle):
+                return self._train(bundle, asked, datastore)
+        except InputError as error:
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+
+    def _train(self, bundle: Path, asked: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        datalist, problems = datastore_cases(
+            datastore,
+            labels=self.bundle_config.get_parsed_content("labels"),
+            classes=self.bundle_config.get_parsed_content("classes"),
+            channels=self.bundle_config["network_args"]["in_channels"],
+            validation=asked.get("val_split", 0.0),
+        )
+        remember(datastore, broken_images(datastore, problems))
+        for problem in problems:
+            logger.warning("left out: %s", problem)
+        run = new_run(bundle)  # what an earlier training has left was made of other labels
+        datalist.save(run / "datastore.json")
+        values = {
+            "run_dir": str(run),
+            "dataset_dir": str(run / "datastore.json"),
+            "layout": None,
+            "domains": None,
+            "roots": sorted({str(Path(record["image"]).parent) for record in datalist.records}),
+            "labeled": None,
+            "unlabeled": None,
+            "test": None,
+            "epochs": asked.get("max_epochs", self.bundle_config["epochs"]),
+            "device": name_to_device(asked.get("device")),
+        }
+        with recorded(run):
+            run_bundle(bundle, asked.get("config", CONFIGS[0]).split(","), literals=values)
             weights = bundle / "models" / "model.pt"
             copy_settings(run / "models" / "model.pt", weights)
             os.replace(run / "models" / "model.pt", weights)
-        except InputError as error:
-            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         labelled = sum("label" in record for record in datalist.records)
         return {"labelled": labelled, "unlabelled": len(datalist.records) - labelled, "left_out": len(problems)}
 

@@ -147,7 +147,7 @@ class LabelHistory:
             history.generations = [Generation.from_json(entry) for entry in content["generations"]]
             if not history.generations:
                 raise ValueError("no generation")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not a readable label manifest ({error}); start in a new folder") from error
         history._last_seen = history._manifest_on_disk()
         return history
@@ -234,7 +234,7 @@ class LabelHistory:
         Raises:
             InputError: if there is no such generation, no folder, or the file is missing or damaged.
         """
-        path = folder = self._require(generation)
+        path = folder = self.require(generation)
         try:
             path /= self.file(generation, network, case)
             if not path.resolve().is_relative_to(folder.resolve()):
@@ -254,7 +254,7 @@ class LabelHistory:
             InputError: if there is no such generation, or no folder.
             KeyError: if no generation up to this one has one.
         """
-        self._require(generation)
+        self.require(generation)
         key = f"{network}/{case}"
         for entry in reversed(self.generations[: generation + 1]):
             if key in entry.files:
@@ -270,7 +270,7 @@ class LabelHistory:
                 if number.isdecimal() and int(number) > self.generation:
                     shutil.rmtree(path, ignore_errors=True)
 
-    def _require(self, generation: int) -> Path:
+    def require(self, generation: int) -> Path:
         """The folder, if it has this generation."""
         if self.folder is None:
             raise InputError("this label store has no folder; earlier generations are kept on disk only")

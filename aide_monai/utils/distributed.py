@@ -128,20 +128,34 @@ def broadcast(content: T) -> T:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """Call a function in the main process alone; every process gets its result, or its ``InputError``."""
+    """Call a function in the main process alone; every process gets its result, or learns that it has failed.
+
+    Raises:
+        MainProcessError: in the others, whatever it was that the function has raised in the main process.
+    """
     if world_size() == 1:
         return function()
     result: Any = None
-    error: InputError | None = None
+    error: BaseException | None = None
     if is_main():
         try:
             result = function()
-        except InputError as mistake:
-            error = mistake
-    message = broadcast(None if error is None else str(error))
+        except BaseException as failure:  # the others would wait for it
+            error = failure
+    message = broadcast(None if error is None else _told(error))
     if message is not None:
         raise error or MainProcessError(message)
     return broadcast(result)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return (
+        f"the main process of this run has failed ({type(error).__name__}: {reason}); expected it to go on. What was "
+        "saved before is intact: see what it says, then continue with --resume"
+    )
 
 
 def total(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -92,6 +93,25 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(Path(path).parent)
+
+
+def read_object(path: str | Path, *, advice: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: the file.
+        advice: what to do if there is none.
+
+    Raises:
+        InputError: if the file is missing, is no JSON, nests deeper than Python can follow, or holds no object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found no JSON object; {advice}")
+    return content
 
 
 def remove_unfinished(path: str | Path) -> None:

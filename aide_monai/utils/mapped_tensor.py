@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from monai.data import MetaTensor
 from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.utils.files import disk_errors
+from aide_monai.utils.locks import LOCK, is_locked
 from aide_monai.utils.tensors import hollow, memory_order
+
+_PREFIX = "aide-"
 
 
 class ScratchFolder:
     """A new folder that is removed when this object, or the process that made it, comes to its end.
+
+    That of a process that was killed is removed when the next one is made beside it: nobody holds its lock any more.
 
     Args:
         parent: folder to make it in, made too; None is the system's temporary folder.
@@ -39,14 +45,28 @@ class ScratchFolder:
         if parent is not None:
             with disk_errors(parent):
                 Path(parent).mkdir(parents=True, exist_ok=True)
-        with disk_errors(parent or tempfile.gettempdir()):
-            self.path = Path(tempfile.mkdtemp(prefix="aide-", dir=parent))
-        weakref.finalize(self, _remove, self.path, os.getpid())
+        beside = Path(parent or tempfile.gettempdir())
+        _remove_left_over(beside)
+        with disk_errors(beside):
+            made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=beside))
+            lock = FileLock(made / LOCK, thread_local=False)
+            lock.acquire()
+            # Only now, as it is locked, does it have the name of a folder that others may find left over
+            self.path = made.rename(beside / made.name.removeprefix("."))
+        weakref.finalize(self, _remove, self.path, os.getpid(), lock)
 
 
-def _remove(folder: Path, owner: int) -> None:
+def _remove(folder: Path, owner: int, lock: FileLock) -> None:
     if os.getpid() == owner:  # not a worker that was forked off
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _remove_left_over(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if (folder / LOCK).is_file() and folder.stat().st_uid == os.getuid() and not is_locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class MappedTensor:

@@ -22,20 +22,20 @@ class Stopped(SystemExit):
     It passes through ``except Exception``, tidies up on its way, and ends the process without a traceback.
 
     Args:
-        number: the signal.
+        code: exit code of the process, 128 and the number of the signal, as shells have it.
 
     Attributes:
-        code: exit code of the process, 128 and the number of the signal, as shells have it.
+        code: the same.
         advice: what to tell about the state of things.
 
-    >>> Stopped(15).code
-    143
+    >>> Stopped(143).advice
+    'stopped'
     """
 
     code: int
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
         self.advice = "stopped"
 
 
@@ -52,14 +52,14 @@ def stop_at_signals() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    raise Stopped(number)
+    raise Stopped(128 + number)
 
 
 def stop_behind(error: BaseException) -> Stopped | None:
     """The ``Stopped`` that an error is about: itself, or a signal that has cut off what now fails, as in a worker."""
     if isinstance(error, Stopped):
         return error
-    return Stopped(_received[0]) if _received else None
+    return Stopped(128 + _received[0]) if _received else None
 
 
 def end_with(parent: int) -> None:
@@ -83,9 +83,9 @@ def end_with(parent: int) -> None:
 
 
 def end_with_parent() -> bool:
-    """``end_with`` the process that ``PARENT`` names; whether it names one."""
-    parent = os.environ.get(PARENT)
-    if parent is None:
+    """``end_with`` the process that ``PARENT`` names; whether it names another one."""
+    parent = int(os.environ.get(PARENT, os.getpid()))
+    if parent == os.getpid():
         return False
-    end_with(int(parent))
+    end_with(parent)
     return True

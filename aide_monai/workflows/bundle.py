@@ -14,7 +14,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.inferers import require_device
 from aide_monai.utils import distributed
-from aide_monai.utils.files import disk_errors
+from aide_monai.utils.files import read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, stop_behind
 from aide_monai.utils.validation import require_numbers, require_slice_size
@@ -80,6 +80,7 @@ def run_bundle(
             workflow.run()
             workflow.finalize()
     except (Exception, Stopped) as error:
+        distributed.finalize()  # the others learn at once that this process will not answer any more
         stop = stop_behind(error)
         if stop is not None:
             history = workflow.parser.ref_resolver.resolved_content.get("history_dir")
@@ -122,8 +123,7 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
 
 
 def _history_folder(run_dir: str | Path, bundle_root: str | Path, resume: bool) -> str:
-    with disk_errors(run_dir):
-        lock_folder(run_dir)
+    lock_folder(run_dir)
     if Path(run_dir).resolve() != Path(bundle_root).resolve():
         return str(run_dir)
     new = new_run(bundle_root)
@@ -168,7 +168,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             value = rest.pop(0)
         try:
             overrides[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             overrides[key] = value
     return overrides
 
@@ -198,7 +198,7 @@ def _require_known(keys: Iterable[str], files: Sequence[Path]) -> None:
     """Refuse overrides of something that the configs do not have; a typing mistake would otherwise do nothing."""
     known: dict[str, Any] = {}
     for file in files:
-        known |= json.loads(file.read_text())
+        known |= read_object(file, advice="restore the config of the bundle")
     for key in keys:
         node: Any = known
         for part in _parts(key):

@@ -18,6 +18,7 @@ from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.writers import write_label
 from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
 from aide_monai.utils.files import disk_errors
+from aide_monai.utils.locks import lock_folder, locks_of_this_block
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def rollback(run: str | Path, generation: int) -> int:
     """Bring the labels of an earlier generation back into force, as a new generation.
 
     Nothing is lost: every generation in between stays, and can be listed, exported or returned to. A run that is
-    resumed trains on these labels. Stop a run before: one that goes on refuses its next commit.
+    resumed trains on these labels.
 
     Args:
         run: as in ``open_history``.
@@ -164,13 +165,22 @@ def rollback(run: str | Path, generation: int) -> int:
 
     Raises:
         InputError: as ``open_history``; if there is no such generation, it is in force already, one of its labels is
-            damaged, or the folder cannot be written.
+            damaged, the folder cannot be written, or the run is at work.
     """
     history = open_history(run)
+    folder = history.require(generation)
     if generation in (history.generation, history.generations[history.generation].rollback_to):
-        raise InputError(f"{history.folder}: generation {generation} is in force already; expected an earlier one")
-    history.rollback(generation)
+        raise InputError(f"{folder}: generation {generation} is in force already; expected an earlier one")
+    with locks_of_this_block():
+        lock_folder(_locked_by_a_training(folder.parent))
+        history.rollback(generation)
     return history.generation
+
+
+def _locked_by_a_training(run: Path) -> Path:
+    """The folder that a training of this run locks: a bundle, if the run is one of its ``runs/001``, ..."""
+    bundle = run.parent.parent
+    return bundle if run.parent.name == "runs" and (bundle / "configs").is_dir() else run
 
 
 def _row(number: int, entry: Generation) -> dict[str, Any]:

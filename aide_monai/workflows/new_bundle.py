@@ -15,7 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.io.paths import as_paths, split_selection
 from aide_monai.stream.preprocessing import slice_geometry
-from aide_monai.utils.files import new_folder, write_text
+from aide_monai.utils.files import new_folder, read_object, write_text
 from aide_monai.workflows.literals import literal
 
 TEMPLATE = Path(__file__).parents[1] / "bundle_template"
@@ -232,8 +232,7 @@ _MODEL = (
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    return read_object(path, advice="restore the config of the bundle")
 
 
 def _write_configs(

@@ -65,7 +65,7 @@ def test_others_are_refused_with_the_override_to_repeat(changed, message, weight
 @pytest.mark.parametrize("content", ["{", "3", ""])
 def test_a_broken_record_is_named(content, weights):
     settings_file(weights).write_text(content)
-    with pytest.raises(InputError, match=r"model\.json: found no JSON object; expected the settings .* or remove it"):
+    with pytest.raises(InputError, match=r"model\.json: .*; expected the settings .* or remove it"):
         require_settings(weights, SETTINGS)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 300
-TASK_SECONDS = 300
+from tests.waiting import LIMIT_SECONDS, wait_for
+
 CONF = {"zoo_source": "local", "sam2": "false"}  # settings of the stock app, which else asks the internet
 
 
@@ -60,15 +59,17 @@ class LabelServer:
         self._wait()
 
     def _wait(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end and self.process.poll() is None:
+        def answers() -> bool:
             try:
-                self.get("/info/")
-                return
+                return bool(self.get("/info/"))
             except OSError:
-                time.sleep(0.2)
-        self.stop()
-        raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}")
+                return False
+
+        try:
+            wait_for(answers, alive=lambda: self.process.poll() is None, what="a server that answers")
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}") from error
 
     def stop(self) -> None:
         self.process.terminate()
@@ -80,7 +81,7 @@ class LabelServer:
 
     def call(self, method: str, path: str, body: bytes | None = None, content: str = "application/json") -> bytes:
         """Body of the answer; ``urllib.error.HTTPError`` for anything but success."""
-        with urllib.request.urlopen(self._request(method, path, body, content), timeout=TASK_SECONDS) as answer:
+        with urllib.request.urlopen(self._request(method, path, body, content), timeout=LIMIT_SECONDS) as answer:
             return answer.read()
 
     def _request(
@@ -100,7 +101,7 @@ class LabelServer:
         """Status code and JSON of the answer, whatever it is; ``headers`` beside, or in place of, the client's."""
         try:
             with urllib.request.urlopen(
-                self._request(method, path, body, content, headers), timeout=TASK_SECONDS
+                self._request(method, path, body, content, headers), timeout=LIMIT_SECONDS
             ) as found:
                 return found.status, json.loads(found.read())
         except urllib.error.HTTPError as error:
@@ -152,13 +153,15 @@ class LabelServer:
 
     def finished(self, method: str) -> dict[str, Any]:
         """Wait for a background task (train, scoring, batch/infer) and return its state."""
-        end = time.monotonic() + TASK_SECONDS
-        while time.monotonic() < end:
-            task = self.get(f"/{method}/")
-            if task["status"] not in ("SUBMITTED", "RUNNING"):
-                return task
-            time.sleep(0.2)
-        raise AssertionError(f"{method} did not end in {TASK_SECONDS} s:\n{self.log.read_text()[-4000:]}")
+        return wait_for(lambda: self._ended(method), what=f"the end of {method}")
+
+    def running(self, method: str) -> bool:
+        """Whether the last background task has not ended yet."""
+        return self._ended(method) is None
+
+    def _ended(self, method: str) -> dict[str, Any] | None:
+        task = self.get(f"/{method}/")
+        return None if task["status"] in ("SUBMITTED", "RUNNING") else task
 
 
 def quote(text: str) -> str:

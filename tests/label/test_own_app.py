@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import random
 import shutil
-import time
 from pathlib import Path
 
 import nibabel
@@ -20,6 +19,7 @@ from aide_monai.labels.history import LabelHistory
 from aide_monai.metrics import class_scores
 from tests.label.server import LabelServer, multipart
 from tests.label.tiny import tiny_bundle
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.label
 
@@ -169,10 +169,7 @@ def test_a_stopped_training_leaves_the_served_model_and_the_next_one_starts_anew
 
         server.post("/train/cardiac_uda", {"multi_gpu": False, "device": "cpu", "max_epochs": 1000})
         best = served / "runs" / "002" / "models" / "model.pt"
-        end = time.monotonic() + 120
-        while not best.exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        assert best.exists()
+        wait_for(best.exists, alive=lambda: server.running("train"), what="weights of the second training")
         server.call("DELETE", "/train/")
         server.finished("train")
         assert (served / "models" / "model.pt").read_bytes() == before

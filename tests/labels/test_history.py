@@ -300,6 +300,14 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, change: dict[str, Any]) -> 
         LabelHistory.load(tmp_path)
 
 
+def test_a_manifest_that_nests_deeply_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(
+        InputError, match=r"manifest\.json: not a readable label manifest \(.+\); start in a new folder"
+    ):
+        LabelHistory.load(tmp_path)
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"manifest\.json: not a readable label manifest \(.*No such file"):
         LabelHistory.load(tmp_path / "absent")

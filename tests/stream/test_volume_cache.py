@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from aide_monai.stream import SliceDataset
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.stream.slices import StoredSlices
 from aide_monai.stream.volume_cache import VolumeCache
+from aide_monai.utils.locks import LOCK
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder
 from aide_monai.utils.tensors import plain
 from aide_monai.workflows.labels import export
@@ -181,7 +184,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_the_folder_of_a_disk_cache_goes_with_it(tmp_path: Path) -> None:
     volumes = load_volumes([record(tmp_path)], volume_transforms(axis=2), cache="disk", folder=tmp_path / "scratch")
     (folder,) = (tmp_path / "scratch").iterdir()
-    assert len(list(folder.iterdir())) == 2
+    assert {path.name for path in folder.iterdir()} == {"00000_image", "00000_label", LOCK}
     image = volumes.stored(0)["image"][1]
     del volumes
     assert not folder.exists()
@@ -194,6 +197,30 @@ def test_a_worker_that_ends_leaves_the_folder_alone(tmp_path: Path) -> None:
     worker.start()
     worker.join()
     assert folder.path.is_dir()
+
+
+def test_what_a_killed_process_has_left_goes_when_the_next_folder_is_made(tmp_path: Path) -> None:
+    """But not the folder of one that is alive, nor one that is not ours."""
+    holder = """
+import sys
+from aide_monai.utils.mapped_tensor import ScratchFolder
+folder = ScratchFolder(sys.argv[1])
+print(folder.path, flush=True)
+sys.stdin.read()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    call = [sys.executable, "-c", holder, str(tmp_path)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    killed, alive = (subprocess.Popen(call, **pipes) for _ in range(2))
+    left, used = (Path(process.stdout.readline().strip()) for process in (killed, alive))
+    (left / "00000_image").write_bytes(b"scratch")
+    killed.kill()
+    killed.wait()
+    (tmp_path / "aide-notes").mkdir()
+    mine = ScratchFolder(tmp_path)
+    assert set(tmp_path.iterdir()) == {used, mine.path, tmp_path / "aide-notes"}
+    alive.communicate()
+    assert set(tmp_path.iterdir()) == {mine.path, tmp_path / "aide-notes"}
 
 
 def test_a_lost_file_is_named(tmp_path: Path) -> None:

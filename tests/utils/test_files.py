@@ -16,6 +16,7 @@ from aide_monai.errors import InputError
 from aide_monai.utils.files import (
     disk_errors,
     new_folder,
+    read_object,
     refused_by_disk,
     remove_unfinished,
     require_place,
@@ -199,3 +200,30 @@ def test_a_folder_that_cannot_be_copied_says_why_in_words(tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"/target: cannot be written \(\[Errno 28\] No space left on device\)"):
         copy()
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "No such file"),
+        (b"{", "Expecting"),
+        (b"\xff\x00", "can't decode"),
+        (b"[1]", "found no JSON object"),
+        (b"[" * 100_000 + b"]" * 100_000, "not readable as JSON .*recursion"),
+    ],
+    ids=["missing", "cut", "no text", "a list", "deep"],
+)
+def test_what_is_no_json_object_is_named(tmp_path: Path, content: bytes | None, found: str) -> None:
+    path = tmp_path / "job.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"job\.json: .*{found}.*; restore it"):
+        read_object(path, advice="restore it")
+
+
+def test_a_json_object_is_read(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_bytes(b'\xef\xbb\xbf{"seconds": 1.5}')
+    assert read_object(tmp_path / "job.json", advice="restore it") == {"seconds": 1.5}

@@ -12,40 +12,18 @@ import pytest
 
 from aide_monai.errors import InputError
 from aide_monai.utils.locks import is_locked, lock_folder, locked, locks_of_this_block
-
-ROOT = Path(__file__).parents[2]
-HOLDER = """
-import sys
-from aide_monai.utils.locks import lock_folder
-lock_folder(sys.argv[1])
-print("locked", flush=True)
-sys.stdin.read()
-"""
-
-
-def holder(folder: Path) -> subprocess.Popen:
-    """Another process that holds the folder until its input is closed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "locked\n"
-    return process
+from tests.holder import held_by_another
 
 
 def test_a_second_process_is_refused_by_name_until_the_first_one_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    first = holder(folder)
-    assert is_locked(folder)
-    with pytest.raises(InputError, match=r"new/run: another process is at work in this folder; expected one at a"):
-        lock_folder(folder)
-    first.kill()
-    first.wait()
-    assert not is_locked(folder)
+    with held_by_another(folder) as first:
+        assert is_locked(folder)
+        with pytest.raises(InputError, match=r"new/run: another run is at work in this folder; expected one at a time"):
+            lock_folder(folder)
+        first.kill()
+        first.wait()
+        assert not is_locked(folder)
     with locked(folder):
         assert is_locked(folder)
 
@@ -56,12 +34,16 @@ def test_a_process_may_lock_its_own_folder_again_and_the_outer_block_lets_go(tmp
     link.symlink_to(tmp_path / "run")
     with locks_of_this_block():
         lock_folder(tmp_path / "run")
-        with locked(link):
-            lock_folder(tmp_path / "other")
+        assert not lock_folder(link)
+        with pytest.raises(InputError, match="another run is at work"), locked(link):
+            pass
+        with locked(tmp_path / "other"):
+            assert is_locked(tmp_path / "other")
         assert is_locked(tmp_path / "run")
         assert not is_locked(tmp_path / "other")
     assert not is_locked(tmp_path / "run")
-    holder(tmp_path / "run").communicate()
+    with held_by_another(tmp_path / "run"):
+        assert is_locked(tmp_path / "run")
 
 
 def test_a_folder_that_nobody_has_locked_stays_empty(tmp_path: Path) -> None:
@@ -79,9 +61,9 @@ def test_a_worker_that_was_forked_off_neither_keeps_nor_loses_the_lock(tmp_path:
         long.start()
         short.join()
         check = "import sys; from aide_monai.utils.locks import is_locked; print(is_locked(sys.argv[1]))"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         found = subprocess.check_output([sys.executable, "-c", check, str(tmp_path)], env=environment, text=True)
         assert found == "True\n"
-    holder(tmp_path).communicate()  # while the long one lives
-    go_on.set()
+    with held_by_another(tmp_path):  # while the long one lives
+        go_on.set()
     long.join()

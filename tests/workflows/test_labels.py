@@ -26,6 +26,7 @@ from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.training import train_aide
 from aide_monai.workflows.labels import diff, export, list_generations, open_history, rollback
+from tests.holder import held_by_another
 
 SHAPE = (18, 14, 4)
 CASES = ("phantom_000", "phantom_001", "phantom_002", "phantom_003")
@@ -250,6 +251,14 @@ def test_a_rollback_to_what_is_in_force_is_refused(run: Path) -> None:
     with pytest.raises(InputError, match="generation 2 is in force already; expected an earlier one"):
         rollback(run, 2)
     assert len(list_generations(run)) == 3
+
+
+def test_a_rollback_waits_for_the_end_of_the_training(run: Path) -> None:
+    before = (run / "labels" / "manifest.json").read_bytes()
+    with held_by_another(run), pytest.raises(InputError, match="another run is at work in this folder"):
+        rollback(run, 0)
+    assert (run / "labels" / "manifest.json").read_bytes() == before
+    rollback(run, 0)
 
 
 def test_a_second_rollback_to_the_same_labels_is_refused(run: Path) -> None:

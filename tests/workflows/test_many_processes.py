@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,16 @@ def test_one_network_and_no_thread_that_outlives_the_run() -> None:
     assert result.returncode == 0, result.stderr
     # three samples in all: the first input is 1 in two of them, the second in one
     assert result.stdout.count("moved [0.6667, 0.3333], same True, threads True []") == 2, result.stdout
+
+
+def test_an_error_of_the_main_process_reaches_the_others_while_it_lives(tmp_path: Path) -> None:
+    result = torchrun(WORKER.with_name("failing.py"), tmp_path)
+    assert result.returncode == 0, result.stderr
+    alone, bundle = ((tmp_path / f"{name}.txt").read_text() for name in ("alone", "in a bundle"))
+    advice = "What was saved before is intact: .*, then continue with --resume"
+    failed = r"MainProcessError: the main process of this run has failed \(KeyError: 'key'\); expected it to go on"
+    assert re.fullmatch(rf"{failed}\. {advice}", alone)
+    assert re.fullmatch(rf"LostProcessError: process 1 has lost another process of this run, .*\. {advice}", bundle)
 
 
 # The bundle

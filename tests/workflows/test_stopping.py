@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.workflows.bundle import run_bundle
+from aide_monai.workflows.comparison.experiment import Experiment
+from aide_monai.workflows.comparison.run import run_comparison
 from tests.waiting import wait_for
 from tests.workflows.run_server import state_of
 
@@ -140,10 +143,98 @@ def test_a_second_training_in_one_folder_is_refused_by_name(
     first = command(*calls[door], *values)
     started.append(first)
     wait_for(lambda: epochs(run / "pretrained"), alive=lambda: first.poll() is None, what="pretraining")
-    with pytest.raises(InputError, match=r"/run: another process is at work in this folder; expected one at a time"):
+    with pytest.raises(InputError, match=r"/run: another run is at work in this folder; expected one at a time"):
         run_bundle(BUNDLE, ["train"], settings(data, run, SHORT))
     assert first.poll() is None
     first.kill()
     first.wait()
     run_bundle(BUNDLE, ["train"], settings(data, run, SHORT))
     assert epochs(run) == SHORT
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_train_as_one_end_with_the_one_that_has_started_them(
+    data: Path, tmp_path: Path, started: list[subprocess.Popen], end: int
+) -> None:
+    run = tmp_path / "run"
+    call = ["aide_monai.cli", "train", BUNDLE, "--processes", "2", *options(settings(data, run, LONG))]
+    training = command(*call)
+    started.append(training)
+    wait_for(lambda: epochs(run), alive=lambda: training.poll() is None, what="an epoch")
+    ranks = psutil.Process(training.pid).children(recursive=True)
+    assert len(ranks) == 2
+    training.send_signal(end)
+    wait_for(lambda: gone(ranks), what="the end of both")
+    assert training.wait() == (143 if end == signal.SIGTERM else -signal.SIGKILL)
+    lines = [line for line in training.communicate()[1].splitlines() if line.startswith("stopped ")]
+    assert len(lines) == 1, lines
+    assert re.fullmatch(r"stopped after epoch \d+; continue with --resume", lines[0])
+    assert not list((run / "cache").iterdir())
+
+
+# The comparison
+
+
+@pytest.fixture
+def comparing(data: Path, tmp_path: Path, started: list[subprocess.Popen]) -> subprocess.Popen:
+    """``aide compare`` with two jobs under way, of which the first epoch is done."""
+    budget = {"epochs": LONG, "steps_per_epoch": 2, "batch_size": 4, "features": [4, 4, 4, 8, 8, 4], "amp": "off"}
+    config = {
+        "name": "Phantoms",
+        "task": "nll",
+        "data": {"root": ".", "slice_size": [16, 16]},
+        "split": {"test": 1},
+        "settings": [{"name": "noisy", "rate": 1.0, "kinds": ["elastic"], "magnitude_mm": 20}],
+        "methods": ["noisy labels", "co-teaching"],
+        "seeds": [0],
+        "budget": budget,
+    }
+    file = tmp_path / "experiment.json"
+    file.write_text(json.dumps(config))
+    call = ["aide_monai.cli", "compare", file, "--data", data, "--out", tmp_path / "out", "--jobs", "2"]
+    process = command(*call)
+    started.append(process)
+    jobs = [tmp_path / "out" / "noisy" / "seed_0" / name for name in ("noisy_labels", "co-teaching")]
+    wait_for(lambda: all(epochs(job) for job in jobs), alive=lambda: process.poll() is None, what="two jobs")
+    return process
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of its jobs."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=0)[1]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_jobs_of_a_comparison_end_with_it(comparing: subprocess.Popen, end: int) -> None:
+    workers = workers_of(comparing)
+    assert len(workers) == 2
+    comparing.send_signal(end)
+    wait_for(lambda: gone(workers), what="the end of the jobs")
+    assert comparing.wait() == (143 if end == signal.SIGTERM else -signal.SIGKILL)
+    if end == signal.SIGTERM:
+        assert last_line(comparing) == "stopped; the same command continues"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_the_system_ends_is_named(comparing: subprocess.Popen, end: int) -> None:
+    workers = workers_of(comparing)
+    workers[0].send_signal(end)
+    assert comparing.wait() == 2
+    assert gone(workers)
+    pattern = r"Error: .*/out/noisy/seed_0/(noisy_labels|co-teaching): the process of this job was ended by SIG\w+; .*"
+    sentence = last_line(comparing)
+    assert re.fullmatch(pattern, sentence)
+    assert f"by {signal.Signals(end).name}" in sentence
+
+
+def test_a_job_that_another_comparison_is_at_is_refused_by_name(comparing: subprocess.Popen, data: Path) -> None:
+    file = Path(comparing.args[4])  # type: ignore[index]
+    experiment = Experiment.load(file)
+    with pytest.raises(InputError, match=r"seed_0/noisy_labels: another run is at work in this folder"):
+        run_comparison(experiment, file.parent / "out", data_dir=data, workers=1)
+    assert comparing.poll() is None

@@ -83,7 +83,7 @@ class Experiment:
             raise InputError(f"{path}: no such file; expected the config of an experiment (JSON or YAML)")
         try:
             content = yaml.safe_load(path.read_text()) if path.suffix != ".json" else json.loads(path.read_text())
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise InputError(
                 f"{path}: not readable as {path.suffix[1:].upper()} ({error}); correct the file"
             ) from error

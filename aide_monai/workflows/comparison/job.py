@@ -23,7 +23,8 @@ from aide_monai.metrics import qubiq_score
 from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
 from aide_monai.stream.volume_cache import VolumeCache
-from aide_monai.utils.files import write_atomically
+from aide_monai.utils.files import read_object, write_atomically
+from aide_monai.utils.locks import LOCK, locked
 from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
 from aide_monai.workflows.comparison.config import GIVEN_LABELS, Method
 from aide_monai.workflows.comparison.results import read_results, write_results
@@ -110,8 +111,12 @@ class Job:
         file = self.folder / "job.json"
         if not file.exists():
             return {}
-        state: dict[str, Any] = json.loads(file.read_text())
-        changed = self._changed(state["specification"])
+        advice = f"restore it, or remove {self.folder} to run this job again"
+        state = read_object(file, advice=advice)
+        specification = state.get("specification")
+        if not isinstance(specification, dict) or not isinstance(state.get("seconds"), (int, float)):
+            raise InputError(f"{file}: found no specification and seconds, as a job writes them; {advice}")
+        changed = self._changed(specification)
         if changed:
             raise InputError(
                 f"{self.folder}: holds a run with another {' and '.join(changed)}; choose a new folder for the "
@@ -161,15 +166,20 @@ class Job:
             on_step: called after every optimiser step.
 
         Raises:
-            InputError: as ``finished``; or the data cannot be used.
+            InputError: as ``finished``; another run is at work in the job's folder; or the data cannot be used.
         """
+        if not self.finished:
+            with locked(self.folder):
+                self._run(on_step)
+
+    def _run(self, on_step: Callable[[], None] | None) -> None:
         state = self._state()
-        if state.get("finished"):
+        if state.get("finished"):  # by the run that has just let go of the folder
             return
         start = time.monotonic() - state.get("seconds", 0.0)
         resume = bool(state) and self.method.engine in ("aide", "co_teaching")
-        if not resume and self.folder.exists():
-            shutil.rmtree(self.folder)
+        if not resume:
+            self._clear()
         self._save(finished=False, seconds=state.get("seconds", 0.0))
         volumes, counts = self._training_data()
         network = self._train(volumes, resume, self._timed(start, on_step))
@@ -181,6 +191,13 @@ class Job:
         if self.method.engine == "labelled":
             self._standardize(network)
         self._save(finished=True, seconds=time.monotonic() - start)
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
     def _timed(self, start: float, on_step: Callable[[], None] | None) -> Callable[[], None]:
         """``on_step``, which also saves after the steps of each epoch how long the job has taken so far."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import product
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from monai.utils import set_determinism
 
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
+from aide_monai.utils.processes import Stopped, end_with, stop_at_signals
 from aide_monai.workflows.comparison.experiment import Experiment
 from aide_monai.workflows.comparison.job import STEP_COST, Job
 from aide_monai.workflows.comparison.results import write_results
@@ -162,28 +166,80 @@ def _run_side_by_side(jobs: Sequence[Job], workers: int, threads: int, progress:
     """Run jobs in processes; a job starts when the one that labels its cases is done."""
     waiting = [job for job in jobs if not job.finished]
     labellers = {job.run_dir: job for job in waiting if job.method.engine == "labelled"}
-    running: dict[Future[None], Job] = {}
-    # Processes that import the package anew: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
+    running: dict[Future[None], tuple[Job, _Worker]] = {}
+    free = [_Worker(threads) for _ in range(workers)]
+    try:
+        while waiting or running:
+            for job in _ready(waiting, labellers, len(free)):
+                waiting.remove(job)
+                worker = free.pop()
+                running[worker.start(job)] = job, worker
+            done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                job, worker = running[future]
+                worker.finish(job, future)
+                free.append(worker)
+                del running[future]
+                if labellers.get(job.run_dir) is job:
+                    del labellers[job.run_dir]
+            progress.poll([job for job, _ in running.values()])
+    finally:
+        busy = [worker for _, worker in running.values()]
+        for worker in busy:
+            worker.stop()
+        for worker in (*busy, *free):
+            worker.close()
+
+
+class _Worker:
+    """A process that runs one job after the other, so that it is known which job it was at when it died."""
+
+    def __init__(self, threads: int) -> None:
+        # A process that imports the package anew: a fork of a process with threads may hang. Its jobs reach it through
+        # a pipe, not by its command line, which all users of the machine can read.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=context, initializer=_start_worker, initargs=(threads, os.getpid())
+        )
+        self._process: BaseProcess | None = None
+
+    def start(self, job: Job) -> Future[None]:
+        future = self._pool.submit(_run_job, job)
+        (self._process,) = self._pool._processes.values()
+        return future
+
+    def finish(self, job: Job, future: Future[None]) -> None:
+        """Raise what has gone wrong with a job.
+
+        Raises:
+            InputError: naming the job, if the process was ended from outside or for lack of memory.
+        """
         try:
-            while waiting or running:
-                for job in _ready(waiting, labellers, workers - len(running)):
-                    waiting.remove(job)
-                    running[pool.submit(_run_job, job)] = job
-                done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = running.pop(future)
-                    future.result()
-                    if labellers.get(job.run_dir) is job:
-                        del labellers[job.run_dir]
-                progress.poll(list(running.values()))
-        except BaseException:
-            for future in running:
-                future.cancel()
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
+            future.result()
+        except (BrokenProcessPool, Stopped) as error:
+            assert self._process is not None
+            number = error.code - 128 if isinstance(error, Stopped) else self._exit_signal()
+            by = f"by {signal.Signals(number).name}" if number > 0 else f"with exit code {-number}"
+            raise InputError(
+                f"{job.folder}: the process of this job was ended {by}; expected it to come to its end. What was saved "
+                "before is intact: find out who has ended it (often, too little memory: take fewer --jobs), then give "
+                "the same command again, which continues"
+            ) from error
+
+    def _exit_signal(self) -> int:
+        """The signal that has ended the process, or its exit code, negative."""
+        assert self._process is not None
+        self._process.join()
+        return -(self._process.exitcode or 0)
+
+    def stop(self) -> None:
+        """Let the process stop the job that it is at."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def close(self) -> None:
+        """Wait for the end of the process."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _ready(waiting: Sequence[Job], labellers: dict[Path, Job], places: int) -> Iterator[Job]:
@@ -191,7 +247,9 @@ def _ready(waiting: Sequence[Job], labellers: dict[Path, Job], places: int) -> I
     yield from ready[:places]
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, parent: int) -> None:
+    stop_at_signals()
+    end_with(parent)
     torch.set_num_threads(threads)
 
 

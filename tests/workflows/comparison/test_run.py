@@ -137,6 +137,15 @@ def test_options_that_are_newer_than_a_run_were_at_their_default(finished: Path,
     file.write_text(whole)
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "{}", '{"specification": {}, "seconds": "long"}'])
+def test_a_damaged_state_of_a_job_is_named(phantoms: Path, tmp_path: Path, content: str) -> None:
+    job = job_of(SSL, phantoms, tmp_path, "AIDE")
+    job.folder.mkdir(parents=True)
+    (job.folder / "job.json").write_text(content)
+    with pytest.raises(InputError, match=r"AIDE/job\.json: .*; restore it, or remove .*AIDE to run this job again"):
+        _ = job.finished
+
+
 def noisy(setting: dict[str, Any], *, methods: Any = ("noisy labels", "clean labels"), **data: Any) -> dict[str, Any]:
     setting = {"name": "noisy", "rate": 1.0, "kinds": ["elastic"], "magnitude_mm": 20, **setting}
     return {**SSL, "task": "nll", "data": {**SSL["data"], **data}, "settings": [setting], "methods": list(methods)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -85,6 +87,21 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(moved_labels, t
     assert equal(whole, again)
     assert store.records == store_again.records
     assert [float(row["loss"]) for row in log_again] == [row["loss"] for row in log]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda log: log.write_text("epoch,loss\n1,half\n")])
+def test_a_lost_or_damaged_log_comes_back_with_the_resumed_run(moved_labels, tmp_path, damage):
+    def interrupt():
+        if (tmp_path / "parts" / "epochs.csv").exists():
+            raise KeyboardInterrupt
+
+    train(moved_labels, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(moved_labels, tmp_path / "parts", on_step=interrupt)
+    damage(tmp_path / "parts" / "epochs.csv")
+    train(moved_labels, tmp_path / "parts", resume=True)
+    whole, again = ((tmp_path / name / "epochs.csv").read_text() for name in ("whole", "parts"))
+    assert again == whole
 
 
 def test_supervised_training_takes_the_same_number_of_steps_on_one_case(moved_labels, tmp_path):
