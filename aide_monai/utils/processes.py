@@ -51,6 +51,8 @@ def stop_at_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    if _received and PARENT in os.environ:
+        return  # torchrun repeats it, while this process tidies up
     _received.append(number)
     raise Stopped(128 + number)
 
