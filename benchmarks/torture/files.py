@@ -22,8 +22,8 @@ from benchmarks.torture.results import Outcome
 from tests.io.dicom.dicom_files import TRANSFER_SYNTAXES, write_series
 
 GOAL = 20_000
-PIECE = 200
-BATCH = 50
+PIECE = 900
+BATCH = 100
 LIMIT_MB = 1536
 LIMIT_S = 300.0
 SHAPE = (32, 32, 4)
@@ -57,6 +57,7 @@ def run(first: int, last: int, folder: Path) -> Outcome:
                 number=tried[0],
                 tried=len(tried),
                 refused_by_name=_refused(ended.output),
+                decoders_that_died=len(re.findall(r"at which its decoder died", ended.output)),
                 deaths=ended.status < 0 and not ended.hung,
                 hangs=ended.hung,
                 peak_MB=round(ended.peak_mb),
