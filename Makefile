@@ -7,7 +7,7 @@ LABEL_VENV ?= .venv-label
 LABEL_BIN = $(LABEL_VENV)/bin
 LABEL_INSTALLED = $(LABEL_VENV)/.installed
 
-.PHONY: setup label-env demo lint test clean
+.PHONY: setup label-env demo lint test torture clean
 
 setup: $(INSTALLED)
 
@@ -42,6 +42,14 @@ test: export OMP_NUM_THREADS = 1
 test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
 test: lint label-env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+
+# Attacks that take hours, see docs/reliability.md. No piece starts after this time; the next call goes on.
+MINUTES ?= 240
+
+torture: export OMP_NUM_THREADS = 1
+torture: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
+torture: setup label-env
+	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) $(LABEL_VENV) runs

@@ -17,14 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.torture import page
 from benchmarks.torture.kinds import KINDS
 from benchmarks.torture.results import Results
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 def main() -> int:
     """Parse the arguments and run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help=f"of {', '.join(KINDS)}; default: all")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; default: all")
     parser.add_argument("--results", type=Path, default=Path("runs/torture/results.jsonl"))
     parser.add_argument("--minutes", type=float, default=240.0, help="start no piece after this time")
     parser.add_argument("--first", type=int, default=0, help="number of the first try")
@@ -32,7 +35,18 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also the pieces that are finished")
     parser.add_argument("--no-page", action="store_true", help="leave docs/reliability.md as it is")
     args = parser.parse_args()
-    results, end, failures = Results(args.results), time.monotonic() + 60 * args.minutes, 0
+    if unknown := [name for name in args.kinds if name not in KINDS]:
+        parser.error(f"{unknown[0]} is no kind; expected some of {', '.join(KINDS)}")
+    results = Results(args.results)
+    failures = _run_all(args, results)
+    if not args.no_page:
+        page.write(PAGE, results)
+    return 1 if failures else 0
+
+
+def _run_all(args: argparse.Namespace, results: Results) -> int:
+    """Run the pieces that are missing; the number of tries that did not hold."""
+    end, failures = time.monotonic() + 60 * args.minutes, 0
     for name in args.kinds or KINDS:
         kind = KINDS[name]
         last = kind.goal if args.last is None else args.last
@@ -43,9 +57,9 @@ def main() -> int:
                 continue
             if time.monotonic() > end:
                 print("the time is up; call again to go on", flush=True)
-                return 1 if failures else 0
+                return failures
             failures += _run(name, *span, results)
-    return 1 if failures else 0
+    return failures
 
 
 def _run(name: str, first: int, last: int, results: Results) -> int:
