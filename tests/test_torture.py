@@ -60,11 +60,13 @@ def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None
     outcome.add("train", "3 leaves differ", number=1, longest_s=0.5)
     results.add("kills", 0, 2, Outcome(), 30)
     results.add("kills", 0, 2, outcome, 60)  # the same tries again replace the first ones
-    text.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    text.write_text(f"before\n{page.BEGIN}\nwhat stood here\n{page.END}\nafter\n")
     page.write(text, results)
     page.write(text, results)
     content = text.read_text()
-    assert content.startswith("before\n") and content.endswith("\nafter\n") and "old" not in content
+    assert content.startswith("before\n")
+    assert content.endswith("\nafter\n")
+    assert "what stood here" not in content
     assert "1 of 2 held. 98 of 100 have not been run yet. Run on " in content
     assert "| what | tried | held | longest (s) |" in content
     assert "| train | 2 | 1 | 1.5 |" in content

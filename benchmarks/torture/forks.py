@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
-
 import torch
 
 from aide_monai.cli import main as cli
@@ -30,8 +28,6 @@ for _name in (  # what the commands import when they are called: once here inste
     *("aide_monai.workflows.comparison.report", "aide_monai.label_app.create"),
 ):
     importlib.import_module(_name)
-torch.set_num_threads(1)  # a fork loses threads, and waits for them
-
 LIMIT_S = 600.0
 GRACE_S = 20.0
 POLL_S = 0.02
@@ -158,6 +154,8 @@ def _become(work: Callable[[], Any], log: Path) -> None:
     """What the forked process does; it never returns."""
     code = 70
     try:
+        os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        torch.set_num_threads(1)  # a fork has lost those of its parent
         os.setsid()
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -171,12 +169,12 @@ def _become(work: Callable[[], Any], log: Path) -> None:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
     finally:
         with contextlib.suppress(Exception):
             atexit._run_exitfuncs()  # as at the end of a program of its own
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr, sys.__stderr__):
+                stream.flush()
         os._exit(code)
 
 

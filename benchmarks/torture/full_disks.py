@@ -104,7 +104,7 @@ WRITERS = (
     Writer("evaluate: JSON", "evaluate", r".*evaluation\.json"),
     Writer("evaluate: pictures", "evaluate", r".*\.png"),
     Writer("evaluate --compare", "evaluate, compare", r".*comparison\.md"),
-    Writer("labels --export", "labels, export", r"labels/.*\.nii\.gz"),
+    Writer("labels --export", "labels, export", r".*\.nii\.gz"),
     Writer("labels --rollback", "labels, rollback", r"run/labels/.*"),
     Writer("new-bundle", "new-bundle", r".*/configs/.*\.json"),
     Writer("label-app", "label-app", r"app/.*"),
@@ -265,8 +265,8 @@ def _problem_of_refusal(ended: Ended) -> str:
     if ended.status == 0:
         return "went on as if nothing had happened"
     sentence = ended.sentence
-    named = "/" in sentence and os.strerror(errno.ENOSPC) in sentence
-    return "" if named and "\n" not in sentence else f"not one sentence that names the disk: {sentence[:300]}"
+    named = re.search(r"/[\w./]+: (found |cannot be written )", sentence) and os.strerror(errno.ENOSPC) in sentence
+    return "" if named else f"does not name the file: {sentence[:300]}"
 
 
 def _half_written(out: Path, whole: Path) -> str:
@@ -285,6 +285,6 @@ def _half_written(out: Path, whole: Path) -> str:
                 tiny.leaves(path)
             except Exception:
                 return f"left half a file, {name}"
-        elif (whole / name).is_file() and tiny.leaves(path) != tiny.leaves(whole / name):
+        elif (whole / name).is_file() and tiny.leaves(path, root=out) != tiny.leaves(whole / name, root=whole):
             return f"left another content in {name}"
     return ""

@@ -9,11 +9,12 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import torch
 
 from aide_monai.data.sources.phantom import write_phantoms
 from benchmarks.torture.forks import fork
-from tests.workflows.run_server import digest
+from tests.workflows.digest import digest
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "hippocampus_ssl"
 EPOCHS = 4
@@ -95,7 +96,7 @@ def state(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and path.suffix not in _DRAWN:
-            found |= leaves(path, name)
+            found |= leaves(path, name, root=folder)
     return found
 
 
@@ -105,16 +106,20 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> str:
     return f"{len(names)} leaves differ: {', '.join(names[:4])}" if names else ""
 
 
-def leaves(path: Path, name: str = "") -> dict[str, str]:
-    """What a file says, leaf by leaf, without times of day.
+def leaves(path: Path, name: str = "", *, root: Path | None = None) -> dict[str, str]:
+    """What a file says, leaf by leaf, without times of day, identifiers of DICOM, and the place of its ``root``.
 
     Raises:
         Exception: of whatever reads it, if it is damaged.
     """
-    return digest(_content(path), name)
+    return digest(_content(path, root), name)
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path, root: Path | None) -> Any:
+    if path.suffix == ".dcm":
+        return torch.from_numpy(pydicom.dcmread(path).pixel_array)
+    if path.suffix == ".md":
+        return path.read_text().replace(str(root), "")
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
     if path.suffix == ".json":

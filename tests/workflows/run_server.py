@@ -46,6 +46,7 @@ from aide_monai.utils.files import write_atomically
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.training import clean_labels, train_aide
 from aide_monai.workflows.prepare import prepare_datalist
+from tests.workflows.digest import digest
 
 SETTINGS = TrainingSettings(
     epochs=5, steps_per_epoch=3, batch_size=4, learning_rate=1e-2, features=(4, 4, 4, 8, 8, 4), seed=7
@@ -115,18 +116,6 @@ class LineCounter:
 
 def _is_own(frame: Any) -> bool:
     return "/aide_monai/" in frame.f_code.co_filename
-
-
-def digest(content: Any, name: str = "") -> dict[str, str]:
-    """Every leaf of nested containers by its path, tensors by dtype, shape and the hash of their bytes."""
-    if isinstance(content, dict):
-        return {k: v for key, value in content.items() for k, v in digest(value, f"{name}/{key}").items()}
-    if isinstance(content, (list, tuple)):
-        return {k: v for i, value in enumerate(content) for k, v in digest(value, f"{name}/{i}").items()}
-    if isinstance(content, torch.Tensor):
-        flat = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        return {name: f"{content.dtype} {tuple(content.shape)} {hashlib.sha256(flat.tobytes()).hexdigest()}"}
-    return {name: repr(content)}
 
 
 def files_below(folder: Path) -> dict[str, str]:
