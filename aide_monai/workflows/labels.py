@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.writers import write_label
 from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
-from aide_monai.utils.files import disk_errors
+from aide_monai.utils.files import new_folder
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 
 
@@ -129,20 +128,13 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
     _require_exportable(history)
     exact = {case for case, grid in history.grids.items() if grid.voxel_exact()}
     whole = {case for case, grid in history.grids.items() if grid.covers(history.shapes[case])}
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-    try:
+    with new_folder(folder) as unfinished:
         for case in history.shapes:
             grid = history.grids[case]
             for network in NETWORKS:
                 label = grid.to_original(history.read(generation, network, case).numpy())
-                path = partial / f"network_{network}" / f"{case}.nii.gz"
-                with disk_errors(path):
-                    write_label(path, torch.from_numpy(label), grid.original_affine, NiftiPlace.of(grid.place))
-        with disk_errors(folder):
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                file = unfinished / f"network_{network}" / f"{case}.nii.gz"
+                write_label(file, torch.from_numpy(label), grid.original_affine, NiftiPlace.of(grid.place))
     return Export(
         files=len(NETWORKS) * len(history.shapes),
         resampled=tuple(case for case in history.shapes if case not in exact),

@@ -22,8 +22,8 @@ from benchmarks.torture.results import Outcome
 from tests.io.dicom.dicom_files import TRANSFER_SYNTAXES, write_series
 
 GOAL = 20_000
-PIECE = 900
-BATCH = 100
+PIECE = 2250
+BATCH = 250
 LIMIT_MB = 1536
 LIMIT_S = 300.0
 SHAPE = (32, 32, 4)

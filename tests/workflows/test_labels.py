@@ -270,7 +270,7 @@ def test_a_second_rollback_to_the_same_labels_is_refused(run: Path) -> None:
 
 
 def test_an_export_takes_nothing_from_one_that_was_killed(run: Path, tmp_path: Path) -> None:
-    stale = tmp_path / ".labels.partial" / "network_1" / "stale.nii.gz"
+    stale = tmp_path / ".labels.tmp" / "network_1" / "stale.nii.gz"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"of another run")
     export(run, 0, folder=tmp_path / "labels")
@@ -292,16 +292,16 @@ def test_an_export_needs_a_folder_of_its_own(run: Path, tmp_path: Path) -> None:
 def test_an_export_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(tmp_path.rglob("*"))
     calls: list[Any] = []
-    save = nibabel.save
+    replace = os.replace
 
     def fill_up(*arguments: Any) -> None:
         calls.append(arguments)
         if len(calls) == 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(*arguments)
+        replace(*arguments)
 
     with monkeypatch.context() as broken:
-        broken.setattr(nibabel, "save", fill_up)
+        broken.setattr(os, "replace", fill_up)
         with pytest.raises(InputError, match=r"phantom_002\.nii\.gz: cannot be written \(No space left on device\)"):
             export(run, 0, folder=tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
