@@ -10,6 +10,7 @@ from typing import Any
 
 from aide_monai.errors import InputError
 from aide_monai.io.location import open_location
+from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.segmentations import Segmentation, read_segmentation
 from aide_monai.io.volumes import Volume
 from aide_monai.utils.workers import Ahead, LostError, Result
@@ -35,7 +36,8 @@ def volumes_ahead(paths: Sequence[str]) -> Iterator[Callable[[str], Volume]]:
 
         def opened(path: str) -> Volume:
             values, (affine, *voxels) = ahead.result(path)
-            return Volume(**_tuples(values), affine=affine, decode=lambda: voxels[0])
+            place = NiftiPlace.of(values.pop("place"))
+            return Volume(**_tuples(values), affine=affine, decode=lambda: voxels[0], place=place)
 
         yield opened
 
@@ -61,7 +63,9 @@ def read_volume(path: str) -> Result:
     """What a worker does for ``volumes_ahead``; a volume that is of no use is not decoded."""
     volume = open_location(path)
     useful = volume.channels is not None and 0 not in volume.shape
-    return _values(volume, "affine", "decode"), [volume.affine, *([volume.decode()] if useful else [])]
+    place = dict(volume.place.fields) if volume.place else {}
+    values = {**_values(volume, "affine", "decode", "place"), "place": place}
+    return values, [volume.affine, *([volume.decode()] if useful else [])]
 
 
 def read_labels(path: str) -> Result:
