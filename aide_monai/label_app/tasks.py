@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -16,6 +18,7 @@ from monailabel.utils.others.generic import device_map, file_checksum, name_to_d
 
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import copy_settings
+from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
 from aide_monai.label_app.requests import CONFIGS, checked
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, findings_of, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
@@ -39,13 +42,27 @@ def asked_for(task: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 class AIDEInferTask(BundleInferTask):
-    """Inference by the bundle's own config, of which a request changes nothing but the device."""
+    """Inference by the bundle's own config, of which a request changes nothing but the device.
+
+    NIfTI masks say in their header what that of their image says. MONAI Label writes them by ITK, which knows neither a
+    header without codes nor one with two affines nor its unit.
+    """
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
         """Segment ``request["image"]``, a file that the app has chosen."""
         asked = asked_for("infer", request)
         asked |= {key: request[key] for key in ("image", "model", "description") if key in request}
         return super().__call__(asked, callbacks)
+
+    def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
+        """The file of the mask, and what goes with it."""
+        file, result = super().writer(data, extension, dtype)
+        meta = getattr(data.get("image"), "meta", {})
+        place = NiftiPlace.of(meta.get(PLACE, {}))
+        if place is not None and str(file).endswith((".nii", ".nii.gz")):
+            written: Any = nibabel.load(file)
+            write_nifti(file, np.asanyarray(written.dataobj), meta["original_affine"], place)
+        return file, result
 
 
 class AIDETrainTask(BundleTrainTask):

@@ -18,6 +18,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import write_fused
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.errors import InputError
+from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.location import open_location
 from aide_monai.io.nifti import NO_CODES, NiftiPlace, write_nifti
 from aide_monai.io.segmentations import on_one_grid, read_segmentation
@@ -160,6 +161,11 @@ def test_no_codes_are_told_once_per_file(tmp_path: Path) -> None:
             read_segmentation(tmp_path / "a.nii")
     told = [str(one.message) for one in caught if "orientation codes" in str(one.message)]
     assert told == [f"{tmp_path / 'a.nii'}: {NO_CODES}"]
+
+
+def test_a_volume_that_another_process_has_read(source: Path) -> None:
+    with volumes_ahead([str(source)]) as open_ahead:
+        assert open_ahead(str(source)).place == open_volume(str(source)).place is not None
 
 
 # Units

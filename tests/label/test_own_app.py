@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from aide_monai.cli.main import run
@@ -180,6 +181,26 @@ def test_a_stopped_training_leaves_the_served_model_and_the_next_one_starts_anew
         assert (served / "models" / "model.pt").read_bytes() != before
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(("qform", "sform", "unit"), [(0, 0, "mm"), (1, 0, "mm"), (1, 1, "micron")])
+def test_a_mask_lies_on_its_image_for_programs_of_the_itk_family(server, data, tmp_path, qform, sform, unit):
+    """SimpleITK 2.5.7 sees one grid, whatever the header of the image leaves out."""
+    given = nibabel.load(data / "imagesTr" / "phantom_010.nii.gz")
+    affine = np.diag([*[1000.0 if unit == "micron" else 1.0] * 3, 1.0]) @ given.affine
+    image = nibabel.Nifti1Image(np.asanyarray(given.dataobj), affine)
+    image.set_qform(affine, code=qform)
+    image.set_sform(affine, code=sform)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "image.nii.gz")
+    (tmp_path / "mask.nii.gz").write_bytes(server.infer_file(MODEL, tmp_path / "image.nii.gz"))
+    one, other = (sitk.ReadImage(str(tmp_path / f"{name}.nii.gz")) for name in ("mask", "image"))
+    for key in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(one, key)() == pytest.approx(getattr(other, key)(), abs=1e-6), key
+    header = nibabel.load(tmp_path / "mask.nii.gz").header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (qform, sform)
+    assert header.get_xyzt_units()[0] == unit
+    assert header.get_data_dtype() == np.uint8
 
 
 def test_without_a_label_training_says_what_to_do(server):
