@@ -160,6 +160,9 @@ def train(
 def predict(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse volumes that are unlike those of the training, before any mask.")
+    ] = False,
 ) -> None:
     """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, or a datalist.
 
@@ -170,7 +173,8 @@ def predict(
     """
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
 
-    parser = run_bundle(bundle, ["inference"], parse_overrides(context.args)).parser
+    overrides = parse_overrides(context.args) | ({"strict": True} if strict else {})
+    parser = run_bundle(bundle, ["inference"], overrides).parser
     console.print(f"{len(parser.get_parsed_content('dataset'))} masks:", style="dim")
     console.print(str(parser.get_parsed_content("output_dir")), soft_wrap=True)
 

@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.errors import InputError
-from aide_monai.utils.files import read_object, write_atomically
+from aide_monai.stream.trained_on import read_settings, settings_file
+from aide_monai.utils.files import write_atomically
 
 _OF_LABELS_ONLY = "volume_options#resample_labels"  # images are the same with and without
-
-
-def settings_file(weights: str | Path) -> Path:
-    """Where the settings of a file of weights are: ``model.json`` beside ``model.pt``."""
-    return Path(weights).with_suffix(".json")
 
 
 def save_settings(weights: str | Path, settings: Mapping[str, Any]) -> None:
@@ -46,7 +42,7 @@ def require_settings(weights: str | Path, settings: Mapping[str, Any]) -> None:
     file = settings_file(weights)
     if not file.exists():
         return
-    recorded, given = _read(file), _by_id(settings)
+    recorded, given = read_settings(file), _by_id(settings)
     for key, value in given.items():
         if value != recorded.get(key, value):
             raise InputError(
@@ -73,11 +69,6 @@ def _by_id(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat.pop(_OF_LABELS_ONLY, None)
     plain: dict[str, Any] = json.loads(json.dumps(flat, default=str))
     return plain
-
-
-def _read(file: Path) -> dict[str, Any]:
-    what = "expected the settings that a training leaves beside its weights"
-    return read_object(file, advice=f"{what}: restore it, or remove it to use the weights as they are")
 
 
 def _override(key: str, value: Any) -> str:

@@ -83,7 +83,7 @@ class DicomSeriesReader(ImageReader):
             warnings.warn(f"{img[0]}: {doubt}", stacklevel=2)
         voxels = decode(channels)
         first = channels[0]
-        meta = _meta(first.affine, first.shape, channels=len(channels))
+        meta = _meta(first.affine, first.shape, channels=len(channels)) | {"modality": first.modality}
         return (voxels if len(channels) > 1 else voxels[0]), meta
 
     def _channels(self, paths: Sequence[str]) -> list[DicomSeries]:
@@ -300,6 +300,7 @@ class VolumeReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.asarray(first.shape),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if one else -1,
             MetaKeys.SPACE: SpaceKeys.RAS,
+            "oriented": first.oriented,
         }
         if first.place is not None:
             meta[PLACE] = {name: np.array(numbers) for name, numbers in first.place.fields.items()}

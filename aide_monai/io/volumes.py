@@ -21,8 +21,8 @@ from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 LABEL_TOLERANCE = 1e-3
-_Opened: TypeAlias = "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None]"
-# shape, affine in mm, doubts, voxels, and how a NIfTI header would say it
+_Opened: TypeAlias = "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None, bool]"
+# shape, affine in mm, doubts, voxels, how a NIfTI header would say it, and whether the axes lie known in the patient
 
 MAX_VOXELS = 2**31
 MAX_HEADER_BYTES = 16 * 2**20
@@ -43,6 +43,7 @@ class Volume:
         decode: reads the voxels, (x, y, z, channels), in the dtype of the file (float64 where NIfTI scales).
         modality, echo_ms, acquired: of DICOM, see ``DicomSeries``; "" or None for other files.
         place: how its NIfTI header says it, for masks on its grid; None for other files in mm.
+        oriented: whether the file says how its axes lie in the patient.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +56,7 @@ class Volume:
     echo_ms: float | None = None
     acquired: str = ""
     place: NiftiPlace | None = None
+    oriented: bool = True
 
     @property
     def grid(self) -> Grid:
@@ -77,7 +79,7 @@ def open_volume(file: str) -> Volume:
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"a file with an unknown suffix instead of one of {', '.join(SUFFIXES)}")
     opener = _open_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else _open_itk
-    file_shape, affine, doubts, decode, place = _or_unreadable(lambda: opener(file), "a header")
+    file_shape, affine, doubts, decode, place, oriented = _or_unreadable(lambda: opener(file), "a header")
     shape = (*file_shape[:3], 1, 1)[:3]
     further = [size for size in file_shape[3:] if size != 1]
     channels = None if len(further) > 1 else (further or [1])[0]
@@ -85,7 +87,7 @@ def open_volume(file: str) -> Volume:
     def voxels() -> np.ndarray:
         return _or_unreadable(decode, "voxels").reshape(*shape, -1)
 
-    return Volume(shape, channels, file_shape, affine, doubts, voxels, place=place)
+    return Volume(shape, channels, file_shape, affine, doubts, voxels, place=place, oriented=oriented)
 
 
 def label_values(voxels: np.ndarray) -> list[int]:
@@ -175,7 +177,7 @@ def _open_nifti(file: str) -> _Opened:
         other = Grid(grid.shape, to_mm(qform, place.unit_mm))
         if grid.distance_mm(other) > AFFINE_TOLERANCE_MM:
             doubts += ("a qform and an sform that disagree (the sform is used)",)
-    return image.shape, grid.affine, doubts, lambda: np.asanyarray(image.dataobj), place
+    return image.shape, grid.affine, doubts, lambda: np.asanyarray(image.dataobj), place, place.has_codes
 
 
 def _open_itk(file: str) -> _Opened:
@@ -209,7 +211,8 @@ def _open_itk(file: str) -> _Opened:
             voxels = voxels * slope + offset
         return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
 
-    return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place
+    oriented = not file.lower().endswith(".nrrd") or "space" in header.fields
+    return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place, oriented
 
 
 def _doubts(grid: Grid) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from aide_monai.io.dicom.series import one_series
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
 from aide_monai.io.paths import as_paths, on_disk, split_selection
 from aide_monai.io.volumes import SUFFIXES
+from aide_monai.utils.stored_values import stored_names
 
 FORMATS = ("nifti", "dicom-seg")
 
@@ -27,10 +28,11 @@ class SaveSegmentationd(SaveImaged):
     It is a ``SaveImaged``, so that MONAI Label, which sends labels to its client instead, leaves it out.
 
     Args:
-        keys: labels (1, X, Y, Z), class indices, MetaTensors that are back on the grid of the image's file.
+        keys: labels (1, X, Y, Z), stored values, MetaTensors that are back on the grid of the image's file.
         output_dir: folder of the files, ``CASE_seg.nii.gz`` or ``CASE_seg.dcm``.
         labels: class index to name, for DICOM SEG.
-        output_format: "nifti", uint8 with slope 1; or "dicom-seg" for images that were read from DICOM.
+        classes: stored value to class index, as in ``AsStoredValuesd``; None: the values are class indices.
+        output_format: "nifti" with slope 1; or "dicom-seg" for images that were read from DICOM.
         image_key: the image; its file names the case where the data do not, and is what a DICOM SEG refers to.
 
     Raises:
@@ -43,6 +45,7 @@ class SaveSegmentationd(SaveImaged):
         *,
         output_dir: str | Path,
         labels: Mapping[Any, str],
+        classes: Mapping[Any, int] | None = None,
         output_format: str = "nifti",
         image_key: str = "image",
     ) -> None:
@@ -50,7 +53,7 @@ class SaveSegmentationd(SaveImaged):
         if output_format not in FORMATS:
             raise InputError(f"output_format is {output_format!r}; expected one of {', '.join(FORMATS)}")
         self.folder = Path(output_dir)
-        self.labels = dict(labels)
+        self.labels = stored_names(labels, classes)
         self.output_format = output_format
         self.image_key = image_key
 
@@ -79,5 +82,6 @@ def case_of(image: str | list[str]) -> str:
 
 
 def write_label(path: str | Path, label: Tensor, affine: Any, place: NiftiPlace | None = None) -> None:
-    """Write a label (X, Y, Z) as uint8 NIfTI; ``affine`` in mm and ``place`` as in ``write_nifti``."""
-    write_nifti(path, label.numpy().astype(np.uint8), affine, place)
+    """Write a label (X, Y, Z) as NIfTI, uint8 or, where values need it, uint16; the rest as in ``write_nifti``."""
+    voxels = label.numpy()
+    write_nifti(path, voxels.astype(np.uint8 if voxels.max(initial=0) < 256 else np.uint16), affine, place)

@@ -23,6 +23,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.location import image_header
 from aide_monai.io.readers import LocationReader
+from aide_monai.stream.trained_on import IntensityRanged, TellUnlikeTrainingd, TurnLikeTrainingd
 from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.transforms.by_votes import ByVotesd
 from aide_monai.transforms.intensity import NormalizeSlicesd
@@ -45,6 +46,7 @@ def volume_transforms(
     window: Sequence[float] | None = None,
     resample_labels: bool = False,
     fit_labels: bool = True,
+    weights: str | Path | None = None,
 ) -> Compose:
     """The deterministic part of the pipeline: load, check, bring onto the network's grid, normalise.
 
@@ -69,6 +71,9 @@ def volume_transforms(
         window: for "window", its two ends.
         resample_labels: bring labels from other grids onto their image's (largest share, background outside).
         fit_labels: False leaves labels on the grid of the image's file, where predictions are scored.
+        weights: file of weights that are used on the volumes: where ``orientation`` leaves them, they are turned to
+            the orientation that the training volumes had (see ``TrainedOn.target``), and it is told how else they are
+            unlike those. None for a training.
 
     Raises:
         InputError: for an unknown ``fit`` or ``intensity``, a size or spacing that is not two positive numbers, or one
@@ -91,8 +96,11 @@ def volume_transforms(
         steps.append(AsClassIndicesd(labels, classes=classes, image_key=image_key, allow_missing_keys=True))
     if labels and resample_labels:
         steps.append(ByVotesd(labels, allow_missing_keys=True))
+    steps.append(IntensityRanged("image"))
     if orientation is not None:
         steps.append(Orientationd(["image", *moved], axcodes=orientation, labels=None, allow_missing_keys=True))
+    elif weights is not None:
+        steps.append(TurnLikeTrainingd(["image", *moved], weights=weights))
     if spacing is not None:
         pixel = _in_plane(spacing, axis, -1.0)
         steps += [
@@ -109,6 +117,8 @@ def volume_transforms(
         steps.append(ByVotesd(moved, beyond_edges=True, allow_missing_keys=True))  # as images go on beyond their border
     if size is not None and fit == "crop":
         steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
+    if weights is not None:
+        steps.append(TellUnlikeTrainingd("image", weights=weights))
     steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))
     if size is not None and fit != "resize":
         steps.append(SpatialPadd(["image", *moved], spatial_size=size, allow_missing_keys=True))

@@ -95,6 +95,11 @@ class VolumeCache(Sequence[dict[str, Any]]):
         item = self._stored[number]
         return {key: value.slices if isinstance(value, _Stored) else value for key, value in item.items()}
 
+    def headers(self, key: str = "image") -> list[Any]:
+        """Of each volume the image, or another key, with shape and metadata but without its voxels; nothing is read."""
+        values = [item[key] for item in self._stored]
+        return [hollow(getattr(value, "like", value)) for value in values]
+
     def _load(self, number: int) -> dict[str, Any]:
         try:
             item = self._before(dict(self.data[number]))

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform
 
 from aide_monai.errors import InputError
 from aide_monai.transforms.intensity import file_name, with_metadata_of
+from aide_monai.utils.stored_values import stored_values
 from aide_monai.utils.tensors import memory_order
 
 
@@ -101,3 +102,28 @@ class AsClassIndicesd(MapTransform):
         if unknown:
             expected = "0..255" if self.classes is None else ", ".join(map(str, sorted(self.classes)))
             raise InputError(f"{name}: found label value {unknown[0]}; expected {expected}")
+
+
+class AsStoredValuesd(MapTransform):
+    """Turns class indices of predictions back into the values in which the data set stores its labels.
+
+    Args:
+        keys: predictions (1, X, Y, Z), class indices; they become uint8, or uint16 where a value needs it.
+        classes: as in ``AsClassIndicesd``; None keeps the indices.
+
+    Raises:
+        InputError: if ``classes`` has a stored value outside 0..65535, which label files do not hold.
+    """
+
+    def __init__(self, keys: KeysCollection, *, classes: Mapping[Any, int] | None = None) -> None:
+        super().__init__(keys)
+        self.values = stored_values(classes)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert the predictions of ``data``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            index = torch.as_tensor(result[key]).as_subclass(torch.Tensor).cpu()
+            value = index.to(torch.uint8) if self.values is None else self.values[index.long()]
+            result[key] = with_metadata_of(result[key], value)
+        return result

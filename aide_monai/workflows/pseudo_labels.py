@@ -21,6 +21,7 @@ from aide_monai.io.writers import write_label
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.stream.share_sampler import share_files
 from aide_monai.utils import distributed
+from aide_monai.utils.stored_values import stored_values
 from aide_monai.workflows.evaluate import predict
 
 
@@ -163,14 +164,3 @@ def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]
         )
         for record in datalist.records
     }
-
-
-def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
-    """Class index to stored label value (uint8): the inverse of ``classes``, smallest value first; None for None."""
-    if classes is None:
-        return None
-    values = torch.zeros(max(classes.values()) + 1, dtype=torch.uint8)
-    for stored, index in sorted(((int(s), i) for s, i in classes.items()), reverse=True):
-        if index:
-            values[index] = stored
-    return values

@@ -147,7 +147,7 @@ def test_what_cannot_be_written_is_told(series, label, tmp_path):
     whole = one_series(series)
     with pytest.raises(InputError, match=r"label has shape \(2, 2, 2\); expected that of its images, \(12, 10, 4\)"):
         write_dicom_seg(tmp_path / "x.dcm", np.zeros((2, 2, 2)), whole, LABELS)
-    with pytest.raises(InputError, match=r"found class 2; expected 0 or one of \[1\], which have names"):
+    with pytest.raises(InputError, match=r"found label value 2; expected 0 or one of \[1\], which have names"):
         write_dicom_seg(tmp_path / "x.dcm", label, whole, {0: "background", 1: "liver"})
     assert not (tmp_path / "x.dcm").exists()
 

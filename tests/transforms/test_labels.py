@@ -8,7 +8,8 @@ import torch
 from monai.data import MetaTensor
 
 from aide_monai.errors import InputError
-from aide_monai.transforms import AsClassIndicesd
+from aide_monai.transforms import AsClassIndicesd, AsStoredValuesd
+from aide_monai.utils.stored_values import stored_names, stored_values
 
 
 def label(values: list[float], dtype: torch.dtype = torch.float32) -> MetaTensor:
@@ -94,3 +95,27 @@ def test_missing_keys() -> None:
     assert set(transform({"label": torch.zeros(1, 1, 1, 1)})) == {"label"}
     with pytest.raises(KeyError, match="clean_label"):
         AsClassIndicesd(["label", "clean_label"])({"label": torch.zeros(1, 1, 1, 1)})
+
+
+def test_stored_values_invert_the_classes() -> None:
+    assert stored_values(None) is None
+    assert stored_values({63: 1, 126: 2, 0: 0}).tolist() == [0, 63, 126]
+    assert stored_values({"1": 1, "2": 1}).tolist() == [0, 1]  # of merged values the smallest is written
+    assert stored_values({"1000": 1}).tolist() == [0, 1000]
+    assert stored_names({"0": "background", "1": "a", "2": "b"}, {"1": 1, "4": 2}) == {0: "background", 1: "a", 4: "b"}
+    assert stored_names({"0": "background", "1": "a"}, None) == {0: "background", 1: "a"}
+
+
+@pytest.mark.parametrize("classes", [{1: 1, 2: 2, 4: 3}, {"1": 1, "2": 2, "4": 3}, {7: 1, 300: 2, 4: 3}])
+def test_predictions_go_back_to_the_values_that_labels_came_with(classes: dict[int, int]) -> None:
+    stored = label([0, *map(int, classes), 0], torch.int32)
+    data = AsClassIndicesd("label", classes=classes)({"label": stored})
+    assert data["label"].flatten().tolist() == [0, 1, 2, 3, 0]
+    back = AsStoredValuesd("label", classes=classes)(data)["label"]
+    assert back.flatten().tolist() == stored.flatten().tolist()
+    assert back.meta["filename_or_obj"] == "case3_label.nii.gz"
+
+
+def test_a_value_that_no_file_holds_is_refused() -> None:
+    with pytest.raises(InputError, match=r"stored value 70000; expected 0\.\.65535"):
+        AsStoredValuesd("label", classes={70000: 1})

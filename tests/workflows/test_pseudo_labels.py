@@ -14,7 +14,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.folders import image_records
 from aide_monai.errors import InputError
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.pseudo_labels import standardize, stored_values, write_pseudo_labels
+from aide_monai.workflows.pseudo_labels import standardize, write_pseudo_labels
 
 
 class Threshold(torch.nn.Module):
@@ -125,12 +125,6 @@ def test_no_labelled_case_is_refused(datalist, tmp_path):
     with pytest.raises(InputError, match="no labelled training case"):
         standardize(empty, tmp_path, pretrainer=Pretrainer(), network=None, weights="", axis=2, slice_size=(32, 32))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_stored_values_invert_the_classes():
-    assert stored_values(None) is None
-    assert stored_values({63: 1, 126: 2, 0: 0}).tolist() == [0, 63, 126]
-    assert stored_values({"1": 1, "2": 1}).tolist() == [0, 1]  # merged classes are written as the first of them
 
 
 def test_image_records(tmp_path):

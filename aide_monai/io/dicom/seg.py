@@ -32,6 +32,9 @@ _MAY_BE_EMPTY = (
 )
 
 
+SCHEME = "99AIDE"
+"""Coding scheme of label values in the segmentations that are written here."""
+
 _MOST_MISSING = 10
 """Gaps between marked slices are multiples of a spacing that is at most so many times smaller than the smallest."""
 
@@ -149,13 +152,14 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
 
     Args:
         path: file to write, usually ending in .dcm.
-        label: (X, Y, Z) integers, class indices on the grid of the series as ``DicomSeriesReader`` gives it.
+        label: (X, Y, Z) integers, label values on the grid of the series as ``DicomSeriesReader`` gives it.
         series: the volume that was segmented.
-        labels: class index to name, 0 is the background.
+        labels: label value to name, 0 is the background. Segments are numbered from 1, as DICOM wants it; the value of
+            each is the code of its property type, in the coding scheme ``SCHEME``.
 
     Raises:
-        InputError: if the label has another shape than the series, a class without a name, or cannot be written; if the
-            series is part of a file of several volumes or lacks what a segmentation must refer to.
+        InputError: if the label has another shape than the series, a value without a name, or cannot be written; if
+            the series is part of a file of several volumes or lacks what a segmentation must refer to.
     """
     import highdicom as hd  # only who writes such files waits for it
     from pydicom.sr.codedict import codes
@@ -166,7 +170,9 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
     names = {int(index): name for index, name in labels.items() if int(index) > 0}
     nameless = sorted(set(np.unique(voxels).tolist()) - {0, *names})
     if nameless:
-        raise InputError(f"{path}: found class {nameless[0]}; expected 0 or one of {sorted(names)}, which have names")
+        raise InputError(
+            f"{path}: found label value {nameless[0]}; expected 0 or one of {sorted(names)}, which have names"
+        )
     algorithm = hd.AlgorithmIdentificationSequence(
         name="AIDE-MONAI", version=__version__, family=codes.DCM.ArtificialIntelligence
     )
@@ -175,7 +181,7 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
             segment_number=number,
             segment_label=name[:64],
             segmented_property_category=codes.SCT.Tissue,
-            segmented_property_type=hd.sr.CodedConcept(value=str(index), scheme_designator="99AIDE", meaning=name[:64]),
+            segmented_property_type=hd.sr.CodedConcept(value=str(index), scheme_designator=SCHEME, meaning=name[:64]),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
