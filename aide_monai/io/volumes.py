@@ -21,7 +21,9 @@ from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 LABEL_TOLERANCE = 1e-3
-_Opened: TypeAlias = "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None, bool]"
+_Opened: TypeAlias = (
+    "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None, bool]"
+)
 # shape, affine in mm, doubts, voxels, how a NIfTI header would say it, and whether the axes lie known in the patient
 
 MAX_VOXELS = 2**31
