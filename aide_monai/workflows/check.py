@@ -62,7 +62,7 @@ def check_data(
 
     >>> from aide_monai import check_data, find_datalist, write_phantoms
     >>> find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).save("phantoms/datalist.json")
-    >>> len(check_data("phantoms/datalist.json", "report").errors)
+    >>> check_data("phantoms/datalist.json", "report").errors
     0
     """
     left_out: list[str] = []
