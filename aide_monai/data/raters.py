@@ -16,9 +16,10 @@ from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import shape_text
 from aide_monai.io.nifti import write_nifti
-from aide_monai.io.volumes import LABEL_TOLERANCE, listed, open_volume
+from aide_monai.io.volumes import LABEL_TOLERANCE, listed
 
 FUSIONS = ("majority", "mean", "staple")
 STAPLE_ITERATIONS = 100
@@ -194,7 +195,7 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
     masks, grids, problems = [], [], []
     for file in files:
         try:
-            volume = open_volume(str(file))
+            volume = open_apart(str(file))
             masks.append(as_mask(volume.decode(), name=str(file)))
         except InputError as error:
             problems.append(str(error) if str(error).startswith(str(file)) else f"{file}: found {error}")

@@ -35,11 +35,17 @@ def volumes_ahead(paths: Sequence[str]) -> Iterator[Callable[[str], Volume]]:
     with Ahead(VOLUME, paths) as ahead:
 
         def opened(path: str) -> Volume:
-            values, (affine, *voxels) = ahead.result(path)
+            values, (affine, voxels) = ahead.result(path)
             place = NiftiPlace.of(values.pop("place"))
-            return Volume(**_tuples(values), affine=affine, decode=lambda: voxels[0], place=place)
+            return Volume(**_tuples(values), affine=affine, decode=lambda: voxels, place=place)
 
         yield opened
+
+
+def open_apart(path: str) -> Volume:
+    """``open_location`` of one file whose voxels are needed, by another process."""
+    with volumes_ahead([path]) as opened:
+        return opened(path)
 
 
 @contextmanager
@@ -60,12 +66,11 @@ def segmentations_ahead(files: Sequence[Path]) -> Iterator[Callable[[Path], Segm
 
 
 def read_volume(path: str) -> Result:
-    """What a worker does for ``volumes_ahead``; a volume that is of no use is not decoded."""
+    """What a worker does for ``volumes_ahead``."""
     volume = open_location(path)
-    useful = volume.channels is not None and 0 not in volume.shape
     place = dict(volume.place.fields) if volume.place else {}
     values = {**_values(volume, "affine", "decode", "place"), "place": place}
-    return values, [volume.affine, *([volume.decode()] if useful else [])]
+    return values, [volume.affine, volume.decode()]
 
 
 def read_labels(path: str) -> Result:

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from aide_monai.data.checks.datalist import check_datalist, require_valid
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources import folder_datalist
 from aide_monai.errors import InputError
 from aide_monai.io import ahead
 from aide_monai.io.ahead import segmentations_ahead, volumes_ahead
@@ -56,10 +57,9 @@ def test_volumes_are_what_they_are_here(tmp_path: Path) -> None:
                 if field.name not in ("affine", "decode"):
                     assert getattr(found, field.name) == getattr(expected, field.name)
             np.testing.assert_array_equal(found.affine, expected.affine)
-            if expected.channels is not None:
-                assert found.decode().dtype == expected.decode().dtype
-                assert np.squeeze(found.decode()).strides == np.squeeze(expected.decode()).strides
-                np.testing.assert_array_equal(found.decode(), expected.decode())
+            assert found.decode().dtype == expected.decode().dtype
+            assert np.squeeze(found.decode()).strides == np.squeeze(expected.decode()).strides
+            np.testing.assert_array_equal(found.decode(), expected.decode())
         with pytest.raises(InputError, match=r"^no such file$"):
             opened(paths[-1])
 
@@ -117,3 +117,11 @@ def test_an_evaluation_names_the_files(tmp_path: Path) -> None:
         f"  - {file}: found a file at which its decoder died (SIGSEGV); expected a label map of whole numbers from 0",
     ]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_deadly")
+def test_labels_that_are_read_to_name_them(tmp_path: Path) -> None:
+    write_labels(tmp_path / "images", "a", "deadly")
+    write_labels(tmp_path / "labels", "a", "deadly")
+    with pytest.raises(InputError, match=r"labels/deadly\.nii\.gz: found a file at which its decoder died .SIGSEGV.;"):
+        folder_datalist(tmp_path)

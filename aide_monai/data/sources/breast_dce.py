@@ -20,10 +20,11 @@ from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
 from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import slice_path
-from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
+from aide_monai.io.volumes import SUFFIXES, Volume
 
 CENTRES = ("GGH", "GPPH", "HPPH")
 CENTRAL_SLICE_CENTRES = ("GGH",)
@@ -233,7 +234,7 @@ def _open_label(file: Path, root: Path) -> tuple[Volume, NDArray[np.bool_]]:
     if problems := data_file_problems(file, root):
         raise InputError(problems[0])
     try:
-        volume = open_volume(str(file))
+        volume = open_apart(str(file))
         voxels = volume.decode()
     except InputError as error:
         raise InputError(f"{file}: found {error}; expected the label of a study") from error

@@ -9,7 +9,8 @@ from pathlib import Path
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.decathlon import case_name
 from aide_monai.errors import InputError, report
-from aide_monai.io.volumes import SUFFIXES, label_values, open_volume
+from aide_monai.io.ahead import open_apart
+from aide_monai.io.volumes import SUFFIXES, label_values
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 
@@ -127,7 +128,7 @@ def _names_from_labels(files: list[Path]) -> dict[int, str]:
     values = {0}
     for file in files:
         try:
-            values |= set(label_values(open_volume(str(file)).decode()))
+            values |= set(label_values(open_apart(str(file)).decode()))
         except InputError as error:
             raise InputError(f"{file}: found {error}; expected a label of whole numbers") from error
     if values != set(range(len(values))):

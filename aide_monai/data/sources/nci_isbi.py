@@ -14,11 +14,12 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.data.split import hold_out_per_domain
 from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import open_apart
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import require_inside
 from aide_monai.io.headers import data_file_problems
-from aide_monai.io.volumes import Volume, label_values, listed, open_volume
+from aide_monai.io.volumes import Volume, label_values, listed
 
 DOMAINS = {"prostatedx": ("ProstateDx", "Domain 1"), "prostate3t": ("Prostate3T", "Domain 2")}
 """Collection -> its name as written, and the paper's domain: 1.5 T from Boston, 3 T from Nijmegen."""
@@ -167,7 +168,7 @@ def _open_label(file: Path) -> tuple[Volume, np.ndarray]:
         InputError: unreadable, not one volume, or other values than 0, 1 and 2.
     """
     try:
-        volume = open_volume(str(file))
+        volume = open_apart(str(file))
         voxels = volume.decode()
         values = label_values(voxels)
     except InputError as error:

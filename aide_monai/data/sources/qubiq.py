@@ -15,9 +15,9 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
 from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.paths import channel_path
-from aide_monai.io.volumes import open_volume
 
 TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
 PAPER_SPLIT = {"prostate": (48, 7), "brain-growth": (34, 5), "brain-tumor": (28, 4), "kidney": (20, 4)}
@@ -243,14 +243,14 @@ def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tup
 
 def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple[QUBIQCase, Any]:
     try:
-        volume = open_volume(str(image))
+        volume = open_apart(str(image))
         voxels = volume.decode()
     except InputError as error:
         raise InputError(f"{image}: found {error}; expected an image; unpack the archive again") from error
     problems, flat = [], 0
     for file in masks.values():
         try:
-            mask = open_volume(str(file))
+            mask = open_apart(str(file))
             as_mask(mask.decode(), name=str(file))
         except InputError as error:
             problems.append(str(error) if str(error).startswith(str(file)) else f"{file}: found {error}")
