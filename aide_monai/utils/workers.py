@@ -253,22 +253,24 @@ def serve(function: str, descriptor: str, parent: str) -> None:
             job, memory_bytes = json.loads(connection.recv_bytes())
             connection.send_bytes(b"begun")
             with _limited(memory_bytes):
-                values, arrays = _done(work, job)
-            orders = [np.argsort([-abs(stride) for stride in array.strides], kind="stable") for array in arrays]
-            layouts = [
-                (array.dtype.descr if array.dtype.names else array.dtype.str, array.shape, order.tolist())
-                for array, order in zip(arrays, orders, strict=True)
-            ]
-            connection.send_bytes(json.dumps({**values, "arrays": layouts}, default=_plain).encode())
-            for array, order in zip(arrays, orders, strict=True):
+                head, arrays = _done(work, job)
+            connection.send_bytes(head)
+            for array in arrays:
                 if array.nbytes:
-                    ordered = np.ascontiguousarray(array.transpose(order))
+                    ordered = np.ascontiguousarray(array.transpose(_memory_order(array)))
                     connection.send_bytes(ordered.reshape(-1).view(np.uint8).data)
 
 
+def _memory_order(array: npt.NDArray[Any]) -> list[int]:
+    """The axes of an array, that of the largest step in memory first."""
+    return [int(axis) for axis in np.argsort([-abs(stride) for stride in array.strides], kind="stable")]
+
+
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
-    return value.item()
+    """NumPy's numbers as Python's; of JSON's own kind must all else be."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a job gave {type(value).__name__}, which JSON does not have")
 
 
 @contextlib.contextmanager
@@ -289,16 +291,24 @@ def _limited(memory_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def _done(work: Callable[[str], Result], job: str) -> Result:
+def _done(work: Callable[[str], Result], job: str) -> tuple[bytes, list[npt.NDArray[Any]]]:
+    """What a job gives, or what has happened, as JSON with the layouts of the arrays; and the arrays."""
+    found: dict[str, Any]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             values, arrays = work(job)
-            found: dict[str, Any] = {"values": values}
+            layouts = [
+                (array.dtype.descr if array.dtype.names else array.dtype.str, array.shape, _memory_order(array))
+                for array in arrays
+            ]
+            told = [str(one.message) for one in caught if one.category is UserWarning]
+            found = {"values": values, "arrays": layouts, "warnings": told}
+            return json.dumps(found, default=_plain).encode(), arrays
         except InputError as error:
-            found, arrays = {"refused": str(error), "problems": list(error.problems)}, []
+            found = {"refused": str(error), "problems": error.problems}
         except MemoryError:
-            found, arrays = {"lost": "a file that takes more memory than its decoder may have"}, []
+            found = {"lost": "a file that takes more memory than its decoder may have"}
         except Exception:
-            found, arrays = {"failed": traceback.format_exc()}, []
-    return found | {"warnings": [str(one.message) for one in caught if one.category is UserWarning]}, arrays
+            found = {"failed": traceback.format_exc()}
+    return json.dumps({**found, "arrays": []}).encode(), []

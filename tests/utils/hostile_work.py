@@ -13,7 +13,7 @@ from aide_monai.errors import InputError
 
 
 def work(job: str):
-    """ "die 7", "signal 9", "sleep", "take BYTES", "refuse", "bug", "warn", "number K", "wait FILE"."""
+    """ "die 7", "signal 9", "sleep", "take BYTES", "refuse", "bug", "strange", "warn", "number K", "wait FILE"."""
     kind, _, text = job.partition(" ")
     if kind == "die":
         os._exit(int(text))
@@ -27,6 +27,8 @@ def work(job: str):
         raise InputError("found nothing", problems=["one", "two"])
     if kind == "bug":
         raise KeyError("a mistake of ours")
+    if kind == "strange":
+        return {"value": object()}, []
     if kind == "warn":
         warnings.warn("a doubt", stacklevel=2)
     if kind == "pid":

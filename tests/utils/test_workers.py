@@ -69,9 +69,12 @@ def test_a_job_that_takes_too_much() -> None:
         assert ahead.result(jobs[2])[1][0].tolist() == [1]
 
 
-def test_our_own_mistakes_are_no_mistakes_of_the_user() -> None:
-    with Ahead(WORK, ["bug"]) as ahead, pytest.raises(RuntimeError, match="KeyError: 'a mistake of ours'"):
-        ahead.result("bug")
+@pytest.mark.parametrize(("job", "message"), [("bug", "KeyError: 'a mistake"), ("strange", "a job gave object")])
+def test_our_own_mistakes_are_no_mistakes_of_the_user(job: str, message: str) -> None:
+    with Ahead(WORK, [job, "a"]) as ahead:
+        with pytest.raises(RuntimeError, match=message):
+            ahead.result(job)
+        assert ahead.result("a")[0] == {"job": "a"}
 
 
 def test_problems_and_warnings_arrive() -> None:
