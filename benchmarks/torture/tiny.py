@@ -96,7 +96,10 @@ def state(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and path.suffix not in _DRAWN:
-            found |= leaves(path, name, root=folder)
+            try:
+                found |= leaves(path, name, root=folder)
+            except Exception as error:
+                found[name] = f"unreadable: {type(error).__name__}"
     return found
 
 
