@@ -29,7 +29,7 @@ for _name in (  # what the commands import when they are called: once here inste
 ):
     importlib.import_module(_name)
 LIMIT_S = 600.0
-GRACE_S = 20.0
+GRACE_S = 120.0  # workers that are still importing do not hear yet that their parent is gone
 POLL_S = 0.02
 _DIE_WITH_PARENT, _NEW_MOUNTS = 1, 0x00020000
 _RECURSIVE, _PRIVATE = 16384, 1 << 18
