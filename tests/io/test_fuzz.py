@@ -20,6 +20,7 @@ import SimpleITK as sitk
 
 from aide_monai.errors import InputError
 from aide_monai.io.location import open_location
+from benchmarks.torture.mutations import mutated
 from tests.io.dicom.dicom_files import TRANSFER_SYNTAXES, write_series
 
 SEEDS = int(os.environ.get("AIDE_FUZZ_SEEDS", "40"))
@@ -66,26 +67,6 @@ def _in_time() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Some bytes changed, cut off, doubled or put in; half of the changes fall into the first kilobyte."""
-    result = bytearray(data)
-    for _ in range(int(rng.integers(1, 9))):
-        reach = min(len(result), 1024) if rng.random() < 0.5 else len(result)
-        at = int(rng.integers(reach)) if reach else 0
-        kind = rng.integers(6)
-        if kind == 0:
-            del result[at:]
-        elif kind == 1:
-            result[at:at] = result[at : at + int(rng.integers(1, 64))]
-        elif kind == 2:
-            result[at : at + 4] = b"\xff\xff\xff\x7f"
-        elif kind == 3:
-            del result[at : at + int(rng.integers(1, 16))]
-        else:
-            result[at : at + 1] = rng.integers(0, 256, 1).astype(np.uint8).tobytes()
-    return bytes(result)
 
 
 @pytest.mark.filterwarnings("ignore")

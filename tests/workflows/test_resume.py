@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.torture.tiny import train_arguments
+
 SIGKILLED = -9
 SERVER = Path(__file__).with_name("run_server.py")
-BUNDLE = Path(__file__).parents[2] / "bundles" / "hippocampus_ssl"
 # where a kill is aimed at: inside which function, and at which of the lines that run there: those of this package, all,
 # or those of the functions that write files
 AIMS = [
@@ -308,21 +309,7 @@ def test_a_finished_run_in_a_read_only_folder_can_be_looked_at(server: Server, w
 
 
 def arguments_of_train(server: Server, run: Path, *more: str) -> list[str]:
-    options = {
-        "dataset_dir": server.folder / "phantoms",
-        "run_dir": run,
-        "unlabeled": 2,
-        "labeled": 1,
-        "slice_size": "[16, 16]",
-        "network_args#features": "[4, 4, 4, 8, 8, 4]",
-        "device": "cpu",
-        "amp": "off",
-        "epochs": 2,
-        "steps_per_epoch": 2,
-        "batch_size": 4,
-        "options#correction_start": 1,
-    }
-    return ["train", str(BUNDLE), *(str(part) for key, value in options.items() for part in (f"--{key}", value)), *more]
+    return [str(part) for part in train_arguments(server.folder / "phantoms", run, *more, epochs=2)]
 
 
 def only_error(report: dict[str, Any]) -> str:
