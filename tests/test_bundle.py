@@ -235,6 +235,15 @@ def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
         ("slice_size", "64", "slice_size is 64; expected two whole numbers"),
         ("slice_size", "[64, 0]", "slice_size is [64, 0]; expected two whole numbers"),
         ("network_arg#features", "[4]", "unknown option --network_arg#features; the config has"),
+        ("volume_options#spacing", "NaN", "spacing is nan; expected two positive numbers"),
+        ("volume_options#spacing", "1.5", "spacing is 1.5; expected two positive numbers"),
+        ("volume_options#orientation", "7", "orientation is 7; expected a letter for each of three axes"),
+        ("classes", '{"1": true}', "classes has {'1': True}; expected whole numbers"),
+        (
+            "labels",
+            '{"0": "background", "1": "a\\u0007"}',
+            "--labels: 1: found 'a\\x07'; expected text without control",
+        ),
         ("device", "cuda:99", 'device is "cuda:99"; found'),
     ],
 )

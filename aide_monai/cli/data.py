@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from aide_monai.cli.console import console
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
+from aide_monai.utils.validation import is_text
 
 
 def prepare(
@@ -203,10 +205,10 @@ def _labels(text: str | None) -> dict[int, str] | None:
     labels = {
         int(value): name.strip()
         for value, _, name in pairs
-        if re.fullmatch("[0-9]{1,5}", value.strip()) and name.strip()
+        if re.fullmatch("[0-9]{1,5}", value.strip()) and is_text(name)
     }
     if len(labels) < len(pairs) or not all(0 < value < 65536 for value in labels):
-        raise InputError(f'--labels is "{text}"; expected values from 1 with names, such as 1=liver,2=spleen')
+        raise InputError(f"--labels is {text!r}; expected values from 1 with names, such as 1=liver,2=spleen")
     return labels
 
 
@@ -215,6 +217,8 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
         return None
     try:
         column, row, between = (float(part) for part in text.split(","))
+        if all(0 < step < math.inf for step in (column, row, between)):
+            return column, row, between
     except ValueError:
-        raise InputError(f'--spacing is "{text}"; expected three numbers in mm, such as 1.89,1.89,5.5') from None
-    return column, row, between
+        pass  # the same sentence
+    raise InputError(f"--spacing is {text!r}; expected three positive numbers in mm, such as 1.89,1.89,5.5")

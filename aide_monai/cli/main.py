@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -320,4 +321,7 @@ def main() -> None:
     logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)
     stop_at_signals()
     end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may be no UTF-8
     sys.exit(run(app))

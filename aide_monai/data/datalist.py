@@ -7,6 +7,7 @@ On disk it is JSON in the layout of the Medical Segmentation Decathlon (http://m
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from typing import Any
 from aide_monai.errors import InputError, report
 from aide_monai.io.paths import absolute_paths, as_paths
 from aide_monai.utils.files import write_atomically
+from aide_monai.utils.validation import is_orientation, is_text
 
 SPLITS = ("training", "validation", "test")
 QUALITIES = ("high", "low")
@@ -30,6 +32,7 @@ MAX_STORED = 65535  # of the values in files that mean another class index
 _FLAGS = ("resample_labels", "soft_labels")
 _TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
 _REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
+_TEXT = "text without control characters, in UTF-8"
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
 
@@ -103,6 +106,8 @@ class Datalist:
         name = content.get("name", "")
         if not isinstance(name, str):
             problems.append(f'key "name": found {_kind(name)}, expected text')
+        elif name and not is_text(name):
+            problems.append(f'key "name": found {name!r}, expected {_TEXT}')
         maps = {}
         for key in ("labels", "modality"):
             maps[key], found = numbered_names(content.get(key, {"0": "absent"}), key)
@@ -218,8 +223,8 @@ class Datalist:
             for value, index in self.classes.items()
             if index not in self.labels
         ]
-        if not isinstance(self.name, str) or not self.name.strip():
-            problems.append(f"name: found {self.name!r}, expected text")
+        if not is_text(self.name):
+            problems.append(f"name: found {self.name!r}, expected {_TEXT}")
         sound: dict[str, dict[str, Any]] = {}
         for index, record in enumerate(self.records):
             where = f"records[{index}]"
@@ -281,7 +286,7 @@ def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[str]]:
 def _stored_classes(value: Any) -> tuple[dict[int, int], list[str]]:
     """JSON's ``{"63": 1}`` as ``{63: 1}``; second value: what is wrong with it."""
     if not isinstance(value, dict) or not all(
-        re.fullmatch(r"[0-9]{1,5}", stored) and int(stored) <= MAX_STORED and isinstance(index, int)
+        re.fullmatch(r"[0-9]{1,5}", stored) and int(stored) <= MAX_STORED and type(index) is int
         for stored, index in value.items()
     ):
         expected = f'stored values up to {MAX_STORED} with class indices, such as {{"63": 1}}'
@@ -296,9 +301,9 @@ def _map_problems(names: dict[int, str], key: str) -> list[str]:
     if sorted(names) != list(range(len(names))) or not names:
         return [f"{key}: found the numbers {_short(sorted(names))}, expected 0, 1, 2, ... without gaps"]
     return [
-        f"{key}: the name of {number} is {name!r}, expected text"
+        f"{key}: the name of {number} is {name!r}, expected {_TEXT}"
         for number, name in names.items()
-        if not isinstance(name, str) or not name.strip()
+        if not is_text(name)
     ]
 
 
@@ -315,14 +320,20 @@ def _record_problems(record: Any, where: str) -> list[str]:
             continue
         value = record[key]
         texts = value if key == "image" and isinstance(value, list) and value else [value]
-        if not all(isinstance(text, str) and text.strip() and "\0" not in text for text in texts):
+        if not all(map(is_text, texts)):
             expected = "a path or a list of paths" if key == "image" else "text"
+            expected = _TEXT if all(isinstance(text, str) and text.strip() for text in texts) else expected
             problems.append(f'{where}: "{key}" is {value!r}, expected {expected}')
         elif key == "case" and not _CASE_NAME.fullmatch(value):
             problems.append(f'{where}: "case" is {value!r}, expected a name without slashes and without a leading dot')
         elif (key == "quality" and value not in QUALITIES) or (key == "split" and value not in SPLITS):
             allowed = QUALITIES if key == "quality" else SPLITS
             problems.append(f'{where}: "{key}" is "{value}", expected one of {", ".join(allowed)}')
+    steps = record.get("spacing", [1.0])
+    if not isinstance(steps, list) or not all(type(step) in (int, float) and 0 < step < math.inf for step in steps):
+        problems.append(f'{where}: "spacing" is {steps!r}, expected positive numbers in mm, one for each axis')
+    if not is_orientation(record.get("orientation", "RAS")):
+        problems.append(f'{where}: "orientation" is {record["orientation"]!r}, expected three letters, such as "RAS"')
     hashes = record.get("sha256", {})
     if not isinstance(hashes, dict) or not all(
         isinstance(text, str) for value in hashes.values() for text in (value if isinstance(value, list) else [value])

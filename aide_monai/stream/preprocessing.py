@@ -28,6 +28,7 @@ from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.transforms.by_votes import ByVotesd
 from aide_monai.transforms.intensity import NormalizeSlicesd
 from aide_monai.transforms.labels import AsClassIndicesd
+from aide_monai.utils.validation import is_orientation, require_pair
 
 FITS = ("pad", "crop", "resize")
 
@@ -87,6 +88,8 @@ def volume_transforms(
     >>> transform({"image": "scan.nii.gz", "label": "label.nii.gz"})  # doctest: +SKIP
     """
     _require_options(axis=axis, slice_size=slice_size, fit=fit, spacing=spacing)
+    if orientation is not None and not is_orientation(orientation):
+        raise InputError(f'orientation is {orientation!r}; expected a letter for each of three axes, such as "RAS"')
     labels = [key for key in keys if key != "image"]
     moved = labels if fit_labels else []
     steps: list[Any] = [
@@ -169,8 +172,7 @@ def _require_options(
     for name, value in (("slice_size", slice_size), ("spacing", spacing)):
         if value is None:
             continue
-        if len(value) != 2 or not all(0 < n < float("inf") for n in value):
-            raise InputError(f"{name} is {list(value)}; expected two positive numbers, for rows and columns")
+        require_pair(name, value)
         if axis == "auto":
             raise InputError(f'{name} needs a fixed axis, found axis="auto"; give axis=0, 1 or 2 (see slice_geometry)')
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -42,6 +44,13 @@ class AsClassIndicesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        for stored, index in (classes or {}).items():
+            if (
+                isinstance(index, bool)
+                or not isinstance(index, Integral)
+                or not re.fullmatch("-?[0-9]{1,9}", str(stored))
+            ):
+                raise InputError(f"classes has {{{stored!r}: {index!r}}}; expected whole numbers, such as {{1: 1}}")
         # JSON has string keys only
         self.classes = None if classes is None else {0: 0, **{int(k): int(v) for k, v in classes.items()}}
         self.image_key = image_key

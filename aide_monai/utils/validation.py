@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -56,3 +57,45 @@ def require_slice_size(name: str, value: Any) -> None:
     whole = isinstance(value, list) and all(type(number) is int and number > 0 for number in value)
     if not whole or len(value) != 2:
         raise InputError(f"{name} is {value!r}; expected two whole numbers, rows and columns in pixels")
+
+
+def require_pair(name: str, value: Any) -> None:
+    """Refuse what is not two finite numbers above 0, for the rows and columns of slices.
+
+    Raises:
+        InputError: naming it.
+    """
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    good = all(isinstance(n, Real) and not isinstance(n, bool) and 0 < float(n) < math.inf for n in numbers)
+    if len(numbers) != 2 or not good:
+        raise InputError(f"{name} is {list(numbers) or value!r}; expected two positive numbers, for rows and columns")
+
+
+def is_orientation(value: Any) -> bool:
+    """Whether a value names the directions of three axes, such as "RAS"."""
+    axes = [next((pair for pair in ("LR", "PA", "IS") if sign in pair), None) for sign in str(value)]
+    return isinstance(value, str) and len(axes) == 3 and len({*axes} - {None}) == 3
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value can be shown, written to a file and read back: text that is not blank, without control
+    characters and halves of surrogate pairs, which stand for what is no UTF-8 in the name of a file."""
+    signs = value if isinstance(value, str) else ""
+    return bool(signs.strip()) and not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs)
+
+
+def require_texts(name: str, value: Any) -> None:
+    """Refuse a value of a config in which a text, at whatever depth, is more than text, see ``is_text``.
+
+    Raises:
+        InputError: naming it.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            require_texts(name, str(key))
+            require_texts(f"{name}: {key}", inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            require_texts(name, inner)
+    elif isinstance(value, str) and value.strip() and not is_text(value):
+        raise InputError(f"{name}: found {value!r}; expected text without control characters, in UTF-8")

@@ -17,7 +17,7 @@ from aide_monai.utils import distributed
 from aide_monai.utils.files import read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, stop_behind
-from aide_monai.utils.validation import require_numbers, require_slice_size
+from aide_monai.utils.validation import require_numbers, require_slice_size, require_texts
 from aide_monai.workflows.comparison.budget import RANGES
 from aide_monai.workflows.literals import literal
 
@@ -69,6 +69,8 @@ def run_bundle(
             raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
     given = {"bundle_root": str(root), **(overrides or {}), **(literals or {})}
     _require_known(given, files)
+    for key, value in given.items():
+        require_texts(f"--{key}", value)
     texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)

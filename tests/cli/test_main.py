@@ -192,9 +192,11 @@ def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, ca
         (["--pred", "PRED"], "nothing to score"),
         (["--pred", "PRED", "--ref", "REF", "--compare", "a.csv", "b.csv"], "one job at a time"),
         (["--pred", "PRED", "--ref", "absent"], "absent: no such folder"),
-        (["--pred", "PRED", "--ref", "REF", "--labels", "liver"], r'--labels is "liver"; expected values from 1'),
+        (["--pred", "PRED", "--ref", "REF", "--labels", "liver"], "--labels is 'liver'; expected values from 1"),
         (["--pred", "PRED", "--ref", "REF", "--labels", "1=a,1=b"], "--labels is"),
-        (["--pred", "PRED", "--ref", "REF", "--spacing", "1,2"], r'--spacing is "1,2"; expected three numbers'),
+        (["--pred", "PRED", "--ref", "REF", "--labels", "1=a\x07"], r"--labels is '1=a.x07'; expected values from 1"),
+        (["--pred", "PRED", "--ref", "REF", "--spacing", "1,nan,1"], "--spacing is '1,nan,1'; expected three positive"),
+        (["--pred", "PRED", "--ref", "REF", "--spacing", "1,2"], "--spacing is '1,2'; expected three positive numbers"),
         (["--compare", "a.csv", "b.csv"], "a.csv: no such file"),
     ],
 )

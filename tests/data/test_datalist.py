@@ -204,6 +204,13 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ('{"name": "a", "name": "b"}', "keys given twice in one object: name"),
         ('{"labels": {"background": 0}}', r'key "labels": "background" is not a whole number; write \{"0"'),
         ('{"labels": {"0": 0}}', "labels: the name of 0 is 0, expected text"),
+        (
+            r'{"labels": {"0": "a\u0007"}}',
+            r"labels: the name of 0 is 'a.x07', expected text without control characters",
+        ),
+        (r'{"modality": {"0": "\ud800"}}', r"modality: the name of 0 is '.ud800', expected text without control"),
+        (r'{"name": "a\nb"}', r"key .name.: found 'a.nb', expected text without control characters"),
+        ('{"classes": {"1": true}}', 'key "classes": found {"1": true}, expected stored values up to'),
         ('{"labels": []}', 'key "labels": found a list, expected numbers with names'),
         ('{"labels": {}}', r"labels: found the numbers \[\]"),
         ('{"name": 3}', 'key "name": found a number, expected text'),
@@ -224,6 +231,32 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
         Datalist.load(path)
     with pytest.raises(InputError, match=r"none\.json: no such file"):
         Datalist.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        *(
+            (key, "a\x1b[1m", "text without control characters")
+            for key in ("case", "patient", "rater", "domain", "image")
+        ),
+        *((key, "\udcff.nii", "text without control characters") for key in ("case", "image", "label")),
+        ("spacing", float("nan"), "positive numbers in mm, one for each axis"),
+        ("spacing", [1.0, float("nan"), 1.0], "positive numbers in mm"),
+        ("spacing", 1.5, "positive numbers in mm"),
+        ("spacing", [1, 0, True], "positive numbers in mm"),
+        ("orientation", 7, 'three letters, such as "RAS"'),
+        ("orientation", "RAL", "three letters"),
+    ],
+)
+def test_values_that_are_none_for_their_key(tmp_path: Path, key: str, value: object, expected: str) -> None:
+    record = {"case": "a", "image": "a.nii", "label": "b.nii", "quality": "low", key: value}
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps({"name": "x", "labels": {"0": "b"}, "modality": {"0": "CT"}, "training": [record]}))
+    with pytest.raises(InputError, match=rf'training\[0\]: "{key}" is .*, expected {expected}') as caught:
+        Datalist.load(path)
+    str(caught.value).encode()  # the message itself can be shown
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["../secret.nii", "/secret.nii", "link/secret.nii", "images/../../secret.nii"])

@@ -135,6 +135,9 @@ def read_data(task: str, content: Any) -> dict[str, Any]:
     _require_classes(content.get("classes"), merge=bool(content.get("merge")))
     if content.get("slice_size") is not None:
         require_slice_size('"data": "slice_size"', content["slice_size"])
+    with _naming('"data"'):
+        axis = 0 if content.get("axis") is None else content["axis"]
+        volume_transforms(axis=axis, **{key: content[key] for key in _PREPROCESSING if key in content})
     layout, options = content.get("layout"), content.get("source", {})
     known = [name for name in LAYOUTS if len(LAYOUTS[name].folders) == 1]
     if layout is not None and layout not in known:

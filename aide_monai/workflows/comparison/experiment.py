@@ -14,6 +14,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
+from aide_monai.utils.validation import require_texts
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import (
     DATA_KEYS,
@@ -100,6 +101,7 @@ class Experiment:
             InputError: as ``load``.
         """
         require_keys("the config", content, _KEYS, required=("name", "task", "data", "budget"))
+        require_texts("the config", content)
         task = read_task(content["task"])
         data = read_data(task, content["data"])
         budget = read_budget(content["budget"])
