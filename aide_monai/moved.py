@@ -18,10 +18,11 @@ MODULES = {
     "aide_monai.workflows.standardize": "aide_monai.workflows.pseudo_labels",
 }
 NAMES = {
-    ("aide_monai.data", "LabelStore"): "aide_monai.labels",
-    ("aide_monai.data", "SliceDataset"): "aide_monai.stream",
-    ("aide_monai.data", "slice_loader"): "aide_monai.stream",
-    ("aide_monai.workflows.prepare", "image_records"): "aide_monai.data",
+    "aide_monai.data.LabelStore": "aide_monai.labels.LabelStore",
+    "aide_monai.data.SliceDataset": "aide_monai.stream.SliceDataset",
+    "aide_monai.data.slice_loader": "aide_monai.stream.slice_loader",
+    "aide_monai.workflows.prepare.image_records": "aide_monai.data.image_records",
+    "aide_monai.workflows.pseudo_labels.standardize": "aide_monai.workflows.standardize_datalist",
 }
 
 
@@ -52,10 +53,11 @@ def moved_name(package: str, name: str) -> object:
     Raises:
         AttributeError: if it never named it.
     """
-    home = NAMES.get((package, name))
-    if home is None:
+    new = NAMES.get(f"{package}.{name}")
+    if new is None:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    _tell(f"{package}.{name}", f"{home}.{name}")
+    _tell(f"{package}.{name}", new)
+    home, _, name = new.rpartition(".")
     return getattr(importlib.import_module(home), name)
 
 

@@ -308,7 +308,7 @@ def test_literals_reach_a_bundle_as_they_are(phantoms, tmp_path, monkeypatch):
         found.update(arguments, dataset_dir=root)
         raise InputError("far enough")
 
-    monkeypatch.setattr("aide_monai.workflows.prepare.prepare_datalist", prepare)
+    monkeypatch.setattr("aide_monai.workflows.prepare_datalist", prepare, raising=False)
     with pytest.raises(InputError, match="far enough"):
         run_bundle(BUNDLE, ["train"], TINY_MODEL, literals=literals)
     assert found == {key: value for key, value in literals.items() if key != "run_dir"} | {"seed": 0}

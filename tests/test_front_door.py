@@ -3,6 +3,7 @@
 import importlib
 import json
 import pkgutil
+import pydoc
 import re
 import subprocess
 import sys
@@ -94,3 +95,10 @@ def test_names_of_version_0_1_are_found_with_a_warning():
         assert aide_monai.data.LabelStore is LabelStore
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         aide_monai.data.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(("old", "new"), moved.NAMES.items())
+def test_a_config_of_version_0_1_finds_what_it_names(old, new):
+    with pytest.warns(FutureWarning, match=f"{re.escape(old)} is now {re.escape(new)}"):
+        assert pydoc.locate(old) is pydoc.locate(new)
+    assert callable(pydoc.locate(new))

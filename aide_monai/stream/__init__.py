@@ -5,6 +5,7 @@ from aide_monai.stream.patch_dataset import PatchDataset
 from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
 from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
 from aide_monai.stream.slice_dataset import SliceDataset, slice_loader
+from aide_monai.stream.trained_on import TrainedOn, require_like_training
 from aide_monai.stream.volume_cache import VolumeCache
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "PatchDataset",
     "ShareBatchSampler",
     "SliceDataset",
+    "TrainedOn",
     "VolumeCache",
     "collate_share",
     "load_volumes",
+    "require_like_training",
     "slice_geometry",
     "slice_loader",
     "volume_transforms",

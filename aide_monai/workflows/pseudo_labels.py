@@ -18,6 +18,7 @@ from aide_monai.handlers import load_weights
 from aide_monai.io.location import image_header
 from aide_monai.io.paths import as_paths, on_disk
 from aide_monai.io.writers import write_label
+from aide_monai.moved import moved_name
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.stream.share_sampler import share_files
 from aide_monai.utils import distributed
@@ -25,7 +26,7 @@ from aide_monai.utils.stored_values import stored_values
 from aide_monai.workflows.evaluate import predict
 
 
-def standardize(
+def standardize_datalist(
     datalist: Datalist,
     folder: str | Path,
     *,
@@ -164,3 +165,7 @@ def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]
         )
         for record in datalist.records
     }
+
+
+def __getattr__(name: str) -> object:
+    return moved_name(__name__, name)

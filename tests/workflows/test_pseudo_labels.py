@@ -14,7 +14,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.folders import image_records
 from aide_monai.errors import InputError
 from aide_monai.workflows.prepare import prepare_datalist
-from aide_monai.workflows.pseudo_labels import standardize, write_pseudo_labels
+from aide_monai.workflows.pseudo_labels import standardize_datalist, write_pseudo_labels
 
 
 class Threshold(torch.nn.Module):
@@ -75,38 +75,38 @@ def test_a_finished_standardisation_is_used_again(datalist, tmp_path):
     pretrainer = Pretrainer()
     arguments = {"pretrainer": pretrainer, "network": Threshold(0.0), "axis": 2, "slice_size": (32, 32)}
     arguments["weights"] = tmp_path / "model.pt"
-    first = standardize(datalist, tmp_path / "out", **arguments)
-    again = standardize(datalist, tmp_path / "out", **arguments)
+    first = standardize_datalist(datalist, tmp_path / "out", **arguments)
+    again = standardize_datalist(datalist, tmp_path / "out", **arguments)
     assert pretrainer.runs == 1
     assert again.records == first.records
     labelled, *others = datalist.records
     asked = replace(datalist, records=[{**labelled, "split": "validation"}, *others])
     assert "label" in labelled
     with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
-        standardize(asked, tmp_path / "out", **arguments)
+        standardize_datalist(asked, tmp_path / "out", **arguments)
     more = [{**record, "label": labelled["label"], "quality": "high"} for record in others]
     with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
-        standardize(replace(datalist, records=[labelled, *more]), tmp_path / "out", **arguments)
+        standardize_datalist(replace(datalist, records=[labelled, *more]), tmp_path / "out", **arguments)
     other = Datalist(datalist.name, datalist.labels, datalist.modality, datalist.records[1:])
     with pytest.raises(InputError, match="holds other cases than this run"):
-        standardize(other, tmp_path / "out", **arguments)
+        standardize_datalist(other, tmp_path / "out", **arguments)
 
 
 def test_data_that_have_moved_since_are_named(datalist, tmp_path):
     arguments = {"pretrainer": Pretrainer(), "network": Threshold(0.0), "axis": 2, "slice_size": (32, 32)}
     arguments["weights"] = tmp_path / "model.pt"
-    standardize(datalist, tmp_path / "out", **arguments)
+    standardize_datalist(datalist, tmp_path / "out", **arguments)
     saved = tmp_path / "out" / "datalist.json"
     place = Path(datalist.records[0]["image"]).parents[1]
     saved.write_text(saved.read_text().replace(str(place), "/gone"))
     with pytest.raises(InputError, match="the data that this run began with are not where they were; put them back"):
-        standardize(datalist, tmp_path / "out", **arguments)
+        standardize_datalist(datalist, tmp_path / "out", **arguments)
 
 
 def test_finished_weights_are_loaded_instead_of_training_again(datalist, tmp_path):
     pretrainer, network = Pretrainer(), torch.nn.Conv2d(1, 2, 1)
     torch.save(torch.nn.Conv2d(1, 2, 1).state_dict(), tmp_path / "model.pt")
-    standardize(
+    standardize_datalist(
         datalist,
         tmp_path / "out",
         pretrainer=pretrainer,
@@ -123,7 +123,9 @@ def test_no_labelled_case_is_refused(datalist, tmp_path):
     bare = [{key: value for key, value in r.items() if key not in ("label", "quality")} for r in datalist.records]
     empty = Datalist("bare", datalist.labels, datalist.modality, bare)
     with pytest.raises(InputError, match="no labelled training case"):
-        standardize(empty, tmp_path, pretrainer=Pretrainer(), network=None, weights="", axis=2, slice_size=(32, 32))
+        standardize_datalist(
+            empty, tmp_path, pretrainer=Pretrainer(), network=None, weights="", axis=2, slice_size=(32, 32)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
