@@ -52,6 +52,9 @@ def prepare(
     patient_pattern: Annotated[
         str | None, typer.Option(help="folder: regular expression; its first group names the patient.")
     ] = None,
+    label_names: Annotated[
+        str | None, typer.Option(help="folder: values that the labels hold, with names: 1=liver,4=tumour.")
+    ] = None,
 ) -> None:
     """Find the cases of a download, check and split them, and write the datalist."""
     from aide_monai.data.split import SplitSettings
@@ -73,6 +76,7 @@ def prepare(
         "merge_zones": False if zones else None,
         "keep_duplicates": keep_duplicates or None,
         "patient_pattern": patient_pattern,
+        "label_names": _labels(label_names, "--label-names"),
     }
     parts = _numbers("--fold", fold, "/") if fold else None
     if parts is not None and len(parts) != 2:
@@ -198,7 +202,7 @@ def _numbers(option: str, text: str, separator: str) -> list[int]:
         raise InputError(f'{option} is "{text}"; expected whole numbers with "{separator}" between them') from None
 
 
-def _labels(text: str | None) -> dict[int, str] | None:
+def _labels(text: str | None, option: str = "--labels") -> dict[int, str] | None:
     if text is None:
         return None
     pairs = [part.partition("=") for part in text.split(",")]
@@ -208,7 +212,7 @@ def _labels(text: str | None) -> dict[int, str] | None:
         if re.fullmatch("[0-9]{1,5}", value.strip()) and is_text(name)
     }
     if len(labels) < len(pairs) or not all(0 < value < 65536 for value in labels):
-        raise InputError(f"--labels is {text!r}; expected values from 1 with names, such as 1=liver,2=spleen")
+        raise InputError(f"{option} is {text!r}; expected values from 1 with names, such as 1=liver,2=spleen")
     return labels
 
 

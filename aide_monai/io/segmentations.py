@@ -15,6 +15,7 @@ from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.seg import read_dicom_seg
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
+from aide_monai.io.segments import named_segments
 from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts
 from aide_monai.utils.votes import resample_by_votes
 
@@ -110,7 +111,8 @@ def read_segmentation(path: str | Path) -> Segmentation:
         tell_doubts(path, volume)
         if volume.channels != 1:
             raise InputError(f"shape {shape_text(volume.file_shape)} instead of one label map")
-        return _segmentation(path, volume.decode()[..., 0], volume.affine)
+        names = {one.value: str(one) for one in named_segments(path)}
+        return replace(_segmentation(path, volume.decode()[..., 0], volume.affine), names=names)
     except InputError as error:
         raise InputError(f"{path}: found {error}; expected a label map of whole numbers from 0") from error
 

@@ -18,6 +18,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
 from aide_monai.io.headers import intensity_function, length_unit, read_header
 from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
+from aide_monai.io.segments import nrrd_segments, one_label_map
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
 LABEL_TOLERANCE = 1e-3
@@ -205,13 +206,18 @@ def _open_itk(file: str) -> _Opened:
     slope, offset = intensity_function(header)
     if (slope, offset) != (1, 0):
         told += (f"intensities of {slope:g} x stored + {offset:g}, which programs of the ITK family do not apply",)
-    shape = (*reader.GetSize(), *(1,) * (3 - dimension), *((components,) if components > 1 else ()))
+    segments = nrrd_segments(header.notes)
+    layers = (components,) if components > 1 and not segments else ()  # those of segments become one label map
+    shape = (*reader.GetSize(), *(1,) * (3 - dimension), *layers)
 
     def decode() -> np.ndarray:
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())  # (z, y, x) or (z, y, x, components)
         if (slope, offset) != (1, 0):  # ITK passes over it
             voxels = voxels * slope + offset
-        return voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
+        voxels = voxels.transpose(*reversed(range(dimension)), *range(dimension, voxels.ndim))
+        if segments:
+            return one_label_map(voxels.reshape(*voxels.shape[:dimension], -1), segments)[0]
+        return voxels
 
     oriented = not file.lower().endswith(".nrrd") or "space" in header.fields
     return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place, oriented

@@ -19,7 +19,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.readers import LocationReader
 from aide_monai.label_app.studies import findings_of
-from aide_monai.transforms import AsClassIndicesd
+from aide_monai.transforms import AsClassIndicesd, AsStoredValuesd
 
 HANDED_OUT_SECONDS = 600
 
@@ -67,7 +67,7 @@ class BundleScorer:
         self._preprocess = inference.get_parsed_content("preprocessing")
         self._inferer = inference.get_parsed_content("inferer")
         steps = inference.get_parsed_content("postprocessing").transforms
-        self._postprocess = Compose([step for step in steps if not isinstance(step, SaveImaged)])
+        self._postprocess = Compose([step for step in steps if not isinstance(step, (SaveImaged, AsStoredValuesd))])
         self._load_label = Compose(
             [
                 LoadImaged("label", reader=LocationReader, image_only=True, ensure_channel_first=True),

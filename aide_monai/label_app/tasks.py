@@ -24,6 +24,7 @@ from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datast
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.label_app.trainings import last_training, recorded
 from aide_monai.utils.locks import locked
+from aide_monai.utils.stored_values import stored_values
 from aide_monai.workflows.bundle import new_run, run_bundle
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,13 @@ class AIDEInferTask(BundleInferTask):
     NIfTI masks say in their header what that of their image says. MONAI Label writes them by ITK, which knows neither a
     header without codes nor one with two affines nor its unit.
     """
+
+    def __init__(self, path: str, conf: dict[str, str]) -> None:
+        super().__init__(path, conf)
+        values = stored_values(self.bundle_config.get_parsed_content("classes")) if self.is_valid() else None
+        if values is not None:  # masks hold them, so that is what names stand for
+            labels: dict[str, int] = getattr(self, "labels", {})
+            self.labels = {name: int(values[index]) for name, index in labels.items()}
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
         """Segment ``request["image"]``, a file that the app has chosen."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aide_monai.utils.stored_values import VALUES
 from aide_monai.utils.votes import resample_by_votes
 
 _TOLERANCE_VOXELS = 0.01
@@ -25,6 +26,7 @@ class LabelGrid:
         affine: (4, 4) voxel index of the stored label to mm, RAS.
         original_affine: (4, 4) voxel index of the file to mm, RAS.
         original_shape: spatial shape of the file, two or three sizes.
+        values: stored value of each class index; empty where labels are stored as class indices.
         place: all that a NIfTI header says about its place, see ``aide_monai.io.nifti``; empty for other files.
     """
 
@@ -32,6 +34,7 @@ class LabelGrid:
     original_affine: tuple[tuple[float, ...], ...]
     original_shape: tuple[int, ...]
     place: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    values: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, label: Any) -> LabelGrid | None:
@@ -44,6 +47,7 @@ class LabelGrid:
             original_affine=_rows(meta["original_affine"]),
             original_shape=tuple(int(size) for size in meta["spatial_shape"]),
             place=_numbers(meta.get("nifti_place")),
+            values=tuple(int(value) for value in meta.get(VALUES, ())),
         )
         return grid if grid._is_sound(label.ndim - 1) else None
 
@@ -59,6 +63,7 @@ class LabelGrid:
             original_affine=_rows(content["original_affine"]),
             original_shape=tuple(int(size) for size in content["original_shape"]),
             place=_numbers(content.get("place")),
+            values=tuple(int(value) for value in content.get("values", ())),
         )
         if not grid._is_sound(len(grid.original_shape)):
             raise ValueError("a grid that is no grid")

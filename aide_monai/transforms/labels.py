@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from aide_monai.errors import InputError
 from aide_monai.transforms.intensity import file_name, with_metadata_of
-from aide_monai.utils.stored_values import stored_values
+from aide_monai.utils.stored_values import VALUES, stored_values
 from aide_monai.utils.tensors import memory_order
 
 
 class AsClassIndicesd(MapTransform):
     """Turns stored label values into uint8 class indices and refuses anything else by name.
 
-    Values such as 2.9999, which some files give back for integers, are rounded.
+    Values such as 2.9999, which some files give back for integers, are rounded. The metadata of a label get
+    "stored_values", the stored value of each class index, for the way back.
 
     Args:
         keys: labels to convert, (1, X, Y, Z).
@@ -57,6 +59,9 @@ class AsClassIndicesd(MapTransform):
         wrong = [index for index in (self.classes or {}).values() if not 0 <= index <= 255]
         if wrong:
             raise InputError(f"classes maps to class index {wrong[0]}; expected 0..255")
+        writable = all(0 <= value <= 65535 for value in self.classes or ())
+        values = stored_values(self.classes) if writable else None
+        self._values = None if values is None else values.tolist()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert the labels of ``data``."""
@@ -66,6 +71,8 @@ class AsClassIndicesd(MapTransform):
             self._check_shape(label, key, result)
             value = torch.as_tensor(label).as_subclass(torch.Tensor)
             result[key] = with_metadata_of(label, self._indices(value, file_name(label, key)))
+            if self._values is not None and isinstance(result[key], MetaTensor):
+                result[key].meta[VALUES] = self._values
         return result
 
     def _check_shape(self, label: Any, key: Hashable, data: Mapping[Hashable, Any]) -> None:

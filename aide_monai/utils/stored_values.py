@@ -10,6 +10,9 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 
+VALUES = "stored_values"
+"""Key of the stored value of each class index in the metadata of a label that was brought to class indices."""
+
 
 def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
     """Class index to stored label value: the inverse of ``classes``, of merged values the smallest; None for None.

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
 from aide_monai.transforms import largest_components
 from aide_monai.utils.files import new_folder, require_place, write_text
+from aide_monai.workflows.segment_matching import Numbering, one_numbering
 
 Labels = npt.NDArray[np.integer]
 
@@ -81,7 +82,6 @@ class _Scored:
 
     by_label: dict[int, dict[str, Any]]
     values: tuple[set[int], set[int]]
-    names: dict[int, str]
     spacing_known: bool
 
 
@@ -117,10 +117,11 @@ def evaluate_folders(
         if Path(out).exists() and any(Path(out).iterdir()):
             raise InputError(f"{out} is not an empty folder; choose a new one for the results")
     files = _matched(find_segmentations(predictions), find_segmentations(references), settings)
-    pairs, problems = _scores(files, settings, progress=progress)
+    numbering = one_numbering([both[i] for i in (1, 0) for both in files.values()], settings.labels)
+    pairs, problems = _scores(files, settings, numbering, progress=progress)
     if problems:
         raise InputError(report(f"{predictions}: cases that cannot be scored", problems))
-    labels, ignored = _labels(pairs.values(), settings, predictions, references)
+    labels, ignored = _labels(pairs.values(), settings, numbering, predictions, references)
     method = Path(os.path.abspath(predictions)).name
     rows = [
         {
@@ -138,7 +139,7 @@ def evaluate_folders(
     evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored, unknown)
     if out is not None:
         worst = _worst_cases(rows)
-        both = {case: [read_segmentation(file) for file in files[case]] for case in worst}
+        both = {case: [_renumbered(read_segmentation(file), numbering) for file in files[case]] for case in worst}
         shown = [_pair(case, *both[case], settings=settings) for case in worst]
         with new_folder(out) as folder:
             _write(folder, evaluation, settings, shown, _images(images, worst), labels, predictions, references)
@@ -146,7 +147,7 @@ def evaluate_folders(
 
 
 def _scores(
-    files: Mapping[str, tuple[Path, Path]], settings: EvaluationSettings, *, progress: bool
+    files: Mapping[str, tuple[Path, Path]], settings: EvaluationSettings, numbering: Numbering, *, progress: bool
 ) -> tuple[dict[str, _Scored], list[str]]:
     """Scores by case, and what is wrong with the others: read ahead by other processes, scored in threads."""
     pairs: dict[str, _Scored] = {}
@@ -173,7 +174,7 @@ def _scores(
         for case, (prediction, reference) in files.items():
             future: Future[_Scored] = Future()
             try:
-                both = read(prediction), read(reference)
+                both = _renumbered(read(prediction), numbering), _renumbered(read(reference), numbering)
                 future = pool.submit(_score, case, *both, settings)
             except InputError as error:
                 future.set_exception(error)
@@ -232,7 +233,18 @@ def _score(case: str, prediction: Segmentation, reference: Segmentation, setting
         spacing_mm=pair.spacing if grid is None else grid.steps_mm,
     )
     by_label = {value: asdict(scores[number]) for number, value in enumerate(scored, start=1)}
-    return _Scored(by_label, values, pair.prediction.names | pair.reference.names, pair.reference.spacing_known)
+    return _Scored(by_label, values, pair.reference.spacing_known)
+
+
+def _renumbered(segmentation: Segmentation, numbering: Numbering) -> Segmentation:
+    """A segmentation with the values that its segments have in all files."""
+    changes = numbering.changes.get(segmentation.file)
+    if changes is None:
+        return segmentation
+    table = np.arange(65536, dtype=np.uint16)
+    table[list(changes)] = list(changes.values())
+    values = tuple(sorted(int(table[value]) for value in segmentation.values))
+    return replace(segmentation, labels=table[segmentation.labels], values=values)
 
 
 def _nothing() -> dict[str, Any]:
@@ -242,28 +254,34 @@ def _nothing() -> dict[str, Any]:
 
 
 def _labels(
-    pairs: Collection[_Scored], settings: EvaluationSettings, predictions: str | Path, references: str | Path
+    pairs: Collection[_Scored],
+    settings: EvaluationSettings,
+    numbering: Numbering,
+    predictions: str | Path,
+    references: str | Path,
 ) -> tuple[dict[int, str], tuple[int, ...]]:
     """The labels to score, by value, and the values that occur beside them."""
     predicted, true = (set().union(*(scored.values[i] for scored in pairs)) for i in (0, 1))
     found = sorted(predicted | true)
-    if settings.labels is None:
-        if predicted and true and not predicted & true:
-            raise InputError(
-                f"{predictions} holds the labels {listed(sorted(predicted))}, {references} {listed(sorted(true))}; "
-                "expected labels in common: write both with the same values"
-            )
-        names = {value: name for scored in pairs for value, name in scored.names.items()}
-        labels = {value: names.get(value, f"label {value}") for value in found}
-    else:
-        labels = dict(settings.labels)
+    labels = settings.labels or {value: numbering.names.get(value, f"label {value}") for value in found}
+    only = sorted(predicted - true), sorted(true - predicted)
+    asked = [value for value in only[1] if value in labels]
+    if only[0] and asked and not (settings.labels and set(only[0]) <= set(settings.labels)):
+        called = [f'{value} "{numbering.names[value]}"' for value in (*only[0], *only[1]) if value in numbering.names]
+        names = f" ({', '.join(called)})" if called else ""
+        raise InputError(
+            f"{predictions} holds the labels {listed(sorted(predicted))}, {references} {listed(sorted(true))}; "
+            f"expected labels in common, but {listed(only[0])} is in predictions alone and {listed(only[1])} in "
+            f"references alone{names}: class indices against stored values, or names that differ? Write both alike, or "
+            "name all of these values by --labels to score them as they are"
+        )
     absent = [value for value in labels if value not in found]
     if absent or not labels:
         raise InputError(
             f"labels {listed(absent) or 'to score'}: in no file of {predictions} and {references}, which hold "
             f"{listed(found) or 'background alone'}; expected every label in some case"
         )
-    return labels, tuple(value for value in found if value not in labels)
+    return dict(labels), tuple(value for value in found if value not in labels)
 
 
 def _worst_cases(rows: Sequence[Mapping[str, Any]], number: int = 3) -> list[str]:

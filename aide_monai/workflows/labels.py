@@ -107,8 +107,9 @@ def diff(run: str | Path, first: int, second: int) -> list[dict[str, Any]]:
 def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
     """Write the labels of a generation as NIfTI on the original grid of each case.
 
-    ``folder/network_1/<case>.nii.gz`` is the label that network 1 trains on, ``network_2`` likewise: uint8 class
-    indices as in training, slope 1, with the affine of the file that the label came from. Padding is taken off; see
+    ``folder/network_1/<case>.nii.gz`` is the label that network 1 trains on, ``network_2`` likewise, in
+    the values in which the data set stores its labels (of merged ones the smallest), slope 1, with the affine of the
+    file that the label came from. A run that has not noted these values gives class indices. Padding is taken off; see
     ``Export`` for what other preprocessing means. ``folder`` appears when all is written.
 
     Args:
@@ -133,8 +134,9 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
             grid = history.grids[case]
             for network in NETWORKS:
                 label = grid.to_original(history.read(generation, network, case).numpy())
+                stored = np.array(grid.values)[label] if grid.values else label
                 file = unfinished / f"network_{network}" / f"{case}.nii.gz"
-                write_label(file, torch.from_numpy(label), grid.original_affine, NiftiPlace.of(grid.place))
+                write_label(file, torch.from_numpy(stored), grid.original_affine, NiftiPlace.of(grid.place))
     return Export(
         files=len(NETWORKS) * len(history.shapes),
         resampled=tuple(case for case in history.shapes if case not in exact),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from aide_monai.cli.main import app
@@ -46,7 +48,15 @@ def pictures(folder: Path, labels: np.ndarray) -> Path:
     return folder
 
 
-def dicom_seg(path: Path, labels: np.ndarray, *, thickness: float = 4.0, stated: bool = True) -> Path:
+def dicom_seg(
+    path: Path,
+    labels: np.ndarray,
+    *,
+    thickness: float = 4.0,
+    stated: bool = True,
+    names: Sequence[str] = ("liver", "tumour"),
+    kinds: Sequence[Code] = (codes.SCT.Liver, codes.SCT.Liver),
+) -> Path:
     """A real DICOM SEG of (X, Y, Z) labels whose voxels are those of ``AFFINE``; empty slices are left out."""
     source = []
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
@@ -70,10 +80,10 @@ def dicom_seg(path: Path, labels: np.ndarray, *, thickness: float = 4.0, stated:
             segment_number=number,
             segment_label=name,
             segmented_property_category=codes.cid7150.AnatomicalStructure,
-            segmented_property_type=codes.SCT.Liver,
+            segmented_property_type=kind,
             algorithm_type="MANUAL",
         )
-        for number, name in ((1, "liver"), (2, "tumour"))
+        for number, (name, kind) in enumerate(zip(names, kinds, strict=True), 1)
     ]
     seg = highdicom.seg.Segmentation(
         source_images=source,

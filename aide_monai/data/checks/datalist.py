@@ -18,6 +18,7 @@ from rich.progress import track
 
 from aide_monai.data.checks.cases import Facts, compare_cases, key_of
 from aide_monai.data.checks.duplicates import signature
+from aide_monai.data.checks.names import name_problems
 from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_problems, on_grid, pair_problems
 from aide_monai.data.datalist import QUALITIES, Datalist
 from aide_monai.data.fingerprints import changed_files
@@ -26,6 +27,7 @@ from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
 from aide_monai.io.paths import as_paths
+from aide_monai.io.segments import Segment, named_segments
 from aide_monai.io.volumes import Volume
 
 __all__ = ["Problem", "check_datalist", "require_valid"]
@@ -85,6 +87,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.facts: dict[str, Facts] = {}
         self.first_use: dict[str, tuple[str, str]] = {}
+        self.called: dict[int, tuple[Segment, str]] = {}  # label value to the first segment of it and its case
         self._last: tuple[str, Volume, npt.NDArray[Any]] | None = None
 
     def case(self, record: dict[str, Any], visit: Visit | None) -> None:
@@ -151,6 +154,7 @@ class _Check:
         try:
             volume = self.opened(path)
             problems = list(_header_problems(volume, case, path, "label", 1))
+            problems += name_problems(named_segments(path), case, path, self.datalist, self.called)
             fact = _facts(volume)
             if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
                 voxels = volume.decode()

@@ -34,12 +34,11 @@ def domain_folders(
         raise InputError(
             f"domains are {dict(domains)}, held out {sorted(held_out)}; expected two or more, and names of them"
         )
-    names = None if label_names is None else {int(value): name for value, name in label_names.items()}
-    lists = {name: folder_datalist(Path(root) / folder, label_names=names) for name, folder in domains.items()}
+    lists = {name: folder_datalist(Path(root) / folder, label_names=label_names) for name, folder in domains.items()}
     first = next(iter(lists.values()))
     records = []
     for domain, datalist in lists.items():
-        if datalist.labels != first.labels:
+        if (datalist.labels, datalist.classes) != (first.labels, first.classes):
             raise InputError(
                 f"{Path(root) / domains[domain]}: found labels {datalist.labels}; expected {first.labels} as in the "
                 "other domains: bring them to one coding"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.decathlon import case_name
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
+from aide_monai.io.segments import named_segments
 from aide_monai.io.volumes import SUFFIXES, label_values
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
@@ -18,7 +21,7 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def folder_datalist(
-    root: str | Path, *, patient_pattern: str = PATIENT_PATTERN, label_names: dict[int, str] | None = None
+    root: str | Path, *, patient_pattern: str = PATIENT_PATTERN, label_names: Mapping[Any, str] | None = None
 ) -> Datalist:
     """Cases of ``images/`` with their labels of the same name in ``labels/``, and those of ``unlabeled/``.
 
@@ -30,7 +33,8 @@ def folder_datalist(
         root: the folder.
         patient_pattern: regular expression for the whole case name; its first group is the patient. The default takes
             ``patient001_frame01`` and ``patient001_frame12`` for one patient, and other names for one patient each.
-        label_names: name of every label value. None: the values are read from the label files, which takes a while.
+        label_names: name of every label value; they become the classes 1, 2, ... in the order of their values. None:
+            values, and names where files have them, are read from the label files, which takes a while.
 
     Raises:
         InputError: a folder or partner is missing, two files stand for one case, or label values have gaps.
@@ -89,8 +93,14 @@ def folder_datalist(
         if case in images:
             record |= {"label": str(labels[case][0]), "quality": "high"}
         records.append(record)
-    names = label_names if label_names is not None else _names_from_labels([labels[case][0] for case in sorted(images)])
-    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, records)
+    if label_names is None:
+        stored = _names_from_labels([labels[case][0] for case in sorted(images)])
+    else:
+        given = {int(value): name for value, name in label_names.items()}
+        stored = {0: "background", **{value: given[value] for value in sorted(given)}}
+    names = dict(enumerate(stored.values()))
+    classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
+    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, records, classes)
 
 
 def _volumes(folder: Path) -> list[Path]:
@@ -125,18 +135,24 @@ def _channels_are(files: list[Path], number: int) -> bool:
 
 
 def _names_from_labels(files: list[Path]) -> dict[int, str]:
+    """Names of the values that the files hold, as the files call them; where names differ is found by the check."""
     values = {0}
+    called: dict[int, str] = {}
     for file in files:
         try:
             values |= set(label_values(open_apart(str(file)).decode()))
         except InputError as error:
             raise InputError(f"{file}: found {error}; expected a label of whole numbers") from error
+        for one in named_segments(file):
+            if one.known_as:
+                called.setdefault(one.value, str(one))
     if values != set(range(len(values))):
+        example = ",".join(f"{value}={called.get(value, 'NAME')}" for value in sorted(values - {0}))
         raise InputError(
             f"{files[0].parent}: the labels hold the values {', '.join(map(str, sorted(values)))}; expected 0, 1, 2, "
-            "... without gaps; relabel the files, or name all values by label_names"
+            f'... without gaps; relabel the files, or name all values: --label-names "{example}"'
         )
-    return {value: f"label {value}" if value else "background" for value in sorted(values)}
+    return {value: called.get(value, f"label {value}") if value else "background" for value in sorted(values)}
 
 
 def _suffixes() -> str:

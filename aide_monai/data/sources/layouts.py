@@ -55,7 +55,7 @@ LAYOUTS = {
         {"test": 100},
     ),
     "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
-    "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern",)),
+    "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern", "label_names")),
     "domains": Layout(domain_folders, ("a folder per domain",), ("domains", "held_out", "label_names")),
 }
 

@@ -16,6 +16,7 @@ from aide_monai import __version__
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.stack import POSITION_TOLERANCE, POSITION_TOLERANCE_MM, SAME_PLACE_MM, DicomSeries
 from aide_monai.io.grid import COSINE_TOLERANCE
+from aide_monai.io.segments import SCHEME, dicom_segments
 from aide_monai.utils.files import write_atomically
 
 # A segmentation must have these, if only empty; images that were made anonymous often lack some.
@@ -32,9 +33,6 @@ _MAY_BE_EMPTY = (
 )
 
 
-SCHEME = "99AIDE"
-"""Coding scheme of label values in the segmentations that are written here."""
-
 _MOST_MISSING = 10
 """Gaps between marked slices are multiples of a spacing that is at most so many times smaller than the smallest."""
 
@@ -44,9 +42,9 @@ class SegVolume:
     """The segments of a DICOM SEG as one label map; slices between the first and the last frame may be empty.
 
     Attributes:
-        labels: (X, Y, Z) uint16 segment numbers, 0 is the background.
+        labels: (X, Y, Z) uint16 segment numbers or, in files that were written here, label values; 0 is the background.
         affine: (4, 4) float64, voxel index to mm, RAS.
-        names: segment number to SegmentLabel.
+        names: label value to what the segment is called.
         spacing_stated: whether the file says how far slices are apart; otherwise it follows from the frames, of which
             nobody knows how many slices without a mark lie between.
     """
@@ -80,6 +78,7 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
         stated = float(groups[0].get("SpacingBetweenSlices") or 0)
         thickness = float(groups[0].get("SliceThickness") or 0)
         full = int(dataset.get("MaximumFractionalValue", 1))
+        segments = dicom_segments(dataset)
     except Exception as error:  # whatever is wrong with a DICOM file ends in the same sentence
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"a DICOM file that is no readable segmentation ({reason})") from error
@@ -96,7 +95,9 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
     lps[:3, 3] = positions[order.index(0)]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
     known = stated > 0 and abs(float(np.linalg.norm(step)) - stated) <= POSITION_TOLERANCE_MM
-    return SegVolume(labels.transpose(1, 0, 2), affine, names, known)
+    values = np.arange(65536, dtype=np.uint16)
+    values[list(names)] = [one.value for one in segments]
+    return SegVolume(values[labels].transpose(1, 0, 2), affine, {one.value: str(one) for one in segments}, known)
 
 
 def _groups_of(dataset: Any, frame: int) -> dict[str, Any]:
