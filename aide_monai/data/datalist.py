@@ -18,7 +18,7 @@ from typing import Any
 from aide_monai.errors import InputError, report
 from aide_monai.io.paths import absolute_paths, as_paths
 from aide_monai.utils.files import write_atomically
-from aide_monai.utils.validation import is_orientation, is_text
+from aide_monai.utils.validation import TEXT, is_orientation, is_text
 
 SPLITS = ("training", "validation", "test")
 QUALITIES = ("high", "low")
@@ -32,7 +32,6 @@ MAX_STORED = 65535  # of the values in files that mean another class index
 _FLAGS = ("resample_labels", "soft_labels")
 _TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
 _REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
-_TEXT = "text without control characters, in UTF-8"
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
 
@@ -107,7 +106,7 @@ class Datalist:
         if not isinstance(name, str):
             problems.append(f'key "name": found {_kind(name)}, expected text')
         elif name and not is_text(name):
-            problems.append(f'key "name": found {name!r}, expected {_TEXT}')
+            problems.append(f'key "name": found {name!r}, expected {TEXT}')
         maps = {}
         for key in ("labels", "modality"):
             maps[key], found = numbered_names(content.get(key, {"0": "absent"}), key)
@@ -224,7 +223,7 @@ class Datalist:
             if index not in self.labels
         ]
         if not is_text(self.name):
-            problems.append(f"name: found {self.name!r}, expected {_TEXT}")
+            problems.append(f"name: found {self.name!r}, expected {TEXT}")
         sound: dict[str, dict[str, Any]] = {}
         for index, record in enumerate(self.records):
             where = f"records[{index}]"
@@ -301,7 +300,7 @@ def _map_problems(names: dict[int, str], key: str) -> list[str]:
     if sorted(names) != list(range(len(names))) or not names:
         return [f"{key}: found the numbers {_short(sorted(names))}, expected 0, 1, 2, ... without gaps"]
     return [
-        f"{key}: the name of {number} is {name!r}, expected {_TEXT}"
+        f"{key}: the name of {number} is {name!r}, expected {TEXT}"
         for number, name in names.items()
         if not is_text(name)
     ]
@@ -322,7 +321,7 @@ def _record_problems(record: Any, where: str) -> list[str]:
         texts = value if key == "image" and isinstance(value, list) and value else [value]
         if not all(map(is_text, texts)):
             expected = "a path or a list of paths" if key == "image" else "text"
-            expected = _TEXT if all(isinstance(text, str) and text.strip() for text in texts) else expected
+            expected = TEXT if all(isinstance(text, str) and text.strip() for text in texts) else expected
             problems.append(f'{where}: "{key}" is {value!r}, expected {expected}')
         elif key == "case" and not _CASE_NAME.fullmatch(value):
             problems.append(f'{where}: "case" is {value!r}, expected a name without slashes and without a leading dot')

@@ -15,6 +15,7 @@ from aide_monai.io.location import image_header
 from aide_monai.io.paths import as_paths, split_selection
 from aide_monai.io.readers import DicomSeriesReader
 from aide_monai.io.writers import case_of
+from aide_monai.utils.validation import require_file_names
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".nrrd")
 
@@ -69,6 +70,7 @@ def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[st
     if not found:
         raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(IMAGE_SUFFIXES)}")
     records = [{"image": image if isinstance(image, list) else str(image)} for image in found]
+    require_file_names(folder, [path for record in records for path in as_paths(record["image"])])
     records = [{**record, "case": case_of(record["image"])} for record in records]
     names = [record["case"] for record in records]
     if doubled := sorted({name for name in names if names.count(name) > 1}):

@@ -17,6 +17,7 @@ from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
 from aide_monai.io.segments import named_segments
 from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts
+from aide_monai.utils.validation import require_file_names
 from aide_monai.utils.votes import resample_by_votes
 
 PICTURES = (".png",)
@@ -63,7 +64,7 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
     lies in it, without what programs append (``_seg``, ``_pred``, ``_label`` and the like).
 
     Raises:
-        InputError: no such folder, nothing found, or two files for one case.
+        InputError: no such folder, nothing found, two files for one case, or a name that tables cannot hold.
     """
     root = Path(root)
     if not root.is_dir():
@@ -74,6 +75,7 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
             f"{root}: no segmentations; expected files that end in {', '.join(SUFFIXES + DICOM)}, or folders of PNG "
             "slices"
         )
+    require_file_names(root, found)
     parts = [path.relative_to(root).parts for path in found]
     firsts = [first for first, *_ in parts]
     cases: dict[str, list[Path]] = {}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from aide_monai.errors import InputError
 
 ABOVE_0 = (math.ulp(0.0), math.inf)
 """The range of numbers above 0."""
+
+TEXT = "text without control characters, in UTF-8"
+"""What ``is_text`` wants, in a message."""
 
 
 def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -98,4 +102,16 @@ def require_texts(name: str, value: Any) -> None:
         for inner in value:
             require_texts(name, inner)
     elif isinstance(value, str) and value.strip() and not is_text(value):
-        raise InputError(f"{name}: found {value!r}; expected text without control characters, in UTF-8")
+        raise InputError(f"{name}: found {value!r}; expected {TEXT}")
+
+
+def require_file_names(folder: Path, paths: Iterable[str | Path]) -> None:
+    """Refuse files of a folder whose names are more than text, see ``is_text``; they become names of cases.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for path in paths:
+        name = str(path).removeprefix(f"{folder}/")
+        if not is_text(name):
+            raise InputError(f"{folder}: found {name!r}; expected {TEXT}: rename it")
