@@ -7,7 +7,7 @@ LABEL_VENV ?= .venv-label
 LABEL_BIN = $(LABEL_VENV)/bin
 LABEL_INSTALLED = $(LABEL_VENV)/.installed
 
-.PHONY: setup label-env demo lint test torture clean
+.PHONY: setup label-env demo lint docs test torture clean
 
 setup: $(INSTALLED)
 
@@ -36,11 +36,16 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages as a site that opens without a network: site/index.html.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+
 # One thread for each of the two test processes: on two cores more threads wait for each other. Whole files go to one of
 # them, because tests of a server build on each other.
 test: export OMP_NUM_THREADS = 1
 test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
-test: lint label-env
+test: lint docs label-env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 # Attacks that take hours, see docs/reliability.md. No piece starts after this time; the next call goes on.

@@ -186,10 +186,11 @@ def keeps_foreground(after: int, *, before: int, given: int, least: float) -> bo
         given: those that it had at the beginning.
         least: share of the given ones that a correction has to leave, 0..1; what does not shrink is never refused.
 
-    >>> keeps_foreground(9, before=80, given=100, least=0.1)
-    False
-    >>> keeps_foreground(10, before=80, given=100, least=0.1)
-    True
+    Examples:
+        >>> keeps_foreground(9, before=80, given=100, least=0.1)
+        False
+        >>> keeps_foreground(10, before=80, given=100, least=0.1)
+        True
     """
     return after >= min(before, least * given - 1e-9)
 

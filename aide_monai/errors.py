@@ -22,12 +22,13 @@ class InputError(ValueError):
     Attributes:
         problems: where the message is a report, each problem of it, also those that the report only counts.
 
-    >>> from aide_monai import InputError
-    >>> try:
-    ...     raise InputError("scan.nii: found 2 axes; expected 3; stack its slices")
-    ... except ValueError as error:
-    ...     print(error)
-    scan.nii: found 2 axes; expected 3; stack its slices
+    Examples:
+        >>> from aide_monai import InputError
+        >>> try:
+        ...     raise InputError("scan.nii: found 2 axes; expected 3; stack its slices")
+        ... except ValueError as error:
+        ...     print(error)
+        scan.nii: found 2 axes; expected 3; stack its slices
     """
 
     def __init__(self, message: object = "", *, problems: Sequence[str] = ()) -> None:

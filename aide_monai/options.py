@@ -120,11 +120,12 @@ class AIDEOptions:
     Raises:
         InputError: if an option is out of range or not one of its choices.
 
-    >>> from aide_monai import AIDEOptions
-    >>> AIDEOptions(warmup_epochs=5).keep
-    0.5
-    >>> AIDEOptions.from_profile("original").consistency_weight
-    10.0
+    Examples:
+        >>> from aide_monai import AIDEOptions
+        >>> AIDEOptions(warmup_epochs=5).keep
+        0.5
+        >>> AIDEOptions.from_profile("original").consistency_weight
+        10.0
     """
 
     trusted_share: float = 0.0

@@ -1,4 +1,4 @@
-"""A MONAI training script becomes an AIDE training by the lines that the README shows, and by no others."""
+"""A MONAI training script becomes an AIDE training by the lines that docs/python.md shows, and by no others."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SCRIPT = (ROOT / "tests" / "existing_pipeline.py").read_text()
 
 
 def switched() -> str:
-    """The script after the diff in the README: each removed line is there once, and becomes the line added for it."""
-    (diff,) = re.findall(r"```diff\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The script after the diff of the page: each removed line is there once, and becomes the line added for it."""
+    (diff,) = re.findall(r"```diff\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     imports, *changes = diff.strip().split("\n\n")
     assert all(line.startswith("+from aide_monai.") for line in imports.splitlines())
     assert len(changes) == 2

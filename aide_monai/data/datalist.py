@@ -63,12 +63,13 @@ class Datalist:
         InputError: names all malformed maps and records at once. What needs the files (missing, unreadable, leaking)
             is found by `aide_monai.data.checks.datalist.check_datalist`.
 
-    >>> from aide_monai import Datalist
-    >>> record = {"case": "a", "image": "/data/a.nii.gz", "label": "/data/a_label.nii.gz", "quality": "high"}
-    >>> datalist = Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, [record | {"split": "training"}])
-    >>> datalist.save("datalist.json")
-    >>> Datalist.load("datalist.json", roots=["/data"]).records[0]["quality"]
-    'high'
+    Examples:
+        >>> from aide_monai import Datalist
+        >>> record = {"case": "a", "image": "/data/a.nii.gz", "label": "/data/a_label.nii.gz", "quality": "high"}
+        >>> datalist = Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, [record | {"split": "training"}])
+        >>> datalist.save("datalist.json")
+        >>> Datalist.load("datalist.json", roots=["/data"]).records[0]["quality"]
+        'high'
     """
 
     name: str

@@ -52,22 +52,23 @@ class AIDETrainer(TwoNetworkTrainer):
     Raises:
         ValueError: as ``TwoNetworkTrainer``.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> import torch
-    >>> from monai.networks.nets import BasicUNet
-    >>> from aide_monai import seeded, slice_loader, SliceDataset
-    >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
-    >>> first, second = seeded(build, 1), seeded(build, 2)
-    >>> from aide_monai import AIDETrainer
-    >>> trainer = AIDETrainer(
-    ...     "cpu", 1, slice_loader(SliceDataset(volumes), batch_size=4, steps=2, seed=0),
-    ...     first, torch.optim.Adam(first.parameters()), second, torch.optim.Adam(second.parameters()),
-    ... )
-    >>> trainer.run()
-    >>> trainer.state.epoch, trainer.state.iteration
-    (1, 2)
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> import torch
+        >>> from monai.networks.nets import BasicUNet
+        >>> from aide_monai import seeded, slice_loader, SliceDataset
+        >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
+        >>> first, second = seeded(build, 1), seeded(build, 2)
+        >>> from aide_monai import AIDETrainer
+        >>> trainer = AIDETrainer(
+        ...     "cpu", 1, slice_loader(SliceDataset(volumes), batch_size=4, steps=2, seed=0),
+        ...     first, torch.optim.Adam(first.parameters()), second, torch.optim.Adam(second.parameters()),
+        ... )
+        >>> trainer.run()
+        >>> trainer.state.epoch, trainer.state.iteration
+        (1, 2)
     """
 
     def __init__(

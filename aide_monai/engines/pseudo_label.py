@@ -52,25 +52,27 @@ class PseudoLabelTrainer(SupervisedTrainer):
     Raises:
         InputError: if the data set has no store, a number is out of range, or there are many processes.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> import torch
-    >>> from monai.networks.nets import BasicUNet
-    >>> from aide_monai import seeded, slice_loader, SliceDataset
-    >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
-    >>> network = seeded(build, 1)
-    >>> from monai.losses import DiceCELoss
-    >>> from aide_monai import LabelStore, PseudoLabelTrainer
-    >>> slices = SliceDataset(volumes, store=LabelStore.from_volumes(volumes))
-    >>> trainer = PseudoLabelTrainer(
-    ...     "cpu", 1, slice_loader(slices, batch_size=4, steps=2, seed=0), network, dataset=slices,
-    ...     optimizer=torch.optim.Adam(network.parameters()), loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
-    ...     prepare_batch=lambda batch, *_, **__: (batch["image"], batch["label_1"]),
-    ... )
-    >>> trainer.run()
-    >>> trainer.state.iteration
-    2
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> import torch
+        >>> from monai.networks.nets import BasicUNet
+        >>> from aide_monai import seeded, slice_loader, SliceDataset
+        >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
+        >>> network = seeded(build, 1)
+        >>> from monai.losses import DiceCELoss
+        >>> from aide_monai import LabelStore, PseudoLabelTrainer
+        >>> slices = SliceDataset(volumes, store=LabelStore.from_volumes(volumes))
+        >>> trainer = PseudoLabelTrainer(
+        ...     "cpu", 1, slice_loader(slices, batch_size=4, steps=2, seed=0), network, dataset=slices,
+        ...     optimizer=torch.optim.Adam(network.parameters()),
+        ...     loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
+        ...     prepare_batch=lambda batch, *_, **__: (batch["image"], batch["label_1"]),
+        ... )
+        >>> trainer.run()
+        >>> trainer.state.iteration
+        2
     """
 
     def __init__(

@@ -59,22 +59,23 @@ class AIDESupervisedTrainer(AIDETrainer):
         InputError: if the loader reads another data set, ``optimizer`` has other parameters than those of ``network``,
             or the second network would be the same as the first.
 
-    >>> import torch
-    >>> from monai.data import DataLoader
-    >>> from monai.losses import DiceCELoss
-    >>> from monai.networks.nets import UNet
-    >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
-    >>> from aide_monai import AIDECacheDataset, AIDESupervisedTrainer, find_datalist, write_phantoms
-    >>> records = find_datalist(write_phantoms("phantoms", cases=2, shape=(16, 16, 8))).records
-    >>> load = Compose([LoadImaged(["image", "label"]), EnsureChannelFirstd(["image", "label"])])
-    >>> network = UNet(3, 1, 2, channels=(4, 8), strides=(2,))
-    >>> trainer = AIDESupervisedTrainer(
-    ...     "cpu", 1, DataLoader(AIDECacheDataset(records, load, progress=False), batch_size=2),
-    ...     network, torch.optim.Adam(network.parameters()), DiceCELoss(to_onehot_y=True, softmax=True),
-    ... )
-    >>> trainer.run()
-    >>> trainer.state.iteration
-    1
+    Examples:
+        >>> import torch
+        >>> from monai.data import DataLoader
+        >>> from monai.losses import DiceCELoss
+        >>> from monai.networks.nets import UNet
+        >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+        >>> from aide_monai import AIDECacheDataset, AIDESupervisedTrainer, find_datalist, write_phantoms
+        >>> records = find_datalist(write_phantoms("phantoms", cases=2, shape=(16, 16, 8))).records
+        >>> load = Compose([LoadImaged(["image", "label"]), EnsureChannelFirstd(["image", "label"])])
+        >>> network = UNet(3, 1, 2, channels=(4, 8), strides=(2,))
+        >>> trainer = AIDESupervisedTrainer(
+        ...     "cpu", 1, DataLoader(AIDECacheDataset(records, load, progress=False), batch_size=2),
+        ...     network, torch.optim.Adam(network.parameters()), DiceCELoss(to_onehot_y=True, softmax=True),
+        ... )
+        >>> trainer.run()
+        >>> trainer.state.iteration
+        1
     """
 
     def __init__(

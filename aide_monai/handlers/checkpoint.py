@@ -80,19 +80,20 @@ class BestCheckpoint:
         settings: what the network's input depends on, saved with the weights, see ``require_settings``; None saves
             none.
 
-    >>> import torch
-    >>> from ignite.engine import Engine, Events
-    >>> from aide_monai import BestCheckpoint
-    >>> network = torch.nn.Linear(2, 1)
-    >>> engine = Engine(lambda engine, batch: None)
-    >>> engine.state.best_metric = engine.state.best_metric_epoch = -1  # as MONAI's engines begin
-    >>> @engine.on(Events.EPOCH_COMPLETED)
-    ... def score(engine):
-    ...     engine.state.metrics["dsc_train"] = 1 / engine.state.epoch  # the first epoch is the best one
-    >>> BestCheckpoint("model.pt", network).attach(engine)
-    >>> _ = engine.run([0], max_epochs=3)
-    >>> engine.state.best_metric, sorted(torch.load("model.pt", weights_only=True))
-    (1.0, ['bias', 'weight'])
+    Examples:
+        >>> import torch
+        >>> from ignite.engine import Engine, Events
+        >>> from aide_monai import BestCheckpoint
+        >>> network = torch.nn.Linear(2, 1)
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> engine.state.best_metric = engine.state.best_metric_epoch = -1  # as MONAI's engines begin
+        >>> @engine.on(Events.EPOCH_COMPLETED)
+        ... def score(engine):
+        ...     engine.state.metrics["dsc_train"] = 1 / engine.state.epoch  # the first epoch is the best one
+        >>> BestCheckpoint("model.pt", network).attach(engine)
+        >>> _ = engine.run([0], max_epochs=3)
+        >>> engine.state.best_metric, sorted(torch.load("model.pt", weights_only=True))
+        (1.0, ['bias', 'weight'])
     """
 
     def __init__(

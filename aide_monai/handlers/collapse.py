@@ -26,8 +26,9 @@ def collapsed(metrics: Mapping[str, Any], minimum: float = MINIMUM_FOREGROUND) -
             them nothing is known, and none has collapsed.
         minimum: ratio of predicted to labelled foreground below which a network counts as collapsed.
 
-    >>> collapsed({"foreground_ratio_1": 0.9, "foreground_ratio_2": 0.0})
-    [2]
+    Examples:
+        >>> collapsed({"foreground_ratio_1": 0.9, "foreground_ratio_2": 0.0})
+        [2]
     """
     return [network for network in (1, 2) if metrics.get(f"foreground_ratio_{network}", minimum) < minimum]
 

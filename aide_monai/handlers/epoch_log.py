@@ -34,14 +34,15 @@ class EpochLog:
         InputError: when the engine runs, if the file to continue is damaged, or cannot be written; then the lines of
             the epochs before are intact.
 
-    >>> import torch
-    >>> from ignite.engine import Engine
-    >>> from aide_monai import EpochLog
-    >>> engine = Engine(lambda engine, batch: {"loss": torch.tensor(float(batch))})
-    >>> EpochLog("epochs.csv").attach(engine)
-    >>> _ = engine.run([1, 2, 3], max_epochs=2)
-    >>> engine.state.metrics["loss"]
-    2.0
+    Examples:
+        >>> import torch
+        >>> from ignite.engine import Engine
+        >>> from aide_monai import EpochLog
+        >>> engine = Engine(lambda engine, batch: {"loss": torch.tensor(float(batch))})
+        >>> EpochLog("epochs.csv").attach(engine)
+        >>> _ = engine.run([1, 2, 3], max_epochs=2)
+        >>> engine.state.metrics["loss"]
+        2.0
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -29,8 +29,9 @@ class FiniteLosses:
     Raises:
         InputError: while training, naming network, epoch and iteration.
 
-    >>> from monai.engines import SupervisedTrainer
-    >>> FiniteLosses().attach(SupervisedTrainer("cpu", 1, [], None, None, None))
+    Examples:
+        >>> from monai.engines import SupervisedTrainer
+        >>> FiniteLosses().attach(SupervisedTrainer("cpu", 1, [], None, None, None))
     """
 
     def __init__(self) -> None:
@@ -86,11 +87,12 @@ def not_finite(network: nn.Module) -> str | None:
 
     Other buffers may hold infinity on purpose, as masks of an attention do.
 
-    >>> layer = nn.Linear(1, 1)
-    >>> not_finite(layer)
-    >>> _ = nn.init.constant_(layer.bias, float("nan"))
-    >>> not_finite(layer)
-    'bias'
+    Examples:
+        >>> layer = nn.Linear(1, 1)
+        >>> not_finite(layer)
+        >>> _ = nn.init.constant_(layer.bias, float("nan"))
+        >>> not_finite(layer)
+        'bias'
     """
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():

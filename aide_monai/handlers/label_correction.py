@@ -74,26 +74,27 @@ class GlobalLabelCorrection:
         every_epoch: False predicts only after epochs that are due for a correction; between them the metrics keep
             their values.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> records = [{**record, "quality": "low"} for record in find_datalist(folder).records]
-    >>> volumes = load_volumes(records, volume_transforms(axis=2))
-    >>> import torch
-    >>> from monai.networks.nets import BasicUNet
-    >>> from aide_monai import seeded, slice_loader, SliceDataset
-    >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
-    >>> first, second = seeded(build, 1), seeded(build, 2)
-    >>> from aide_monai import AIDEOptions, AIDETrainer, GlobalLabelCorrection, LabelStore
-    >>> options = AIDEOptions(warmup_epochs=1, update_ratio=0.5, correction_foreground=0)
-    >>> slices = SliceDataset(volumes, store=LabelStore.from_volumes(volumes))
-    >>> trainer = AIDETrainer(
-    ...     "cpu", 1, slice_loader(slices, batch_size=4, steps=2, seed=0),
-    ...     first, torch.optim.Adam(first.parameters()), second, torch.optim.Adam(second.parameters()),
-    ...     options=options, train_handlers=[GlobalLabelCorrection(slices, options=options)],
-    ... )
-    >>> trainer.run()
-    >>> len(slices.store.records)  # one of two cases, for each of two networks
-    2
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> records = [{**record, "quality": "low"} for record in find_datalist(folder).records]
+        >>> volumes = load_volumes(records, volume_transforms(axis=2))
+        >>> import torch
+        >>> from monai.networks.nets import BasicUNet
+        >>> from aide_monai import seeded, slice_loader, SliceDataset
+        >>> build = lambda: BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4), norm="batch")
+        >>> first, second = seeded(build, 1), seeded(build, 2)
+        >>> from aide_monai import AIDEOptions, AIDETrainer, GlobalLabelCorrection, LabelStore
+        >>> options = AIDEOptions(warmup_epochs=1, update_ratio=0.5, correction_foreground=0)
+        >>> slices = SliceDataset(volumes, store=LabelStore.from_volumes(volumes))
+        >>> trainer = AIDETrainer(
+        ...     "cpu", 1, slice_loader(slices, batch_size=4, steps=2, seed=0),
+        ...     first, torch.optim.Adam(first.parameters()), second, torch.optim.Adam(second.parameters()),
+        ...     options=options, train_handlers=[GlobalLabelCorrection(slices, options=options)],
+        ... )
+        >>> trainer.run()
+        >>> len(slices.store.records)  # one of two cases, for each of two networks
+        2
     """
 
     def __init__(

@@ -25,12 +25,13 @@ def volumes_ahead(paths: Sequence[str]) -> Iterator[Callable[[str], Volume]]:
     Args:
         paths: what will be opened, in this order. A path can be left out, and one that is not announced opened.
 
-    >>> import nibabel, numpy as np
-    >>> file = "a.nii"
-    >>> nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), file)
-    >>> with volumes_ahead([file]) as open_ahead:
-    ...     open_ahead(file).decode().shape
-    (3, 4, 5, 1)
+    Examples:
+        >>> import nibabel, numpy as np
+        >>> file = "a.nii"
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), file)
+        >>> with volumes_ahead([file]) as open_ahead:
+        ...     open_ahead(file).decode().shape
+        (3, 4, 5, 1)
     """
     with Ahead(VOLUME, paths) as ahead:
 

@@ -27,11 +27,12 @@ class Grid:
         shape: voxels (x, y, z).
         affine: (4, 4) float64, voxel index to mm, RAS.
 
-    >>> grid = Grid((4, 4, 2), np.diag([1.0, 1.0, 5.0, 1.0]))
-    >>> grid.spacing_mm
-    (1.0, 1.0, 5.0)
-    >>> grid.mismatch(Grid((4, 4, 3), grid.affine)).found
-    'shape 4 x 4 x 3'
+    Examples:
+        >>> grid = Grid((4, 4, 2), np.diag([1.0, 1.0, 5.0, 1.0]))
+        >>> grid.spacing_mm
+        (1.0, 1.0, 5.0)
+        >>> grid.mismatch(Grid((4, 4, 3), grid.affine)).found
+        'shape 4 x 4 x 3'
     """
 
     shape: tuple[int, ...]

@@ -45,13 +45,14 @@ def read_header(file: Path) -> Header:
         InputError: a line that is not understood, is missing or contradicts another one, or voxels that do not lie in a
             file beside the header. The message is what was found; it does not name the header.
 
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "a.nrrd"
-    >>> lines = b"NRRD0004", b"type: uchar", b"dimension: 2", b"sizes: 2 3", b"encoding: raw", b"", bytes(6)
-    >>> _ = file.write_bytes(b"\\n".join(lines))
-    >>> header = read_header(file)
-    >>> header.shape, header.room
-    ((2, 3), 6)
+    Examples:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.nrrd"
+        >>> lines = b"NRRD0004", b"type: uchar", b"dimension: 2", b"sizes: 2 3", b"encoding: raw", b"", bytes(6)
+        >>> _ = file.write_bytes(b"\\n".join(lines))
+        >>> header = read_header(file)
+        >>> header.shape, header.room
+        ((2, 3), 6)
     """
     lines = _lines(file)
     if problem := _data_problem(file, lines.name, Path(os.path.abspath(file)).parent):

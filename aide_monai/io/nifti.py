@@ -41,10 +41,11 @@ class NiftiPlace:
     Attributes:
         fields: the numbers of each of ``FIELDS``, as NIfTI names them.
 
-    >>> header = nibabel.Nifti1Header()
-    >>> header.set_xyzt_units("micron")
-    >>> NiftiPlace.of(header).grid((2, 2, 2)).spacing_mm
-    (0.001, 0.001, 0.001)
+    Examples:
+        >>> header = nibabel.Nifti1Header()
+        >>> header.set_xyzt_units("micron")
+        >>> NiftiPlace.of(header).grid((2, 2, 2)).spacing_mm
+        (0.001, 0.001, 0.001)
     """
 
     fields: Mapping[str, tuple[float, ...]]

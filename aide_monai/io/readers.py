@@ -204,11 +204,12 @@ class LocationReader(ImageReader):
 
     ``LoadImaged(dtype=None)`` keeps the integers of the source, else they become float32.
 
-    >>> from monai.transforms import LoadImage
-    >>> from aide_monai import LocationReader, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=1, shape=(32, 32, 4))
-    >>> LoadImage(reader=LocationReader)(f"{folder}/imagesTr/phantom_000.nii.gz#z=2").shape  # one slice of it
-    torch.Size([32, 32, 1])
+    Examples:
+        >>> from monai.transforms import LoadImage
+        >>> from aide_monai import LocationReader, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=1, shape=(32, 32, 4))
+        >>> LoadImage(reader=LocationReader)(f"{folder}/imagesTr/phantom_000.nii.gz#z=2").shape  # one slice of it
+        torch.Size([32, 32, 1])
     """
 
     def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:

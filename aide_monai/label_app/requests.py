@@ -35,8 +35,9 @@ def checked(task: str, request: Mapping[str, Any], *, devices: Collection[str] =
     Raises:
         InputError: naming all values that are none for their key.
 
-    >>> checked("train", {"max_epochs": 20, "device": ["cpu"], "comment": "mine"})
-    {'max_epochs': 20, 'device': 'cpu'}
+    Examples:
+        >>> checked("train", {"max_epochs": 20, "device": ["cpu"], "comment": "mine"})
+        {'max_epochs': 20, 'device': 'cpu'}
     """
     if not isinstance(request, Mapping):
         raise InputError(f'found {_shown(request)}; expected an object, such as {{"device": "cpu"}}')

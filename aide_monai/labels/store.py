@@ -41,14 +41,15 @@ class LabelStore:
             written; if there are no labels, ``high_quality`` names an unknown case, or a label is not an integer array
             in 0..255.
 
-    >>> import torch
-    >>> from aide_monai import LabelStore
-    >>> store = LabelStore({"a": torch.zeros(4, 4, 2, dtype=torch.uint8)}, folder="labels")
-    >>> change = store.replace(1, "a", torch.ones(4, 4, 2, dtype=torch.uint8), epoch=1, dice_before=0.0)
-    >>> store.commit(1)
-    1
-    >>> int(store.label(1, "a").sum()), int(store.label(2, "a").sum())  # network 2 has its own
-    (32, 0)
+    Examples:
+        >>> import torch
+        >>> from aide_monai import LabelStore
+        >>> store = LabelStore({"a": torch.zeros(4, 4, 2, dtype=torch.uint8)}, folder="labels")
+        >>> change = store.replace(1, "a", torch.ones(4, 4, 2, dtype=torch.uint8), epoch=1, dice_before=0.0)
+        >>> store.commit(1)
+        1
+        >>> int(store.label(1, "a").sum()), int(store.label(2, "a").sum())  # network 2 has its own
+        (32, 0)
     """
 
     def __init__(

@@ -236,14 +236,15 @@ class SegmentationMetrics(SurfaceMetric):
     `aggregate` returns a dict by name, which ignite spreads into `engine.state.metrics`. The buffer is (items,
     channels, metrics) in the order of `names`.
 
-    >>> import torch
-    >>> from aide_monai import SegmentationMetrics
-    >>> metrics = SegmentationMetrics()
-    >>> mask = torch.zeros(1, 2, 4, 4)  # one item, background and one class
-    >>> mask[:, 1, 1:3, 1:3] = 1
-    >>> _ = metrics(mask, mask, spacing=1.0)
-    >>> float(metrics.aggregate()["dsc"])
-    1.0
+    Examples:
+        >>> import torch
+        >>> from aide_monai import SegmentationMetrics
+        >>> metrics = SegmentationMetrics()
+        >>> mask = torch.zeros(1, 2, 4, 4)  # one item, background and one class
+        >>> mask[:, 1, 1:3, 1:3] = 1
+        >>> _ = metrics(mask, mask, spacing=1.0)
+        >>> float(metrics.aggregate()["dsc"])
+        1.0
     """
 
     names = ("dsc", "ravd", "ravd_signed", "assd", "mssd")

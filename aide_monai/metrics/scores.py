@@ -91,10 +91,11 @@ def segmentation_scores(
     Raises:
         InputError: masks that are not binary or differ in shape, wrong spacing, unknown option.
 
-    >>> from aide_monai import segmentation_scores
-    >>> scores = segmentation_scores([[1, 0, 0, 0]], [[0, 0, 1, 0]], spacing_mm=(1.0, 2.0))  # two pixels, 4 mm apart
-    >>> scores.dsc, scores.ravd, scores.assd, scores.mssd
-    (0.0, 0.0, 4.0, 4.0)
+    Examples:
+        >>> from aide_monai import segmentation_scores
+        >>> scores = segmentation_scores([[1, 0, 0, 0]], [[0, 0, 1, 0]], spacing_mm=(1.0, 2.0))  # 4 mm apart
+        >>> scores.dsc, scores.ravd, scores.assd, scores.mssd
+        (0.0, 0.0, 4.0, 4.0)
     """
     check_edge(edge)
     check_average(average)

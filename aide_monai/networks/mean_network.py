@@ -18,12 +18,13 @@ class MeanNetwork(nn.Module):
         network_1: (B, M, spatial...) to logits (B, C, spatial...).
         network_2: same shapes.
 
-    >>> import torch
-    >>> from aide_monai import MeanNetwork
-    >>> mean = MeanNetwork(torch.nn.Identity(), torch.nn.Softmax(1))
-    >>> logits = torch.zeros(1, 2, 4, 4)  # both networks are undecided
-    >>> mean(logits).exp()[0, :, 0, 0]
-    tensor([0.5000, 0.5000])
+    Examples:
+        >>> import torch
+        >>> from aide_monai import MeanNetwork
+        >>> mean = MeanNetwork(torch.nn.Identity(), torch.nn.Softmax(1))
+        >>> logits = torch.zeros(1, 2, 4, 4)  # both networks are undecided
+        >>> mean(logits).exp()[0, :, 0, 0]
+        tensor([0.5000, 0.5000])
     """
 
     def __init__(self, network_1: nn.Module, network_2: nn.Module) -> None:

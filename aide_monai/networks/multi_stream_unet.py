@@ -57,11 +57,12 @@ class MultiStreamUNet(nn.Module):
     Raises:
         ValueError: if a parameter is out of range.
 
-    >>> import torch
-    >>> from aide_monai import MultiStreamUNet
-    >>> network = MultiStreamUNet(2, in_channels=2, out_channels=3, features=(4, 8, 8))  # two modalities, three classes
-    >>> network(torch.zeros(1, 2, 32, 32)).shape
-    torch.Size([1, 3, 32, 32])
+    Examples:
+        >>> import torch
+        >>> from aide_monai import MultiStreamUNet
+        >>> network = MultiStreamUNet(2, in_channels=2, out_channels=3, features=(4, 8, 8))  # two modalities
+        >>> network(torch.zeros(1, 2, 32, 32)).shape
+        torch.Size([1, 3, 32, 32])
     """
 
     def __init__(

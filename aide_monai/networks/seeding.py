@@ -18,11 +18,12 @@ def seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
         factory: builds the network.
         seed: give two networks that correct each other two different ones.
 
-    >>> import torch
-    >>> from aide_monai import seeded
-    >>> first, again, second = (seeded(lambda: torch.nn.Linear(2, 1), seed) for seed in (1, 1, 2))
-    >>> bool((first.weight == again.weight).all()), bool((first.weight == second.weight).all())
-    (True, False)
+    Examples:
+        >>> import torch
+        >>> from aide_monai import seeded
+        >>> first, again, second = (seeded(lambda: torch.nn.Linear(2, 1), seed) for seed in (1, 1, 2))
+        >>> bool((first.weight == again.weight).all()), bool((first.weight == second.weight).all())
+        (True, False)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

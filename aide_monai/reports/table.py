@@ -22,13 +22,14 @@ class Table:
         left: number of columns at the left that hold text.
         notes: what the reader must know, as plain text.
 
-    >>> table = Table(["case", "DSC (%)"], [["a*b", "81.2"]], left=1)
-    >>> print(table.markdown())
-    | case | DSC (%) |
-    | --- | ---: |
-    | a\\*b | 81.2 |
-    >>> print(table.json())
-    [{"case": "a*b", "DSC (%)": "81.2"}]
+    Examples:
+        >>> table = Table(["case", "DSC (%)"], [["a*b", "81.2"]], left=1)
+        >>> print(table.markdown())
+        | case | DSC (%) |
+        | --- | ---: |
+        | a\\*b | 81.2 |
+        >>> print(table.json())
+        [{"case": "a*b", "DSC (%)": "81.2"}]
     """
 
     header: list[str]

@@ -25,8 +25,9 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byte
         columns: the header.
         rows: dictionaries with keys among the columns; what is absent or None stays empty.
 
-    >>> csv_bytes(["case", "change"], [{"case": "=1+1", "change": -0.5}])
-    b"case,change\\r\\n'=1+1,-0.5\\r\\n"
+    Examples:
+        >>> csv_bytes(["case", "change"], [{"case": "=1+1", "change": -0.5}])
+        b"case,change\\r\\n'=1+1,-0.5\\r\\n"
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=columns)
@@ -42,8 +43,9 @@ def _guarded(value: Any) -> Any:
 def as_given(cell: str) -> str:
     """A text from a file of ``csv_bytes`` as it was before.
 
-    >>> as_given("'=1+1"), as_given("'quoted'")
-    ('=1+1', "'quoted'")
+    Examples:
+        >>> as_given("'=1+1"), as_given("'quoted'")
+        ('=1+1', "'quoted'")
     """
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
@@ -51,8 +53,9 @@ def as_given(cell: str) -> str:
 def visible(text: object) -> str:
     """A text whose control characters, which may move a terminal's cursor, are written out; lines stay lines.
 
-    >>> print(visible("two\\x1b[2Jlines"))
-    two\\x1b[2Jlines
+    Examples:
+        >>> print(visible("two\\x1b[2Jlines"))
+        two\\x1b[2Jlines
     """
     return "".join(
         character.encode("unicode_escape").decode()
@@ -65,8 +68,9 @@ def visible(text: object) -> str:
 def markdown_text(text: object) -> str:
     """A text within a line of Markdown that is shown as it is, markup and HTML included.
 
-    >>> print(markdown_text("<b>5*3</b> of label_1"))
-    \\<b>5\\*3\\</b> of label_1
+    Examples:
+        >>> print(markdown_text("<b>5*3</b> of label_1"))
+        \\<b>5\\*3\\</b> of label_1
     """
     return _MARKUP.sub(lambda match: "\\" + match[0], " ".join(visible(text).split("\n")))
 
@@ -74,7 +78,8 @@ def markdown_text(text: object) -> str:
 def literal(text: object, style: str = "") -> Text:
     """A text that rich prints as it is: brackets are no markup, ``:name:`` is no picture.
 
-    >>> literal("[bold]:smile:").plain
-    '[bold]:smile:'
+    Examples:
+        >>> literal("[bold]:smile:").plain
+        '[bold]:smile:'
     """
     return Text(visible(text), style=style)

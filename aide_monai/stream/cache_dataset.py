@@ -52,13 +52,14 @@ class AIDECacheDataset(Dataset):
         InputError: if there are no records, one has no label, or ``AsClassIndicesd`` refuses it; if a transform needs
             labels of one channel; as ``LabelStore``.
 
-    >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
-    >>> from aide_monai import AIDECacheDataset, find_datalist, write_phantoms
-    >>> records = find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).records
-    >>> load = Compose([LoadImaged(["image", "label"]), EnsureChannelFirstd(["image", "label"])])
-    >>> dataset = AIDECacheDataset(records, load, progress=False)
-    >>> sorted({"label_1", "label_2", "high_quality"} & set(dataset[0]))
-    ['high_quality', 'label_1', 'label_2']
+    Examples:
+        >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+        >>> from aide_monai import AIDECacheDataset, find_datalist, write_phantoms
+        >>> records = find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).records
+        >>> load = Compose([LoadImaged(["image", "label"]), EnsureChannelFirstd(["image", "label"])])
+        >>> dataset = AIDECacheDataset(records, load, progress=False)
+        >>> sorted({"label_1", "label_2", "high_quality"} & set(dataset[0]))
+        ['high_quality', 'label_1', 'label_2']
     """
 
     unit = "case"  # what ``GlobalLabelCorrection`` can replace

@@ -41,13 +41,14 @@ class PatchDataset(Dataset):
     Raises:
         InputError: if there are no volumes, a label is missing, or a volume is smaller than a patch.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> from aide_monai import PatchDataset
-    >>> patches = PatchDataset(volumes, (16, 16, 4), overlap=0.0)
-    >>> len(patches), patches[0]["image"].shape
-    (8, torch.Size([1, 16, 16, 4]))
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> from aide_monai import PatchDataset
+        >>> patches = PatchDataset(volumes, (16, 16, 4), overlap=0.0)
+        >>> len(patches), patches[0]["image"].shape
+        (8, torch.Size([1, 16, 16, 4]))
     """
 
     unit = "patch"  # what ``GlobalLabelCorrection`` can replace but whole cases

@@ -83,9 +83,10 @@ def volume_transforms(
     Returns:
         Transform from a record to MetaTensors: "image" (M, X, Y, Z) float32, labels (1, X, Y, Z) uint8.
 
-    >>> from aide_monai import volume_transforms
-    >>> transform = volume_transforms(axis=2, slice_size=(64, 64), spacing=(1.5, 1.5))
-    >>> transform({"image": "scan.nii.gz", "label": "label.nii.gz"})  # doctest: +SKIP
+    Examples:
+        >>> from aide_monai import volume_transforms
+        >>> transform = volume_transforms(axis=2, slice_size=(64, 64), spacing=(1.5, 1.5))
+        >>> transform({"image": "scan.nii.gz", "label": "label.nii.gz"})  # doctest: +SKIP
     """
     _require_options(axis=axis, slice_size=slice_size, fit=fit, spacing=spacing)
     if orientation is not None and not is_orientation(orientation):
@@ -153,11 +154,12 @@ def load_volumes(
     Raises:
         InputError: if a file cannot be read or a transform refuses it, naming the file.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> volumes[0]["image"].shape
-    torch.Size([1, 32, 32, 4])
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> volumes[0]["image"].shape
+        torch.Size([1, 32, 32, 4])
     """
     return VolumeCache(list(records), transform, cache=cache, folder=folder, workers=workers, progress=progress)
 

@@ -48,13 +48,14 @@ class SliceDataset(Dataset):
     Raises:
         InputError: if there are no volumes, a label is missing, an image is not 3D, or slices differ in size.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> from aide_monai import SliceDataset
-    >>> slices = SliceDataset(volumes)
-    >>> len(slices), slices[0]["image"].shape
-    (8, torch.Size([1, 32, 32]))
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> from aide_monai import SliceDataset
+        >>> slices = SliceDataset(volumes)
+        >>> len(slices), slices[0]["image"].shape
+        (8, torch.Size([1, 32, 32]))
     """
 
     unit = "slice"  # what ``GlobalLabelCorrection`` can replace but whole cases
@@ -264,13 +265,14 @@ def slice_loader(
         InputError: if ``batch_size`` or ``steps`` is no whole number above 0, or there are more processes than samples
             of a step.
 
-    >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
-    >>> from aide_monai import SliceDataset, slice_loader
-    >>> loader = slice_loader(SliceDataset(volumes), batch_size=4, steps=3, seed=0)
-    >>> [tuple(batch["image"].shape) for batch in loader]
-    [(4, 1, 32, 32), (4, 1, 32, 32), (4, 1, 32, 32)]
+    Examples:
+        >>> from aide_monai import find_datalist, load_volumes, volume_transforms, write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> volumes = load_volumes(find_datalist(folder).records, volume_transforms(axis=2))
+        >>> from aide_monai import SliceDataset, slice_loader
+        >>> loader = slice_loader(SliceDataset(volumes), batch_size=4, steps=3, seed=0)
+        >>> [tuple(batch["image"].shape) for batch in loader]
+        [(4, 1, 32, 32), (4, 1, 32, 32), (4, 1, 32, 32)]
     """
     require_numbers({"batch_size": batch_size, "steps": steps}, {"batch_size": (1, math.inf), "steps": (1, math.inf)})
     generator = torch.Generator().manual_seed(seed)

@@ -45,8 +45,9 @@ class TrainedOn:
         intensity: of each channel the smallest and largest 0.5th percentile, and those of the 99.5th.
         modality: DICOM's names of the modalities, such as "CT", sorted; empty when it is not known.
 
-    >>> TrainedOn({"LPS": 9, "RAS": 1}, through_plane=2).target(np.diag([1.0, 1, 5, 1]), (64, 64, 20))
-    'LPS'
+    Examples:
+        >>> TrainedOn({"LPS": 9, "RAS": 1}, through_plane=2).target(np.diag([1.0, 1, 5, 1]), (64, 64, 20))
+        'LPS'
     """
 
     orientations: Mapping[str, int] = field(default_factory=dict)
@@ -284,8 +285,9 @@ def require_like_training(dataset: Sequence[Mapping[str, Any]]) -> None:
 def through_plane(affine: Any, shape: Sequence[int]) -> int | None:
     """The axis across clearly thicker slices, or across the only slice; None where voxels are about cubes.
 
-    >>> through_plane(np.diag([1.0, 5, 1, 1]), (64, 20, 64))
-    1
+    Examples:
+        >>> through_plane(np.diag([1.0, 5, 1, 1]), (64, 20, 64))
+        1
     """
     single = [axis for axis, size in enumerate(shape) if int(size) == 1]
     if len(single) == 1:
@@ -304,8 +306,9 @@ def other_units(low: float, high: float, known: Sequence[float]) -> bool:
         low, high: the range.
         known: smallest and largest low end of the known ranges, smallest and largest high end.
 
-    >>> other_units(0, 255, (-1010, -990, 300, 900)), other_units(-1024, 700, (-1010, -990, 300, 900))
-    (True, False)
+    Examples:
+        >>> other_units(0, 255, (-1010, -990, 300, 900)), other_units(-1024, 700, (-1010, -990, 300, 900))
+        (True, False)
     """
     lowest, highest_low, smallest_high, highest = known
     narrow, wide = max(smallest_high - highest_low, 0.0), highest - lowest

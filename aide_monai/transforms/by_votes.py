@@ -32,10 +32,11 @@ class ByVotesd(MapTransform):
     Raises:
         InputError: a label or an image without an affine.
 
-    >>> label = MetaTensor(torch.tensor([[[0, 1, 0, 0]]]), affine=torch.eye(4))
-    >>> image = MetaTensor(torch.zeros(1, 1, 8), affine=torch.diag(torch.tensor([1, 0.5, 1, 1])))
-    >>> ByVotesd("label")({"label": label, "image": image})["label"].tolist()
-    [[[0, 1, 1, 0, 0, 0, 0, 0]]]
+    Examples:
+        >>> label = MetaTensor(torch.tensor([[[0, 1, 0, 0]]]), affine=torch.eye(4))
+        >>> image = MetaTensor(torch.zeros(1, 1, 8), affine=torch.diag(torch.tensor([1, 0.5, 1, 1])))
+        >>> ByVotesd("label")({"label": label, "image": image})["label"].tolist()
+        [[[0, 1, 1, 0, 0, 0, 0, 0]]]
     """
 
     def __init__(

@@ -18,8 +18,9 @@ def largest_cosine(steps: npt.NDArray[np.floating]) -> float:
     Returns:
         The largest cosine between two columns; 0 when all are at right angles.
 
-    >>> largest_cosine(np.array([[1.0, 0.6], [0.0, 0.8]]))
-    0.6
+    Examples:
+        >>> largest_cosine(np.array([[1.0, 0.6], [0.0, 0.8]]))
+        0.6
     """
     directions = steps / np.linalg.norm(steps, axis=0)
     return float(np.abs(directions.T @ directions - np.eye(steps.shape[1])).max())

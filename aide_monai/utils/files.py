@@ -75,12 +75,13 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: if the disk is full, read-only or fails.
 
-    >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp()) / "results"
-    >>> with new_folder(place) as folder:
-    ...     write_text(folder / "a.txt", "one")
-    >>> [file.name for file in place.iterdir()]
-    ['a.txt']
+    Examples:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "results"
+        >>> with new_folder(place) as folder:
+        ...     write_text(folder / "a.txt", "one")
+        >>> [file.name for file in place.iterdir()]
+        ['a.txt']
     """
     temporary = _temporary(Path(path))
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process has left it

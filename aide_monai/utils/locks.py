@@ -30,10 +30,11 @@ def lock_folder(folder: str | Path) -> bool:
     Raises:
         InputError: if another process holds it, or nothing can be written there, naming the folder.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, locks_of_this_block():
-    ...     lock_folder(folder), lock_folder(folder), is_locked(folder)
-    (True, False, True)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locks_of_this_block():
+        ...     lock_folder(folder), lock_folder(folder), is_locked(folder)
+        (True, False, True)
     """
     folder = Path(folder).resolve()
     if folder in _held:

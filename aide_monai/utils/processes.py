@@ -28,8 +28,9 @@ class Stopped(SystemExit):
         code: the same.
         advice: what to tell about the state of things.
 
-    >>> Stopped(143).advice
-    'stopped'
+    Examples:
+        >>> Stopped(143).advice
+        'stopped'
     """
 
     code: int

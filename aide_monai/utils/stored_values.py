@@ -23,8 +23,9 @@ def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
     Raises:
         InputError: if a value lies outside 0..65535.
 
-    >>> stored_values({"0": 0, "1": 1, "2": 2, "4": 3}).tolist()
-    [0, 1, 2, 4]
+    Examples:
+        >>> stored_values({"0": 0, "1": 1, "2": 2, "4": 3}).tolist()
+        [0, 1, 2, 4]
     """
     if classes is None:
         return None
@@ -41,8 +42,9 @@ def stored_values(classes: Mapping[Any, int] | None) -> Tensor | None:
 def stored_names(labels: Mapping[Any, str], classes: Mapping[Any, int] | None) -> dict[int, str]:
     """Stored value to name, from the names by class index.
 
-    >>> stored_names({"0": "background", "1": "tumour"}, {4: 1})
-    {0: 'background', 4: 'tumour'}
+    Examples:
+        >>> stored_names({"0": "background", "1": "tumour"}, {4: 1})
+        {0: 'background', 4: 'tumour'}
     """
     values = stored_values(classes)
     return {int(index) if values is None else int(values[int(index)]): name for index, name in labels.items()}

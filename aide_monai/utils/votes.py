@@ -44,8 +44,9 @@ def resample_by_votes(
     Returns:
         (``shape``) of the label's dtype.
 
-    >>> resample_by_votes(np.array([0, 5, 0]), np.array([[0.5, -0.25], [0, 1]]), [6])
-    array([0, 0, 5, 5, 0, 0])
+    Examples:
+        >>> resample_by_votes(np.array([0, 5, 0]), np.array([[0.5, -0.25], [0, 1]]), [6])
+        array([0, 0, 5, 5, 0, 0])
     """
     linear = np.asarray(matrix)[:-1, :-1]
     offset = np.asarray(matrix)[:-1, -1] + _TIE * np.abs(linear).sum(axis=1)

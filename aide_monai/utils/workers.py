@@ -67,9 +67,10 @@ class Ahead:
         limit_s: seconds for which a result is waited for once the job has begun.
         memory_bytes: memory that a job may allocate beside what its process has at the start (on Linux).
 
-    >>> with Ahead("aide_monai.utils.workers:echo", ["a", "b"]) as ahead:
-    ...     [ahead.result(job)[0]["job"] for job in ("a", "b")]
-    ['a', 'b']
+    Examples:
+        >>> with Ahead("aide_monai.utils.workers:echo", ["a", "b"]) as ahead:
+        ...     [ahead.result(job)[0]["job"] for job in ("a", "b")]
+        ['a', 'b']
     """
 
     def __init__(

@@ -57,8 +57,9 @@ def run_bundle(
             run itself meets bad input.
         Stopped: by a signal, with the epoch that a training can be continued after.
 
-    >>> from aide_monai import run_bundle
-    >>> run_bundle("bundles/hippocampus_ssl", ["train"], {"epochs": 40, "run_dir": "RUN"})  # doctest: +SKIP
+    Examples:
+        >>> from aide_monai import run_bundle
+        >>> run_bundle("bundles/hippocampus_ssl", ["train"], {"epochs": 40, "run_dir": "RUN"})  # doctest: +SKIP
     """
     root = Path(bundle)
     if distributed.launched() and "train" in configs and MANY_PROCESSES not in configs:

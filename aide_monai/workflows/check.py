@@ -60,10 +60,11 @@ def check_data(
     Raises:
         InputError: if the datalist itself cannot be read, or ``out`` can be no folder.
 
-    >>> from aide_monai import check_data, find_datalist, write_phantoms
-    >>> find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).save("phantoms/datalist.json")
-    >>> check_data("phantoms/datalist.json", "report").errors
-    0
+    Examples:
+        >>> from aide_monai import check_data, find_datalist, write_phantoms
+        >>> find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).save("phantoms/datalist.json")
+        >>> check_data("phantoms/datalist.json", "report").errors
+        0
     """
     left_out: list[str] = []
     data = Datalist.load(datalist, roots=roots, left_out=left_out)

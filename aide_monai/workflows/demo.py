@@ -149,9 +149,10 @@ def run_demo(
     Raises:
         InputError: if ``run_dir`` is used or the data cannot be used.
 
-    >>> from aide_monai import run_demo
-    >>> from aide_monai.workflows import demo_settings
-    >>> result = run_demo("RUN", demo_settings())  # three minutes on two cores  # doctest: +SKIP
+    Examples:
+        >>> from aide_monai import run_demo
+        >>> from aide_monai.workflows import demo_settings
+        >>> result = run_demo("RUN", demo_settings())  # three minutes on two cores  # doctest: +SKIP
     """
     start = time.monotonic()
     run_dir = Path(run_dir).absolute()

@@ -30,8 +30,9 @@ def literal(value: Any) -> Any:
     Raises:
         TypeError: for anything else.
 
-    >>> literal("liver"), literal(["$x"]), literal({"_target_": 1})
-    ('liver', ["$'\\\\x24x'"], "${'_target_': 1}")
+    Examples:
+        >>> literal("liver"), literal(["$x"]), literal({"_target_": 1})
+        ('liver', ["$'\\\\x24x'"], "${'_target_': 1}")
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)

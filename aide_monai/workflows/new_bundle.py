@@ -163,10 +163,11 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     Raises:
         InputError: as ``write_bundle``, or if the datalist cannot be used.
 
-    >>> from aide_monai import find_datalist, new_bundle, write_phantoms
-    >>> find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).save("phantoms/datalist.json")
-    >>> sorted(path.name for path in new_bundle("my_bundle", "phantoms/datalist.json").iterdir())
-    ['LICENSE', 'configs', 'docs', 'models']
+    Examples:
+        >>> from aide_monai import find_datalist, new_bundle, write_phantoms
+        >>> find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).save("phantoms/datalist.json")
+        >>> sorted(path.name for path in new_bundle("my_bundle", "phantoms/datalist.json").iterdir())
+        ['LICENSE', 'configs', 'docs', 'models']
     """
     cases = Datalist.load(datalist, roots=roots or ())
     if not cases.records:

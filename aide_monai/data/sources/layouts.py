@@ -71,9 +71,10 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
     Raises:
         InputError: nothing there, or no layout that is known; tells what was found and what is accepted.
 
-    >>> from aide_monai import find_datalist, write_phantoms
-    >>> [record["case"] for record in find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).records]
-    ['phantom_000', 'phantom_001']
+    Examples:
+        >>> from aide_monai import find_datalist, write_phantoms
+        >>> [record["case"] for record in find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).records]
+        ['phantom_000', 'phantom_001']
     """
     root = Path(root)
     if not root.exists():

@@ -36,10 +36,11 @@ def write_phantoms(
         spacing_mm: voxel size in mm.
         seed: seed of the data set.
 
-    >>> from aide_monai import write_phantoms
-    >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
-    >>> sorted(path.name for path in folder.iterdir())
-    ['dataset.json', 'imagesTr', 'labelsTr']
+    Examples:
+        >>> from aide_monai import write_phantoms
+        >>> folder = write_phantoms("phantoms", cases=2, shape=(32, 32, 4))
+        >>> sorted(path.name for path in folder.iterdir())
+        ['dataset.json', 'imagesTr', 'labelsTr']
     """
     folder = Path(folder)
     affine = np.diag([*spacing_mm, 1.0])
