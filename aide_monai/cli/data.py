@@ -168,7 +168,7 @@ def evaluate(
         if result.ignored:
             console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
         if result.unknown_spacing:
-            from aide_monai.io.volumes import names_text
+            from aide_monai.utils.texts import names_text
 
             console.print(
                 f"{names_text(result.unknown_spacing)}: DICOM SEGs alone, without SpacingBetweenSlices: slices "

@@ -8,16 +8,15 @@ from typing import Any
 
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.series import find_series
+from aide_monai.io.folder import holds_dicom, volumes_in
 from aide_monai.io.grid import shape_text
 from aide_monai.io.location import image_header
 from aide_monai.io.paths import as_paths, split_selection
-from aide_monai.io.readers import DicomSeriesReader
+from aide_monai.io.volumes import SUFFIXES
 from aide_monai.io.writers import case_of
+from aide_monai.utils.texts import tell_unused
 from aide_monai.utils.validation import require_file_names
-
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".nrrd")
 
 
 def image_records(
@@ -61,17 +60,30 @@ def image_records(
 def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[str, Any]]:
     """The volumes of a folder that is no datalist."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(IMAGE_SUFFIXES)} volumes or of DICOM")
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    found: list[Any] = sorted(path for path in shown if path.name.lower().endswith(IMAGE_SUFFIXES))
+        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(SUFFIXES)} volumes or of DICOM")
+    entries = volumes_in(folder)
+    files = [path for path in entries if path.name.lower().endswith(SUFFIXES)]
+    loose = [path for path in entries if path.is_file() and path not in files]
+    if loose and files:
+        reason = "DICOM beside other volumes; put it into a folder of its own"
+        tell_unused(folder, {str(path): reason for path in loose})
+    studies = [path for path in entries if path.is_dir()]
+    if files or any(map(holds_dicom, studies)):
+        pictures = [path for path in studies if not holds_dicom(path)]
+        tell_unused(folder, {str(path): "pictures beside volumes" for path in pictures})
+        studies = [path for path in studies if path not in pictures]
+    if not files and (loose or _are_parts(studies, len(dicom_channels))):
+        studies = [folder]
+    found: list[Any] = [str(path) for path in files]
+    if len(dicom_channels) == 1:
+        found += [f"{path}#{dicom_channels[0]}" for path in studies]
+    else:
+        found += [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]
     if not found:
-        studies = _dicom_studies(folder, channels=len(dicom_channels))
-        found = [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]
-    if not found:
-        raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(IMAGE_SUFFIXES)}")
-    records = [{"image": image if isinstance(image, list) else str(image)} for image in found]
-    require_file_names(folder, [path for record in records for path in as_paths(record["image"])])
-    records = [{**record, "case": case_of(record["image"])} for record in records]
+        raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(SUFFIXES)}")
+    found.sort(key=as_paths)
+    require_file_names(folder, [path for image in found for path in as_paths(image)])
+    records = [{"image": image, "case": case_of(image)} for image in found]
     names = [record["case"] for record in records]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{folder}: found two volumes called {doubled[0]}; expected a name for each: rename one")
@@ -100,12 +112,6 @@ def _channels(path: str) -> int:
     return header.channels
 
 
-def _dicom_studies(folder: Path, *, channels: int) -> list[Path]:
-    """The folder itself if it is one study, else its subfolders with DICOM."""
-    reader = DicomSeriesReader()
-    if any(path.is_file() and is_dicom(path) for path in folder.iterdir()):
-        return [folder]
-    studies = [path for path in sorted(folder.iterdir()) if path.is_dir() and reader.verify_suffix(path)]
-    # A study may keep each of its volumes in a subfolder.
-    parts = channels > 1 and any(len(find_series(path, check=False)) < channels for path in studies)
-    return [folder] if parts else studies
+def _are_parts(folders: Sequence[Path], channels: int) -> bool:
+    """Whether one study keeps each of its volumes in a subfolder."""
+    return channels > 1 and any(len(find_series(path, check=False)) < channels for path in folders)

@@ -67,11 +67,13 @@ class Grid:
     def mismatch(self, other: Grid) -> Mismatch | None:
         """What another grid has that this one has not; None when they are one, to 0.05 mm at each corner."""
         if other.shape != self.shape:
-            return Mismatch("shape " + shape_text(other.shape), "shape " + shape_text(self.shape), None)
+            reason = _reason(self, other)
+            return Mismatch("shape " + shape_text(other.shape), "shape " + shape_text(self.shape), None, reason)
         distance = self.distance_mm(other)
         if distance <= AFFINE_TOLERANCE_MM:
             return None
-        return Mismatch("affine " + affine_text(other.affine), "affine " + affine_text(self.affine), distance)
+        found, expected = ("affine " + affine_text(grid.affine) for grid in (other, self))
+        return Mismatch(found, expected, distance, _reason(self, other))
 
     def index_of(self, other: Grid, places: ArrayLike) -> NDArray[np.float64]:
         """Voxel indices (N, 3) of another grid as indices of this one, with fractions."""
@@ -95,11 +97,32 @@ class Mismatch:
         found: what it has, for messages: "shape 3 x 4 x 5" or "affine [...]".
         expected: what it should have.
         distance_mm: how far corners lie apart; None for another shape.
+        reason: what makes such a difference, for messages; "" when none is known.
     """
 
     found: str
     expected: str
     distance_mm: float | None
+    reason: str = ""
+
+
+def _reason(one: Grid, other: Grid) -> str:
+    """What usually lies behind the difference of two grids, from the plainest to the least plain."""
+    factors = np.linalg.norm(other.steps_mm, axis=0) / np.linalg.norm(one.steps_mm, axis=0)
+    for factor in (1000.0, 10.0, 0.1, 0.001):
+        if np.allclose(factors, factor, rtol=1e-3):
+            return f"all lengths are {factor:g} times as large: one of the two names a wrong unit, or none"
+    if one.sheared != other.sheared:
+        return "the axes of one alone are at right angles: a tilted gantry, which not every format can say"
+    if one.shape == other.shape:
+        for axes, signs in (("x and y", (-1, -1, 1)), ("x", (-1, 1, 1)), ("y", (1, -1, 1)), ("z", (1, 1, -1))):
+            turned = np.diag([*signs, 1.0]) @ other.affine
+            if one.distance_mm(Grid(other.shape, turned)) <= AFFINE_TOLERANCE_MM:
+                return f"places are mirrored in {axes}: one of the two counts them in another direction (RAS or LPS)"
+        if np.allclose(one.steps_mm, other.steps_mm, atol=1e-3):
+            shift = " ".join(f"{value:.4g}" for value in (other.affine - one.affine)[:3, 3])
+            return f"shifted by {shift} mm to the right, front, top"
+    return ""
 
 
 def require_inside(image: Grid, label: Grid, voxels: NDArray[np.generic], *, label_name: str, image_name: str) -> None:

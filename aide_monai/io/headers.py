@@ -24,7 +24,7 @@ from aide_monai.io.header_lines import Header, Lines
 
 _FIRST_BYTES = 65536
 _MAX_BYTES = 16 * 2**20
-_SUFFIXES: dict[str, ModuleType] = {".mhd": metaimage, ".mha": metaimage, ".nrrd": nrrd}
+_SUFFIXES: dict[str, ModuleType] = {".mhd": metaimage, ".mha": metaimage, ".nrrd": nrrd, ".nhdr": nrrd}
 
 
 _QUOTED = re.compile(r'"([^"]*)"')
@@ -39,7 +39,7 @@ _LENGTHS_MM = {
 
 
 def read_header(file: Path) -> Header:
-    """Read the header of an .mhd, .mha or .nrrd file.
+    """Read the header of an .mhd, .mha, .nrrd or .nhdr file.
 
     Raises:
         InputError: a line that is not understood, is missing or contradicts another one, or voxels that do not lie in a
@@ -62,12 +62,12 @@ def read_header(file: Path) -> Header:
 
 
 def data_file(file: Path) -> Path:
-    """The file of the voxels: the one that a MetaImage or NRRD header names, or else the file itself.
+    """The file of the voxels: the one that a MetaImage or NRRD header names, the .img of an .hdr, else the file itself.
 
     Raises:
         InputError: a header that is not understood.
     """
-    name = _lines(file).name if file.suffix.lower() in _SUFFIXES else ""
+    name = _data_name(file)
     return file.parent / name if name else file
 
 
@@ -75,16 +75,22 @@ def data_file_problems(file: Path, root: Path) -> list[str]:
     """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
 
     Args:
-        file: .mhd, .mha or .nrrd file; other files, and headers with their voxels in the same file, pass.
+        file: .mhd, .mha, .nrrd, .nhdr or .hdr file; others, and headers with their voxels in the same file, pass.
         root: absolute path of the folder that nothing may lead out of.
     """
-    if file.suffix.lower() not in _SUFFIXES:
-        return []
     try:
-        problem = _data_problem(file, _lines(file).name, root)
+        problem = _data_problem(file, _data_name(file), root)
     except InputError as error:
         return [f"{file}: found {error}; replace the file"]
     return [f"{file}: {problem}"] if problem else []
+
+
+def _data_name(file: Path) -> str:
+    """Name of the file of the voxels beside a header; "" when they are in the same file."""
+    if file.suffix.lower() == ".hdr":
+        names = (file.stem + suffix for suffix in (".img", ".IMG"))
+        return next((name for name in names if (file.parent / name).exists()), file.stem + ".img")
+    return _lines(file).name if file.suffix.lower() in _SUFFIXES else ""
 
 
 def length_unit(header: Header) -> tuple[float, tuple[str, ...]]:

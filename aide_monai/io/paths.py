@@ -47,7 +47,7 @@ def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str 
         if not any(target.is_relative_to(root) for root in allowed):
             raise InputError(
                 f'path "{text}" leads to {target}, outside {" and ".join(allowed)}; '
-                "move the file there or name its folder as a root (--root)"
+                "move the file there, or name its folder as a root (--root DIR; of a bundle --roots '[\"DIR\"]')"
             )
         absolute.append(path)
     return absolute[0] if isinstance(value, str) else absolute

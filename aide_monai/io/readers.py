@@ -22,17 +22,15 @@ from monai.data import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
+from aide_monai.io.folder import holds_dicom
 from aide_monai.io.grid import shape_text
 from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
 from aide_monai.io.nifti import PLACE
 from aide_monai.io.paths import PathText, on_disk, split_channel, split_parts, split_selection
 from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
 from aide_monai.io.volumes import SUFFIXES, Volume, open_volume, tell_doubts
-
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 class DicomSeriesReader(ImageReader):
@@ -61,7 +59,7 @@ class DicomSeriesReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
         """Whether all paths are DICOM files or folders with some."""
-        return all(_holds_dicom(split_selection(path)[0]) for path in _paths(filename))
+        return all(holds_dicom(split_selection(path)[0]) for path in _paths(filename))
 
     def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
         """The paths; nothing is opened but to see whether it is DICOM."""
@@ -164,12 +162,6 @@ def _for_this_reader(reader: ImageReader, data: Sequence[PathText] | PathText, e
     if foreign:
         raise InputError(f"{foreign[0]}: expected {expected}")
     return paths
-
-
-def _holds_dicom(path: str) -> bool:
-    if os.path.isfile(path):
-        return path.lower().endswith(_DICOM_SUFFIXES) or is_dicom(path)
-    return any(_holds_dicom(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names)
 
 
 def _require_one_grid(channels: Sequence[DicomSeries], paths: Sequence[str]) -> None:

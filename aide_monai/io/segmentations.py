@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.errors import InputError, report
+from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.seg import read_dicom_seg
+from aide_monai.io.folder import NO_VOLUME, voxel_files
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
 from aide_monai.io.png import png_files, read_png_stack
 from aide_monai.io.segments import named_segments
-from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts
+from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts, without_suffix
+from aide_monai.utils.texts import tell_unused
 from aide_monai.utils.validation import require_file_names
 from aide_monai.utils.votes import resample_by_votes
 
@@ -40,6 +42,7 @@ class Segmentation:
         sparse: slices along Z without foreground may be left out, as DICOM SEG does.
         names: names of label values, as far as the file knows them.
         spacing_known: False when slices that may be left out leave open how far neighbours are apart.
+        doubts: what is strange about its place in space.
     """
 
     file: Path
@@ -49,6 +52,7 @@ class Segmentation:
     sparse: bool = False
     names: dict[int, str] = field(default_factory=dict)
     spacing_known: bool = True
+    doubts: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid | None:
@@ -107,14 +111,15 @@ def read_segmentation(path: str | Path) -> Segmentation:
     try:
         if pictures is not None:
             return _segmentation(path, pictures, None)
-        if path.name.lower().endswith(DICOM):
+        if path.name.lower().endswith(DICOM) or (not path.name.lower().endswith(SUFFIXES) and is_dicom(path)):
             return _read_dicom_seg(path)
         volume = open_volume(str(path))
         tell_doubts(path, volume)
         if volume.channels != 1:
             raise InputError(f"shape {shape_text(volume.file_shape)} instead of one label map")
         names = {one.value: str(one) for one in named_segments(path)}
-        return replace(_segmentation(path, volume.decode()[..., 0], volume.affine), names=names)
+        read = _segmentation(path, volume.decode()[..., 0], volume.affine)
+        return replace(read, names=names, doubts=volume.doubts)
     except InputError as error:
         raise InputError(f"{path}: found {error}; expected a label map of whole numbers from 0") from error
 
@@ -156,22 +161,29 @@ def on_one_grid(
     return replace(prediction, labels=placed, affine=reference.affine, sparse=False, spacing_known=True), reference
 
 
-def _volumes(root: Path) -> Iterable[Path]:
-    stacks = set()
+def _volumes(root: Path) -> list[Path]:
+    found: set[Path] = set()
+    others: list[Path] = []
     for path in root.rglob("*"):
         name = path.name.lower()
         if any(part.startswith(".") for part in path.relative_to(root).parts) or not path.is_file():
             continue
         if name.endswith(SUFFIXES + DICOM) or (name.endswith(PICTURES) and path.parent == root):
-            yield path
-        elif name.endswith(PICTURES) and path.parent not in stacks:
-            stacks.add(path.parent)
-            yield path.parent
+            found.add(path)
+        elif name.endswith(PICTURES):
+            found.add(path.parent)
+        elif is_dicom(path):
+            found.add(path)
+        else:
+            others.append(path)
+    used = set(voxel_files(path for path in found if path.is_file()))
+    tell_unused(root, {str(path): NO_VOLUME for path in sorted(others) if path not in used})
+    return list(found)
 
 
 def _stem(name: str) -> str:
-    suffix = next((s for s in SUFFIXES + DICOM + PICTURES if name.lower().endswith(s)), "")
-    return name[: len(name) - len(suffix)]
+    suffix = next((s for s in DICOM + PICTURES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)] if suffix else name.removesuffix(Path(name).name) + without_suffix(name)
 
 
 def _segmentation(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64] | None) -> Segmentation:
@@ -316,6 +328,8 @@ def _mismatch(prediction: Segmentation, reference: Segmentation) -> InputError:
     found = f"shape {shapes[0]}, reference {reference.file} has {shapes[1]}"
     if prediction.grid and reference.grid and (wrong := reference.grid.mismatch(prediction.grid)):
         found = f"{wrong.found}, reference {reference.file} has {wrong.expected.partition(' ')[2]}"
+        doubts = [f"{one.file.name} has {doubt}" for one in (prediction, reference) for doubt in one.doubts]
+        found += "".join(f" ({reason})" for reason in (wrong.reason, *doubts) if reason)
     return InputError(
         f"{prediction.file}: found {found}; expected one grid: save the prediction on the grid of its image, or "
         "resample it in physical space (--resample)"

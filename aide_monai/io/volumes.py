@@ -1,11 +1,12 @@
-"""Volumes in files: NIfTI, MetaImage and NRRD, header first and voxels on demand, with one geometry."""
+"""Volumes in files: NIfTI, MetaImage, NRRD, MGH and Analyze, header first and voxels on demand, with one geometry."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,11 +17,15 @@ import SimpleITK
 
 from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
-from aide_monai.io.headers import intensity_function, length_unit, read_header
+from aide_monai.io.header_lines import Header
+from aide_monai.io.headers import data_file, data_file_problems, intensity_function, length_unit, read_header
 from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 from aide_monai.io.segments import nrrd_segments, one_label_map
 
-SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
+SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr", ".seg.nrrd", ".hdr", ".mgz", ".mgh")
+"""Files that are opened as volumes; of an .hdr the voxels lie in the .img beside it."""
+
+
 LABEL_TOLERANCE = 1e-3
 _Opened: TypeAlias = (
     "tuple[tuple[int, ...], np.ndarray, tuple[str, ...], Callable[[], np.ndarray], NiftiPlace | None, bool]"
@@ -68,7 +73,7 @@ class Volume:
 
 
 def open_volume(file: str) -> Volume:
-    """Read the header of a NIfTI, MetaImage or NRRD file.
+    """Read the header of a NIfTI, MetaImage, NRRD, MGH or Analyze file.
 
     Raises:
         InputError: missing, another format, unreadable, of more than 2^31 voxels or fewer bytes than they take, or a
@@ -81,7 +86,9 @@ def open_volume(file: str) -> Volume:
         raise InputError("no such file")
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"a file with an unknown suffix instead of one of {', '.join(SUFFIXES)}")
-    opener = _open_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else _open_itk
+    if path.suffix.lower() == ".hdr" and (problems := data_file_problems(path, path.absolute().parent)):
+        raise InputError(problems[0].removeprefix(f"{path}: ").removeprefix("found "))
+    opener = _opener(path)
     file_shape, affine, doubts, decode, place, oriented = _or_unreadable(lambda: opener(file), "a header")
     shape = (*file_shape[:3], 1, 1)[:3]
     further = [size for size in file_shape[3:] if size != 1]
@@ -91,6 +98,17 @@ def open_volume(file: str) -> Volume:
         return _or_unreadable(decode, "voxels").reshape(*shape, -1)
 
     return Volume(shape, channels, file_shape, affine, doubts, voxels, place=place, oriented=oriented)
+
+
+def without_suffix(file: str | Path) -> str:
+    """Name of a file without the suffix of a volume, of which .nii.gz and .seg.nrrd are one each.
+
+    >>> without_suffix("scans/chest.seg.nrrd")
+    'chest'
+    """
+    name = Path(file).name
+    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)] or name
 
 
 def label_values(voxels: np.ndarray) -> list[int]:
@@ -123,11 +141,6 @@ def listed(values: Any, limit: int = 8) -> str:
     return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")
 
 
-def names_text(names: Sequence[str], limit: int = 3) -> str:
-    """The first names of a list for messages, and how many are left."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
 def _or_unreadable(read: Callable[[], Any], part: str) -> Any:
     try:
         return read()
@@ -156,6 +169,30 @@ def _require_plausible(shape: tuple[int, ...], voxel_bytes: int, there: int, *, 
         raise InputError(f"voxels that cannot be read, truncated or damaged ({reason})")
 
 
+def _opener(path: Path) -> Callable[[str], _Opened]:
+    name = path.name.lower()
+    if name.endswith((".mgz", ".mgh")):
+        return _open_nibabel
+    if name.endswith(".hdr"):
+        with path.open("rb") as stream:
+            return _open_nifti if stream.read(348)[344:347] == b"ni1" else _open_nibabel
+    return _open_nifti if name.endswith((".nii", ".nii.gz")) else _open_itk
+
+
+def _open_nibabel(file: str) -> _Opened:
+    """MGH, packed or not, and Analyze."""
+    image: Any = nibabel.load(file)
+    coding = "packed" if file.lower().endswith(".mgz") else "raw"
+    there = os.path.getsize(data_file(Path(file)))
+    _require_plausible(image.shape, image.get_data_dtype().itemsize, there, coding=coding)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    doubts = _doubts(Grid((*image.shape, 1, 1, 1)[:3], affine))
+    oriented = isinstance(image, nibabel.MGHImage)
+    if not oriented:
+        doubts += ("an Analyze file, which does not tell left from right (x is taken to run to the left)",)
+    return image.shape, affine, doubts, lambda: np.asanyarray(image.dataobj), None, oriented
+
+
 def _open_nifti(file: str) -> _Opened:
     packed = file.lower().endswith(".gz")
     with nibabel.openers.ImageOpener(file) as stream:
@@ -168,7 +205,7 @@ def _open_nifti(file: str) -> _Opened:
     _require_plausible(
         image.shape,
         image.get_data_dtype().itemsize,
-        os.path.getsize(file) - (0 if packed else int(header["vox_offset"])),
+        os.path.getsize(data_file(Path(file))) - (0 if packed else int(header["vox_offset"])),
         coding="packed" if packed else "raw",
     )
     place = NiftiPlace.of(image.header)
@@ -187,8 +224,9 @@ def _open_itk(file: str) -> _Opened:
     header = read_header(Path(file))
     kept = (header.channels,) if header.channels > 1 else ()
     _require_plausible(header.shape + kept, header.number_bytes, header.room, coding=header.coding)
+    _require_directions(header)
     reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if file.lower().endswith(".nrrd") else "MetaImageIO")
+    reader.SetImageIO("NrrdImageIO" if file.lower().endswith((".nrrd", ".nhdr")) else "MetaImageIO")
     reader.SetFileName(file)
     reader.ReadImageInformation()
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
@@ -221,6 +259,19 @@ def _open_itk(file: str) -> _Opened:
 
     oriented = not file.lower().endswith(".nrrd") or "space" in header.fields
     return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place, oriented
+
+
+def _require_directions(header: Header) -> None:
+    """Refuse by name what SimpleITK takes for damage: a further axis of a kind that would need a direction."""
+    kinds = header.fields.get("kinds", "").split()
+    nowhere = re.sub(r"\([^)]*\)", "there", header.fields.get("space directions", "")).split()
+    for number, (kind, direction) in enumerate(zip(kinds, nowhere, strict=False)):
+        if direction.lower() == "none" and kind.lower() in ("domain", "space", "time"):
+            right = " ".join([*kinds[:number], "list", *kinds[number + 1 :]])
+            raise InputError(
+                f"axis {number + 1} of kind {kind} without a direction, which no reader here takes; expected another "
+                f'kind of it: write the line "kinds: {right}"'
+            )
 
 
 def _doubts(grid: Grid) -> tuple[str, ...]:

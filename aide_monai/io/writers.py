@@ -16,7 +16,7 @@ from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
 from aide_monai.io.paths import as_paths, on_disk, split_selection
-from aide_monai.io.volumes import SUFFIXES
+from aide_monai.io.volumes import SUFFIXES, without_suffix
 from aide_monai.utils.stored_values import stored_names
 
 FORMATS = ("nifti", "dicom-seg")
@@ -69,16 +69,17 @@ class SaveSegmentationd(SaveImaged):
                 continue
             folder, select = split_selection(source)
             if folder.lower().endswith(SUFFIXES):
-                raise InputError(f"{source} is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti")
+                raise InputError(
+                    f"{source} is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti "
+                    "(--output_format nifti)"
+                )
             write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(folder, select=select), self.labels)
         return dict(data)
 
 
 def case_of(image: str | list[str]) -> str:
     """Name of a case after its (first) image: the file without its suffix, or the folder."""
-    name = Path(on_disk(as_paths(image)[0])).name
-    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)] or name
+    return without_suffix(on_disk(as_paths(image)[0]))
 
 
 def write_label(path: str | Path, label: Tensor, affine: Any, place: NiftiPlace | None = None) -> None:

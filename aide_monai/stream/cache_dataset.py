@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
-from aide_monai.io.volumes import SUFFIXES
+from aide_monai.io.volumes import without_suffix
 from aide_monai.labels.store import LabelStore, is_high_quality
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.utils.tensors import plain
@@ -199,5 +199,4 @@ def _require_channelwise(transform: Compose) -> None:
 def _file_name(image: Any) -> str | None:
     """Name of the file that an image came from, without the suffix of a volume; None for any other image."""
     file = str((getattr(image, "meta", None) or {}).get("filename_or_obj", ""))
-    name = Path(file).name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name) or None
+    return without_suffix(file) or None

@@ -163,7 +163,7 @@ def test_images_are_files_studies_or_a_datalist(series, label, tmp_path):
         assert image_records(folder, dicom_channels=["echo=4.6", "echo=2.3"]) == [{"image": both, "case": "a"}]
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "scan.nii.gz")
     (tmp_path / "._scan.nii.gz").write_bytes(b"what some systems leave beside every file")
-    assert [record["case"] for record in image_records(tmp_path)] == ["scan"]
+    assert [record["case"] for record in image_records(tmp_path)] == ["scan", "scans", "two"]
     record = {"case": "one", "image": str(tmp_path / "scan.nii.gz")}
     Datalist("set", {0: "background"}, {0: "MR"}, [record]).save(tmp_path / "list.json")
     assert image_records(tmp_path / "list.json") == [{"image": record["image"], "case": "one"}]

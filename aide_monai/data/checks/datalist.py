@@ -265,6 +265,11 @@ def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Da
         if wrong.distance_mm is not None:
             found += f", up to {wrong.distance_mm:.3g} mm off"
             advice += ", or correct the header that is wrong"
+        known_reasons = [
+            wrong.reason,
+            *(f"{name} has {doubt}" for name, fact in ((file, other), (first_file, first)) for doubt in fact.doubts),
+        ]
+        found += "".join(f" ({reason})" for reason in known_reasons if reason)
         yield problem(record["case"], file, found, f"{wrong.expected} as in {first_file}", advice)
 
 

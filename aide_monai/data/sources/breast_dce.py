@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
-from aide_monai.data.sources.decathlon import case_name
 from aide_monai.data.sources.files import files_below, source_folder
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
@@ -24,7 +23,7 @@ from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import slice_path
-from aide_monai.io.volumes import SUFFIXES, Volume
+from aide_monai.io.volumes import SUFFIXES, Volume, without_suffix
 
 CENTRES = ("GGH", "GPPH", "HPPH")
 CENTRAL_SLICE_CENTRES = ("GGH",)
@@ -104,7 +103,9 @@ def breast_datalist(
             try:
                 record = _record(study, name, folder, phases, times_s, name in central)
                 if "label" not in record and not keep_unlabeled:
-                    raise InputError(f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled")
+                    raise InputError(
+                        f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled)"
+                    )
                 records.append(record)
             except InputError as error:
                 problems += str(error).splitlines()
@@ -170,11 +171,11 @@ def _studies(folder: Path, files: Sequence[Path]) -> list[_Study]:
 
 
 def _patient(file: Path) -> str:
-    return case_name(file).removesuffix("_label") if file.name.lower().endswith(SUFFIXES) else file.stem
+    return without_suffix(file).removesuffix("_label") if file.name.lower().endswith(SUFFIXES) else file.stem
 
 
 def _is_label(file: Path) -> bool:
-    name = case_name(file).lower()
+    name = without_suffix(file).lower()
     return name == "label" or name.endswith("_label")
 
 
@@ -216,7 +217,7 @@ def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequ
             raise InputError(f"{study.place}: found {count} phases; expected a phase {missing[0]} (0 is the first)")
         chosen = [number % count for number in numbers]
     elif phases.times_s is None:
-        raise InputError(f"{study.place}: phases without times; choose them by phases instead of times_s")
+        raise InputError(f"{study.place}: phases without times; choose them by phases (--phases) instead of times_s")
     else:
         known = np.array(phases.times_s)
         chosen = [int(np.abs(known - time).argmin()) for time in times_s]

@@ -75,7 +75,7 @@ def chaos_datalist(
     """
     classes = chaos_classes(modality, organs=organs)
     if paper_split and modality == "CT":
-        raise InputError('paper_split: the paper has MR cases only; use modality="T1DUAL" or "T2SPIR"')
+        raise InputError('paper_split: the paper has MR cases only; use modality="T1DUAL" or "T2SPIR" (--modality)')
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the download of CHAOS: {_LAYOUT}")

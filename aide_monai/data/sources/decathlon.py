@@ -10,7 +10,7 @@ from typing import Any
 from aide_monai.data.datalist import SPLITS, Datalist, numbered_names, read_json
 from aide_monai.errors import InputError, report
 from aide_monai.io.paths import absolute_paths
-from aide_monai.io.volumes import SUFFIXES
+from aide_monai.io.volumes import without_suffix
 
 
 def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
@@ -62,16 +62,10 @@ def _record(entry: Any, section: str, folder: Path, *, roots: Iterable[str | Pat
     files = image if isinstance(image, list) and image else [image]
     if not all(isinstance(path, str) and path for path in files):
         raise InputError(f'found {entry!r}, expected {{"image": path, "label": path}}')
-    record = {"case": case_name(files[0]), "image": absolute_paths(image, folder, roots=roots)}
+    record = {"case": without_suffix(files[0]), "image": absolute_paths(image, folder, roots=roots)}
     if "label" not in entry:
         return {**record, "split": "training"}
     if not isinstance(entry["label"], str) or not entry["label"]:
         raise InputError(f'"label" is {entry["label"]!r}, expected a path')
     label = absolute_paths(entry["label"], folder, roots=roots)
     return {**record, "label": label, "quality": "high", "split": section}
-
-
-def case_name(file: str | Path) -> str:
-    """File name without the suffix of a volume (.nii.gz counts as one)."""
-    name = Path(file).name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.decathlon import case_name
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
+from aide_monai.io.folder import volumes_in
 from aide_monai.io.segments import named_segments
-from aide_monai.io.volumes import SUFFIXES, label_values
+from aide_monai.io.volumes import SUFFIXES, label_values, without_suffix
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 
@@ -25,7 +25,8 @@ def folder_datalist(
 ) -> Datalist:
     """Cases of ``images/`` with their labels of the same name in ``labels/``, and those of ``unlabeled/``.
 
-    Files end in .nii, .nii.gz, .mhd, .mha or .nrrd; image and label may differ in this. nnU-Net's names are accepted:
+    A case is a volume file (.nii.gz, .mha, .nrrd and the like), a DICOM file, or a subfolder of DICOM or PNG slices;
+    image and label may differ in this. What else lies there is named in the log. nnU-Net's names are accepted:
     images ``liver_0000``, ``liver_0001`` are the channels 0 and 1 of the case ``liver``, whose label is ``liver``.
     All cases are training cases; labels count as quality "high". Hidden files are passed over.
 
@@ -53,7 +54,9 @@ def folder_datalist(
     images = _cases(image_files, channels=channels)
     unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
     if not images and not unlabeled:
-        raise InputError(f"{root}: no volumes in images/ or unlabeled/; expected files that end in {_suffixes()}")
+        raise InputError(
+            f"{root}: no volumes in images/ or unlabeled/; expected DICOM, or files that end in {', '.join(SUFFIXES)}"
+        )
     problems = [
         f"{root / 'images' / images[case][0].name}: no label of this name in labels/; add it, or move the image to "
         "unlabeled/"
@@ -104,15 +107,16 @@ def folder_datalist(
 
 
 def _volumes(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    return [file for file in files if file.name.lower().endswith(SUFFIXES)]
+    return volumes_in(folder) if folder.is_dir() else []
+
+
+def _case(path: Path) -> str:
+    return without_suffix(path) if path.is_dir() or not path.name.lower().endswith(".dcm") else path.stem
 
 
 def _has_channel_suffix(images: list[Path], labels: set[str]) -> bool:
     """Whether ``_0000`` is nnU-Net's channel; when the labels have it too, it belongs to the name of the case."""
-    names = [case_name(file) for file in images]
+    names = [_case(file) for file in images]
     return bool(names) and all(_CHANNEL.fullmatch(name) for name in names) and not labels & set(names)
 
 
@@ -120,7 +124,7 @@ def _cases(files: list[Path], *, channels: bool) -> dict[str, list[Path]]:
     cases: dict[str, list[Path]] = {}
     seen: dict[str, Path] = {}
     for file in files:
-        name = case_name(file)
+        name = _case(file)
         if name in seen:
             raise InputError(f"{seen[name]} and {file.name}: two files for one name; remove one of them")
         seen[name] = file
@@ -130,7 +134,7 @@ def _cases(files: list[Path], *, channels: bool) -> dict[str, list[Path]]:
 
 
 def _channels_are(files: list[Path], number: int) -> bool:
-    found = [_CHANNEL.fullmatch(case_name(file)) for file in files]
+    found = [_CHANNEL.fullmatch(_case(file)) for file in files]
     return [int(match[2]) if match else 0 for match in found] == list(range(number))
 
 
@@ -153,7 +157,3 @@ def _names_from_labels(files: list[Path]) -> dict[int, str]:
             f'... without gaps; relabel the files, or name all values: --label-names "{example}"'
         )
     return {value: called.get(value, f"label {value}") if value else "background" for value in sorted(values)}
-
-
-def _suffixes() -> str:
-    return ", ".join(SUFFIXES)

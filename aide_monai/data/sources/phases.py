@@ -19,7 +19,7 @@ from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import channel_path, slice_path
-from aide_monai.io.volumes import SUFFIXES, open_volume
+from aide_monai.io.volumes import open_volume, without_suffix
 
 TIMES_FILE = "phases.json"
 
@@ -88,7 +88,7 @@ def _from_one_file(study: Path, file: Path) -> Phases:
             f"{file}: found shape {shape_text(volume.file_shape)}; expected a file per phase, or one of four axes "
             "(x, y, z, phase)"
         )
-    beside = file.with_name(f"{_stem(file)}.json")
+    beside = file.with_name(f"{without_suffix(file)}.json")
     for source, key in ((study / TIMES_FILE, file.name), (beside, "VolumeTiming")):
         if source.is_file():
             times = read_json(source).get(key)
@@ -128,7 +128,7 @@ def _from_files(study: Path, files: Sequence[Path]) -> Phases:
 
 def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
     """From phases.json, else from a side file of each, else from each name."""
-    listed, side_files = study / TIMES_FILE, {file: file.with_name(f"{_stem(file)}.json") for file in files}
+    listed, side_files = study / TIMES_FILE, {file: file.with_name(f"{without_suffix(file)}.json") for file in files}
     if listed.is_file():
         times = read_json(listed)
         names = {file.name for file in files}
@@ -140,7 +140,7 @@ def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
         return [float(times[file.name]) for file in files]
     if all(side.is_file() for side in side_files.values()):
         return _without_midnight([_acquisition_time(side) for side in side_files.values()])
-    found = {file: _IN_NAME.findall(_stem(file)) for file in files}
+    found = {file: _IN_NAME.findall(without_suffix(file)) for file in files}
     unknown = [file.name for file, numbers in found.items() if len(numbers) != 1]
     if unknown:
         raise InputError(
@@ -222,7 +222,3 @@ def _sorted(paths: Sequence[str], times: Sequence[float]) -> tuple[list[str], tu
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
-
-
-def _stem(file: Path) -> str:
-    return next((file.name[: -len(suffix)] for suffix in SUFFIXES if file.name.lower().endswith(suffix)), file.name)

@@ -77,7 +77,9 @@ def promise12_datalist(
     if problems:
         raise InputError(report(f"{root}: PROMISE12 cannot be used", problems))
     if not wanted:
-        raise InputError(f"{root}: only cases of 13 to 25, which repeat Domain 2; set keep_duplicates to use them")
+        raise InputError(
+            f"{root}: only cases of 13 to 25, which repeat Domain 2; set keep_duplicates (--keep-duplicates)"
+        )
     if len(images) != CASES:
         logger.warning("%s: found %d cases; the challenge's training data are %d", root, len(images), CASES)
     records = [_record(number, images[number], labels[number]) for number in sorted(wanted)]

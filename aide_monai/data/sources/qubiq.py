@@ -172,7 +172,9 @@ def _require_options(rater: int | str | None, reference: str | None, fused_dir: 
     if reference is not None and reference not in FUSIONS:
         raise InputError(f"reference={reference!r}: expected one of {', '.join(FUSIONS)}, or None")
     if (rater in FUSIONS or reference is not None) and fused_dir is None:
-        raise InputError("fused labels are new files: name a folder for them by fused_dir, outside the download")
+        raise InputError(
+            "fused labels are new files: name a folder for them by fused_dir (--fused-dir), outside the download"
+        )
 
 
 def _split_folders(root: Path, task: str | None) -> dict[str, Path]:
@@ -194,7 +196,9 @@ def _split_folders(root: Path, task: str | None) -> dict[str, Path]:
         raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
     splits = {split: folders[0] for split, folders in found.items() if folders}
     if not splits:
-        there = f"found the tasks {', '.join(sorted(tasks))}; name one by task" if tasks else f"expected {_LAYOUT}"
+        there = (
+            f"found the tasks {', '.join(sorted(tasks))}; name one by task (--task)" if tasks else f"expected {_LAYOUT}"
+        )
         raise InputError(f"{root}: no folder {'' if task is None else task + '/'}Training or Validation; {there}")
     for split in SPLIT_FOLDERS.keys() - splits.keys():
         logger.warning("%s: no folder %s of %s; its cases are missing", root, split, task or root.name)

@@ -17,7 +17,12 @@ from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from aide_monai.errors import InputError
 
@@ -26,6 +31,10 @@ MAX_HEADER_ITEMS = 200_000  # 10 000 frames have them
 MAX_HEADER_ELEMENTS = 20_000
 MAX_INFLATED_BYTES = 2**28
 
+# Of files without a preamble: FileMetaInformationGroupLength and Version; group length to SOPInstanceUID
+_FIRST = {(b"\x02\0", element) for element in (b"\0\0", b"\x01\0")} | {
+    (b"\x08\0", bytes([low, 0])) for low in (0x00, 0x01, 0x05, 0x08, 0x12, 0x13, 0x14, 0x16, 0x18)
+}
 _SMALL_BYTES = 2**20
 
 _SYNTAX, _CLASS = 0x00020010, 0x00020002
@@ -71,14 +80,25 @@ class Header:
 
 
 def is_dicom(file: str | os.PathLike[str]) -> bool:
-    """Whether a regular file has DICOM's mark after its preamble."""
+    """Whether a regular file has DICOM's mark after its preamble, or begins as files without a preamble do."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for ever
             return False
         with open(file, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
+            return start[128:] == b"DICM" or _is_bare(start)
     except OSError:
         return False
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether bytes are the first element of file meta information, or of group 8, which every object has."""
+    if len(start) < 12 or (start[:2], start[2:4]) not in _FIRST:
+        return False
+    if start[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"LO", b"SH", b"TM"):
+        return True
+    length = int.from_bytes(start[4:8], "little")
+    return start[:2] == b"\x08\0" and length % 2 == 0 and length <= 64  # implicit: no representation, a short text
 
 
 def read_header(file: str, tags: Collection[int]) -> Header:
@@ -233,8 +253,15 @@ def _guarded(stream: BinaryIO) -> BinaryIO:
 
 
 def _file_meta(stream: BinaryIO) -> dict[int, str]:
-    """Tag -> text of the file meta information, which is always explicit little endian; ends after it."""
-    stream.seek(132)
+    """Tag -> text of the file meta information, which is always explicit little endian; ends after it.
+
+    Where there is none, the encoding follows from the first element.
+    """
+    first = stream.read(140)
+    place = 132 if first[128:132] == b"DICM" else 0
+    stream.seek(place)
+    if not place and first[:2] == b"\x08\0":
+        return {_SYNTAX: str(ExplicitVRLittleEndian if first[4:6].isalpha() else ImplicitVRLittleEndian)}
     found: dict[int, str] = {}
     while True:
         start = stream.tell()

@@ -199,7 +199,7 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path}: found images that a DICOM SEG cannot refer to ({series.files[0]}: {reason}); expected files that "
-            "hold one volume and all identifiers: ask for output_format nifti"
+            "hold one volume and all identifiers: ask for output_format nifti (--output_format nifti)"
         ) from error
     write_atomically(path, lambda file: segmentation.save_as(file))
 
@@ -229,7 +229,8 @@ def _segmentation(series: DicomSeries, frames: np.ndarray, segments: list[Any]) 
 
 
 def _source(file: str) -> pydicom.FileDataset:
-    dataset = pydicom.dcmread(file)
+    dataset = pydicom.dcmread(file, force=True)  # without a preamble too: all were found to be DICOM
+    dataset.ensure_file_meta()
     for keyword in _MAY_BE_EMPTY:
         if keyword not in dataset:
             setattr(dataset, keyword, "")

@@ -6,7 +6,6 @@ and where it lies is in ``aide_monai.io.dicom.stack``, the voxels are read by ``
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.header import DicomSlice, NotAnImageError, read_slices
 from aide_monai.io.dicom.stack import DicomSeries, to_volumes
+from aide_monai.utils.texts import tell_unused
 
 __all__ = ["DicomSeries", "find_series", "list_files", "listing", "one_series", "require_sound"]
 
@@ -22,8 +22,6 @@ MAX_FILES = 100_000
 SELECTORS = ("series", "echo", "type", "phase", "volume")
 
 _LISTED = 12
-
-logger = logging.getLogger(__name__)
 
 
 def find_series(
@@ -36,7 +34,7 @@ def find_series(
     """All volumes of a folder and its subfolders, of one file, or of a list of files.
 
     Objects without a scan in them (reports, segmentations, directories) and files that are no DICOM are passed over;
-    a log message counts them. A file that ends in .dcm must be DICOM. Hidden files and linked subfolders are passed
+    a line of the log names them. A file that ends in .dcm must be DICOM. Hidden files and linked subfolders are passed
     over too.
 
     Args:
@@ -62,7 +60,7 @@ def find_series(
         found = "; ".join(f"{Path(file).name}: {reason}" for file, reason in list(skipped.items())[:3]) or "no files"
         raise InputError(f"{name}: no DICOM images; found {found}; expected the slices of a scan")
     if skipped:
-        logger.info("%s: passed over %d files that are no scans", name, len(skipped))
+        tell_unused(name, skipped)
     series = _with_selectors(to_volumes(slices))
     chosen = _select(series, select)
     if not chosen:

@@ -153,7 +153,9 @@ def test_affines_that_differ_are_both_printed(folder: Folder) -> None:
     shifted = AFFINE.copy()
     shifted[0, 3] = 1.5
     problem = the_problem(folder.case("a", label=folder.nifti("l.nii", folder.mask(), shifted)))
-    assert problem.found == "affine [2 0 0 1.5; 0 2 0 0; 0 0 3 0], up to 1.5 mm off"
+    assert problem.found == (
+        "affine [2 0 0 1.5; 0 2 0 0; 0 0 3 0], up to 1.5 mm off (shifted by 1.5 0 0 mm to the right, front, top)"
+    )
     assert problem.expected.startswith("affine [2 0 0 0; 0 2 0 0; 0 0 3 0] as in ")
 
 

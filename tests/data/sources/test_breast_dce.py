@@ -144,7 +144,7 @@ def test_dicom_phases_by_temporal_position(tmp_path: Path) -> None:
     write_dicom_study(tmp_path / "P1", 4, one_series=True, clock=False, temporal_position=True)
     write_nifti(tmp_path / "P1_label.nii.gz", uptake(4)[1])
     require_phases(only(tmp_path, phases=(0, -1)), 4, (0, 180))
-    with pytest.raises(InputError, match="P1: phases without times; choose them by phases instead of times_s"):
+    with pytest.raises(InputError, match="P1: phases without times; choose them by phases"):
         only(tmp_path, times_s=(0, 90))
 
 
@@ -294,7 +294,7 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
     for line, part in zip(
         lines[1:],
         (
-            f"{root}/P01: no label.nii.gz; add it, or set keep_unlabeled",
+            f"{root}/P01: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled)",
             f"{root}/P02: found the labels P02_label.nii.gz, label.nii.gz; expected one",
             f"{root}/P03: no time of acquisition of a.nii.gz, b.nii.gz, c.nii.gz; write phases.json: {{FILE: seconds",
             f'{root}/P04/phases.json: found {{"a.nii.gz": 0, "b.nii.gz": "1"}}; expected a number of seconds for each',

@@ -13,8 +13,8 @@ import pytest
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import decathlon_datalist, find_datalist
-from aide_monai.data.sources.decathlon import case_name
 from aide_monai.errors import InputError
+from aide_monai.io.volumes import without_suffix
 
 
 def written(folder: Path, **changes: Any) -> Path:
@@ -118,7 +118,7 @@ def test_no_dataset_json(tmp_path: Path) -> None:
     ("file", "name"), [("x/a.nii.gz", "a"), ("a.b.NII", "a.b"), ("a.mhd", "a"), ("a.nrrd", "a"), ("a.png", "a.png")]
 )
 def test_case_names(file: str, name: str) -> None:
-    assert case_name(file) == name
+    assert without_suffix(file) == name
 
 
 def test_real_hippocampus(aide_data: Path) -> None:

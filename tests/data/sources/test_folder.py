@@ -124,7 +124,7 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
 
 def test_empty_folders(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(InputError, match=r"no volumes in images/ or unlabeled/; expected files that end in .nii.gz, "):
+    with pytest.raises(InputError, match="no volumes in images/ or unlabeled/; expected DICOM, or files that"):
         find_datalist(tmp_path)
 
 

@@ -374,7 +374,12 @@ def test_what_is_no_scan_is_passed_over_and_counted(tmp_path: Path, caplog: pyte
     edit(capture.files[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.7", ImagePositionPatient=None)
     (series,) = find_series(tmp_path)
     assert len(series.slices) == 5
-    assert "passed over 6 files that are no scans" in caplog.text
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: 5 files are not used: ")  # and a text, which nobody takes for an image
+    for part in ("DICOMDIR (Media Storage", "mask.dcm (Segmentation Storage)", "screen/shot.dcm (Secondary Capture"):
+        assert part in line
+    find_series(tmp_path)
+    assert len(caplog.messages) == 1
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
