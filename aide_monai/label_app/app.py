@@ -43,7 +43,7 @@ class AIDELabelApp(MONAILabelApp):
             every request has to bring; "hosts" and "origins" are for ``Guard``, separated by commas.
     """
 
-    uploads: ClassVar[str | None] = None
+    uploads: ClassVar[tempfile.TemporaryDirectory[str] | None] = None
     """Folder of the images that clients have sent with their requests, in the process of the server."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -127,9 +127,8 @@ class AIDELabelApp(MONAILabelApp):
         """In the process of the server alone: guard it, and give what clients send a folder of its own."""
         from monailabel.app import app as server
 
-        folder = tempfile.TemporaryDirectory(prefix="aide-label-")
-        AIDELabelApp.uploads = tempfile.tempdir = folder.name
-        self._folder = folder  # is removed with the app
+        AIDELabelApp.uploads = tempfile.TemporaryDirectory(prefix="aide-label-")  # is removed with the process
+        tempfile.tempdir = AIDELabelApp.uploads.name
         _guard(server, token=self.token, hosts=_listed(self.conf, "hosts"), origins=_listed(self.conf, "origins"))
         super().on_init_complete()
 
@@ -137,17 +136,21 @@ class AIDELabelApp(MONAILabelApp):
         """Whether an image is a file that MONAI Label has made of a request or a session."""
         if not isinstance(image, str) or not Path(image).is_absolute():
             return False
-        folders = [folder for folder in (self.uploads, self._sessions and self._sessions.store_path) if folder]
+        folders = [self.uploads.name] if self.uploads else []
+        folders += [] if self._sessions is None else [self._sessions.store_path]
         return any(Path(image).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
     def _local_request(self, url: str, params: Any, action: str) -> Any:
         """A request of a background task to its own server, which wants the token of it too."""
         address = f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}{url}"
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        answer = requests.post(address, json=params or {}, headers=headers, timeout=60)
-        if answer.status_code != 200:
-            logger.error("%s was not started: %s", action, answer.text)
-        return answer.json() if answer.status_code == 200 else None
+        try:
+            answer = requests.post(address, json=params or {}, headers=headers, timeout=60)
+            answer.raise_for_status()
+        except requests.RequestException as error:  # what has asked for it is done, and stays so
+            logger.error("%s was not started: %s", action, error)
+            return None
+        return answer.json()
 
 
 class PlainNames(LocalDatastore):

@@ -20,8 +20,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _TASK = re.compile(r"/(train|scoring|activelearning|batch/infer)(/[^/]*)?/?$")
-_NAMES = {"image": require_part, "id": require_part, "label": require_part, "tag": require_name}
-_NAMES["session_id"] = require_name
+_NAMES: dict[str, Callable[[str, str], None]] = {
+    **dict.fromkeys(("image", "id", "label"), require_part),
+    **dict.fromkeys(("tag", "session_id"), require_name),
+}
 _BODY_BYTES = 1_000_000
 
 
@@ -82,18 +84,14 @@ class Guard:
 
     def _stranger(self, headers: MutableMapping[str, str]) -> tuple[int, Any]:
         """Refusal of a page of another server, or of a name that is not this machine's."""
-        host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name, _ = _place(f"//{host}")
         if name not in self.hosts and not _is_address(name):
             return 403, {
                 "detail": f"host {host!r} is no name of this server; name it by --conf hosts, or use an address"
             }
-        origin = headers.get("origin")
-        if (
-            origin is not None
-            and origin.lower() not in self.origins
-            and urlsplit(origin).netloc.lower() != host.lower()
-        ):
+        known = origin is None or origin.lower() in self.origins or _place(origin)[1] == host.lower()
+        if not known:
             return 403, {"detail": f"a page of {origin!r} may not ask this server; name it by --conf origins if it may"}
         return 0, None
 
@@ -140,6 +138,15 @@ class Guard:
         length = (b"content-length", str(len(sent)).encode())
         scope["headers"] = [header for header in scope["headers"] if header[0].lower() != b"content-length"] + [length]
         return _once(sent, receive)
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Name, and name with port, of an address; empty where it is none."""
+    try:
+        parts = urlsplit(address)
+        return (parts.hostname or "").lower(), parts.netloc.lower()
+    except ValueError:
+        return "", ""
 
 
 def _is_address(name: str) -> bool:

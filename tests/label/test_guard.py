@@ -102,6 +102,8 @@ def test_other_values_are_refused_in_one_sentence(path, body, query, message):
         ({**HERE, "origin": "http://127.0.0.1:9000"}, {}, 403),
         ({**HERE, "origin": "http://viewer.org"}, {"origins": ["http://viewer.org/"]}, 200),
         ({}, {}, 403),
+        ({"host": "[::1"}, {}, 403),
+        ({**HERE, "origin": "http://["}, {}, 403),
     ],
 )
 def test_pages_of_other_servers_and_foreign_names_are_refused(headers, options, status):
