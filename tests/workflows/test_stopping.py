@@ -161,10 +161,10 @@ def test_processes_that_train_as_one_end_with_the_one_that_has_started_them(
     training = command(*call)
     started.append(training)
     wait_for(lambda: epochs(run) > 1, alive=lambda: training.poll() is None, what="an epoch and its checkpoint")
-    ranks = psutil.Process(training.pid).children(recursive=True)
-    assert len(ranks) == 2
+    children = psutil.Process(training.pid).children(recursive=True)  # with those that decode files
+    assert len(children) >= 2
     training.send_signal(end)
-    wait_for(lambda: gone(ranks), what="the end of both")
+    wait_for(lambda: gone(children), what="the end of all")
     assert training.wait() == (143 if end == signal.SIGTERM else -signal.SIGKILL)
     errors = training.communicate()[1]
     assert "Traceback" not in errors, errors
