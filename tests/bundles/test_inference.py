@@ -75,6 +75,20 @@ def test_dicom_in_dicom_segmentations_out(data, request, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("output_format", ["nifti", "dicom-seg"])
+def test_masks_hold_the_values_in_which_labels_are_stored(output_format, data_of, tmp_path):
+    """As BraTS, whose third class is stored as 4."""
+    name = "chaos_liver_ssl"
+    studies = data_of(name) / "Train_Sets" / "MR"
+    options = {"dataset_dir": str(studies), **BUNDLES[name].model, "run_dir": str(tmp_path)}
+    write_undecided_weights(ROOT / name, tmp_path, **{key: options[key] for key in options if key != "run_dir"})
+    assert aide("predict", ROOT / name, **options, classes={"63": 1}, output_format=output_format) == 0
+    masks = [read_segmentation(path) for path in sorted((tmp_path / "predictions").iterdir())]
+    assert len(masks) == 4
+    assert {value for mask in masks for value in mask.values} == {0, 63}
+    assert output_format == "nifti" or all(mask.names == {63: "liver"} for mask in masks)
+
+
 def test_one_scan_in_every_format_gets_one_mask(tmp_path):
     """The same voxels as NIfTI, MHD, a DICOM folder and a folder of DICOM studies."""
     name = "prostate_uda"

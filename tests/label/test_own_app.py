@@ -203,6 +203,31 @@ def test_a_mask_lies_on_its_image_for_programs_of_the_itk_family(server, data, t
     assert header.get_data_dtype() == np.uint8
 
 
+def test_masks_of_a_server_hold_the_values_in_which_labels_are_stored(label_python, data, tmp_path):
+    bundle = tiny_bundle(MODEL, tmp_path / MODEL, classes={"4": 1})
+    create_app(tmp_path / "app", bundle)
+    (tmp_path / "studies").mkdir()
+    for case in STUDIES[:2]:
+        shutil.copy(data / "imagesTr" / f"{case}.nii.gz", tmp_path / "studies")
+    server = LabelServer(label_python, tmp_path / "app", tmp_path / "studies", {})
+    try:
+        assert server.get("/info/")["models"][MODEL]["labels"] == {"hippocampus": 4}
+        drawn = nibabel.load(data / "labelsTr" / f"{STUDIES[0]}.nii.gz")
+        label = tmp_path / "label.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(4 * np.asarray(drawn.dataobj), drawn.affine), label)
+        server.put_label(STUDIES[0], label)
+        assert server.train(MODEL, max_epochs=1)["status"] == "DONE"
+        network = torch.load(tmp_path / "app" / "model" / MODEL / "models" / "model.pt", weights_only=True)
+        for key in network:  # every voxel is of the class
+            if key.endswith("final_conv.bias"):
+                network[key] = torch.tensor([-100.0, 100.0])
+        torch.save(network, tmp_path / "app" / "model" / MODEL / "models" / "model.pt")
+        (tmp_path / "mask.nii.gz").write_bytes(server.infer_file(MODEL, data / "imagesTr" / f"{STUDIES[1]}.nii.gz"))
+    finally:
+        server.stop()
+    assert np.unique(nibabel.load(tmp_path / "mask.nii.gz").dataobj).tolist() == [4]
+
+
 def test_without_a_label_training_says_what_to_do(server):
     for case in STUDIES:
         if server.status("GET", f"/datastore/label?label={case}&tag=final") == 200:
