@@ -71,7 +71,7 @@ def named_segments(path: str | Path) -> Segments:
     """The segments that the header of a label file names; none for other files, and for those that cannot be read."""
     path = Path(path)
     try:
-        if path.name.lower().endswith(".nrrd"):
+        if path.name.lower().endswith((".nrrd", ".nhdr")):
             return merged_values(nrrd_segments(read_header(path).notes))
         if path.name.lower().endswith(".dcm"):
             return dicom_segments(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SegmentSequence"]))

@@ -257,7 +257,7 @@ def _open_itk(file: str) -> _Opened:
             return one_label_map(voxels.reshape(*voxels.shape[:dimension], -1), segments)[0]
         return voxels
 
-    oriented = not file.lower().endswith(".nrrd") or "space" in header.fields
+    oriented = not file.lower().endswith((".nrrd", ".nhdr")) or "space" in header.fields
     return shape, affine, _doubts(Grid(shape[:3], affine)) + told, decode, place, oriented
 
 
