@@ -145,7 +145,9 @@ def test_predictions_lie_where_the_labels_do(unit: str, tmp_path: Path, monkeypa
 
         monkeypatch.setattr(store, "replace", looks)
         handler(Engine())
-        assert seen == {0 if scratch is None else 1 + 2 * len(volumes)}  # a folder with a file per prediction
+        assert seen == {
+            0 if scratch is None else 2 + 2 * len(volumes)
+        }  # a folder with its lock and a file per prediction
         assert sorted(tmp_path.rglob("*")) == before
         stores.append(store)
     in_memory, in_files = stores
