@@ -4,7 +4,7 @@ from .check import check_data
 from .demo import demo_settings, run_demo
 from .evaluate_folders import EvaluationSettings, evaluate_folders
 from .prepare import prepare_datalist, write_datalist
-from .pseudo_labels import standardize_datalist, write_pseudo_labels
+from .pseudo_labels import modality_of, standardize_datalist, write_pseudo_labels
 
 __all__ = [
     "EvaluationSettings",
@@ -13,6 +13,7 @@ __all__ = [
     "evaluate_folders",
     "history_folder",
     "labels",
+    "modality_of",
     "prepare_datalist",
     "run_bundle",
     "run_demo",

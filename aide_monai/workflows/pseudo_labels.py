@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aide_monai.data.datalist import PATH_KEYS, Datalist
+from aide_monai.data.datalist import PATH_KEYS, Datalist, read_json
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.location import image_header
@@ -165,6 +165,17 @@ def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]
         )
         for record in datalist.records
     }
+
+
+def modality_of(folder: str | Path) -> dict[int, str] | None:
+    """Names of the channels in the datalist that ``standardize_datalist`` wrote; None where there is none.
+
+    A bundle asks the file and not the datalist, because MONAI Label's own app trains without one.
+    """
+    file = Path(folder) / "datalist.json"
+    if not file.is_file():
+        return None
+    return {int(channel): str(name) for channel, name in read_json(file)["modality"].items()}
 
 
 def __getattr__(name: str) -> object:
