@@ -1,6 +1,7 @@
 """A MONAI Label server with 2,000 images: how long an annotator waits for the next one.
 
-The limit is for the processor's time: what an annotator waits depends on what else the machine does.
+The limit is for what an annotator waits, by the clock; the processor's time of the server stands
+beside it, because a machine that does something else as well makes everybody wait.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def run(first: int, last: int, folder: Path) -> Outcome:
             start, work = time.monotonic(), _processor_s(server.process.pid)
             served = server.post("/activelearning/suspicious").get("id")
             seconds, work = time.monotonic() - start, _processor_s(server.process.pid) - work
-            problem = "" if served and work < LIMIT_S else f"{served}, {work:.1f} s"
+            problem = "" if served and seconds < LIMIT_S else f"{served}, {seconds:.1f} s"
             figures = {"longest_s": round(seconds, 2), "longest_of_the_processor_s": round(work, 2)}
             outcome.add(f"next of {images} images", problem, number=number, **figures)
     finally:
