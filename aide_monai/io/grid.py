@@ -13,6 +13,7 @@ from aide_monai.errors import InputError
 from aide_monai.utils.axes import COSINE_TOLERANCE, largest_cosine
 
 AFFINE_TOLERANCE_MM = 0.05
+FLAT = 1e-6  # of axes of length 1, the least width of what they span
 SHEARED = "axes that are not at right angles"
 TOLERANCE_VOXELS = 0.1  # rounding: by so much the centre of a label voxel may lie beyond the image's border
 
@@ -56,7 +57,8 @@ class Grid:
     def require_sound(self) -> None:
         """Raises InputError for an affine that spans no volume."""
         spacing = np.linalg.norm(self.steps_mm, axis=0)
-        if not np.isfinite(self.affine).all() or np.any(spacing == 0) or np.linalg.det(self.steps_mm / spacing) == 0:
+        flat = not np.isfinite(self.affine).all() or np.any(spacing == 0)
+        if flat or np.linalg.svd(self.steps_mm / spacing, compute_uv=False)[-1] < FLAT:
             raise InputError(f"an affine without a volume: {affine_text(self.affine)}")
 
     def distance_mm(self, other: Grid) -> float:

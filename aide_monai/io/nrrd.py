@@ -116,8 +116,8 @@ def parse(start: bytes, *, more: bool) -> Lines | None:
 
 def _is_value(key: str, fields: dict[str, str]) -> bool:
     kind, count = _FIELDS[key]
-    axes = int(fields.get("dimension", 0))
-    directions = int(fields.get("space dimension", 0)) or _SPACES.get(fields.get("space", "").lower(), 0)
+    axes = _count(fields.get("dimension", ""))
+    directions = _count(fields.get("space dimension", "")) or _SPACES.get(fields.get("space", "").lower(), 0)
     if "VECTOR" in kind:
         if not directions:
             return False
@@ -126,6 +126,11 @@ def _is_value(key: str, fields: dict[str, str]) -> bool:
     times = {"1": 1, "n": axes, "s": directions}[count]
     between = _ANY_SPACE if kind[0] in '"\\' else r"[ \t]+"
     return times > 0 and re.fullmatch(repeated(kind, times, between), fields[key], re.IGNORECASE | re.ASCII) is not None
+
+
+def _count(text: str) -> int:
+    """A number of axes; 0 for what is none, such as the line that is being looked at."""
+    return int(text) if re.fullmatch("[0-9]{1,3}", text) else 0
 
 
 def header(file: Path, lines: Lines) -> Header:

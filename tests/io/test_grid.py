@@ -97,3 +97,12 @@ def test_axes_that_are_not_at_right_angles(lean: float, sheared: bool) -> None:
 def test_an_affine_without_a_volume(wrong: float) -> None:
     with pytest.raises(InputError, match="an affine without a volume"):
         Grid((4, 4, 4), np.diag([1, 1, wrong, 1])).require_sound()
+
+
+def test_axes_that_lie_nearly_in_one_plane_span_no_volume() -> None:
+    affine = np.eye(4)
+    affine[1, 0] = 1e9
+    with pytest.raises(InputError, match="an affine without a volume"):
+        Grid((4, 4, 4), affine).require_sound()
+    affine[1, 0] = 100.0  # sheared beyond use, yet each voxel has a place of its own
+    Grid((4, 4, 4), affine).require_sound()

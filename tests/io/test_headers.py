@@ -209,6 +209,8 @@ def test_a_metaimage_of_which_a_line_is_not_understood(tmp_path: Path, line: str
         ("type: short", "type: block"),
         ("type: short", "type: short\nTYPE: short"),
         ("dimension: 3", "dimension: 17"),
+        ("dimension: 3", "dimension: 3d"),
+        ("dimension: 3", "space dimension: three\ndimension: 3"),
         ("dimension: 3\n", ""),
         ("sizes: 2 3 4", "sizes: 2 3"),
         ("sizes: 2 3 4", "sizes: 2 3\n4"),
