@@ -20,7 +20,7 @@ from aide_monai.cli import data as cli_data
 from aide_monai.cli.console import console, errors
 from aide_monai.errors import InputError, MainProcessError
 from aide_monai.reports.text import literal
-from aide_monai.utils.processes import Stopped, end_with_parent, stop_at_signals, stop_behind
+from aide_monai.utils.processes import Stopped, end_at_signals, end_with_parent, stop_at_signals, stop_behind
 
 app = typer.Typer(
     help="Train segmentation models from few good labels and many doubtful ones.",
@@ -324,4 +324,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the name of a file may be no UTF-8
-    sys.exit(run(app))
+    try:
+        sys.exit(run(app))
+    finally:
+        end_at_signals()

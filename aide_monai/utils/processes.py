@@ -9,11 +9,12 @@ import time
 from types import FrameType
 
 PARENT = "AIDE_PARENT"
-"""Environment variable: number of the process that those it starts shall not outlive."""
+"""Environment variable: number of the process that those it starts shall not outlive; their own do not inherit it."""
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0
 _received: list[int] = []
+_followed: list[int] = []  # the process that this one ends with
 
 
 class Stopped(SystemExit):
@@ -52,10 +53,21 @@ def stop_at_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if _received and PARENT in os.environ:
+    if _received and _followed:
         return  # torchrun repeats it, while this process tidies up
     _received.append(number)
     raise Stopped(128 + number)
+
+
+def end_at_signals() -> None:
+    """From now on, with the work done, a signal raises nothing: it ends this process, or waits for its end.
+
+    What Python and libraries still do at exit would tell a ``Stopped`` as a traceback. Processes that end with another
+    one are sent SIGTERM again and again, and come to their end by themselves.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.SIG_IGN if _followed else signal.SIG_DFL)
 
 
 def stop_behind(error: BaseException) -> Stopped | None:
@@ -87,8 +99,8 @@ def end_with(parent: int) -> None:
 
 def end_with_parent() -> bool:
     """``end_with`` the process that ``PARENT`` names; whether it names another one."""
-    parent = int(os.environ.get(PARENT, os.getpid()))
-    if parent == os.getpid():
-        return False
-    end_with(parent)
-    return True
+    parent = int(os.environ.pop(PARENT, os.getpid()))
+    if parent != os.getpid():
+        _followed.append(parent)
+        end_with(parent)
+    return bool(_followed)

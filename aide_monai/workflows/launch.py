@@ -50,4 +50,6 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
             "expected all of them to the end. What was saved before is intact: find out who has ended it (often, too "
             "little memory), then continue with --resume"
         ) from error
+    finally:
+        del os.environ[PARENT]  # meant for these processes alone
     return 0

@@ -498,7 +498,7 @@ DAMAGES: list[tuple[str, Callable[[Copy], None], str]] = [
     ("hippocampus", label_not_whole, "error.*values that are not whole numbers: 0.75, 1.5"),
     ("hippocampus", label_value_unknown, "error.*label values 7, 14; expected the labels 0 background, 1 label 1"),
     ("hippocampus", label_of_another_shape, "error.*found shape .*; expected shape .* as in "),
-    ("hippocampus", label_moved, "error.*found affine .*, up to 6.93 mm off; expected affine"),
+    ("hippocampus", label_moved, "error.*found affine .*, up to 6.93 mm off .shifted by 4 4 4 mm.*; expected affine"),
     ("hippocampus", axes_skewed, "warning.*axes that are not at right angles"),
     ("hippocampus", qform_against_sform, "warning.*a qform and an sform that disagree"),
     ("hippocampus", voxels_nan, "error.*voxels NaN or infinite; expected finite values"),

@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from aide_monai.cli import main as cli
 from aide_monai.errors import InputError, MainProcessError
 from aide_monai.labels.history import LabelHistory
+from aide_monai.utils.processes import PARENT
 from aide_monai.workflows.bundle import run_bundle
 from aide_monai.workflows.launch import launch
 
@@ -266,5 +267,6 @@ def test_a_process_that_a_signal_has_ended_is_named(monkeypatch: pytest.MonkeyPa
         launch(["train", "bundle"], processes=4)
     failure.exitcode = 2
     assert launch(["train", "bundle"], processes=4) == 2
+    assert PARENT not in os.environ  # what this process starts later has nothing to do with it
     with pytest.raises(InputError, match="--processes is 0; expected at least 1"):
         launch([], processes=0)

@@ -18,6 +18,7 @@ import pytest
 
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
+from aide_monai.utils.processes import PARENT
 from aide_monai.workflows.bundle import run_bundle
 from aide_monai.workflows.comparison.experiment import Experiment
 from aide_monai.workflows.comparison.run import run_comparison
@@ -126,6 +127,17 @@ def test_a_training_that_is_stopped_before_its_first_epoch_is_resumed_too(
     assert last_line(training) == "stopped before the first epoch of AIDE was finished; continue with --resume"
     run_bundle(BUNDLE, ["train"], settings(data, run, SHORT) | {"resume": True})
     assert epochs(run) == SHORT
+
+
+@pytest.mark.parametrize(("parent", "code"), [({}, -signal.SIGTERM), ({PARENT: str(os.getpid())}, 0)])
+def test_a_signal_that_comes_after_the_work_is_told_without_a_traceback(parent: dict[str, str], code: int) -> None:
+    late = (
+        "import atexit, os, signal, sys; from aide_monai.cli.main import main; "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM)); sys.argv = ['aide', '--help']; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **parent}
+    ended = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (code, "")
 
 
 @pytest.mark.parametrize("door", ["aide", "monai.bundle"])
