@@ -24,11 +24,14 @@ from monailabel.utils.others.generic import device_map
 
 from aide_monai import __version__
 from aide_monai.errors import InputError
+from aide_monai.io.folder import voxel_files
 from aide_monai.label_app.guard import Guard
 from aide_monai.label_app.requests import require_name
+from aide_monai.label_app.studies import FINAL
 from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
 from aide_monai.label_app.trainings import last_training
 from aide_monai.utils.processes import PARENT, end_with_parent, stop_at_signals
+from aide_monai.utils.texts import tell_unused
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +132,9 @@ class AIDELabelApp(MONAILabelApp):
 
         AIDELabelApp.uploads = tempfile.TemporaryDirectory(prefix="aide-label-")  # is removed with the process
         tempfile.tempdir = AIDELabelApp.uploads.name
+        datastore = self.datastore()
+        if isinstance(datastore, PlainNames):
+            datastore.tell_unlisted()
         _guard(server, token=self.token, hosts=_listed(self.conf, "hosts"), origins=_listed(self.conf, "origins"))
         super().on_init_complete()
 
@@ -175,6 +181,20 @@ class PlainNames(LocalDatastore):
         """Note something of a label."""
         _require_info(info)
         super().update_label_info(label_id, label_tag, info)
+
+    def tell_unlisted(self) -> None:
+        """Name the files that are neither an image nor a label of the datastore in a line of the log."""
+        listed = [Path(self.get_image_uri(image)) for image in self.list_images()]
+        known = f"MONAI_LABEL_DATASTORE_FILE_EXT is {json.dumps([*self._extensions])}"
+        folders = {
+            Path(self._datastore.image_path()): f"not in the datastore: {known}",
+            Path(self._datastore.label_path(FINAL)): f"no label of an image of the datastore: {known}",
+        }
+        listed += [Path(self.get_label_uri(image, FINAL)) for image in self.get_labeled_images()]
+        used = {*listed, *voxel_files(listed), Path(self._datastore.label_path(None))}
+        for folder, reason in folders.items():
+            there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+            tell_unused(folder, {str(path): reason for path in there if path not in used})
 
     def _require_plain(self, what: str, name: str, file: str, info: dict[str, Any]) -> None:
         require_name(what, str(getattr(name, "value", name)))  # MONAI Label has the tags that it knows as an enum

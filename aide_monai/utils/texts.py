@@ -19,21 +19,24 @@ def names_text(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def tell_unused(folder: str | Path, reasons: Mapping[str, str]) -> None:
+def tell_unused(folder: str | Path, reasons: Mapping[str, str], *, they_are: str = "not used") -> None:
     """Name files of a folder that are not used in one line of the log, once in a process.
 
     Args:
         folder: where they lie.
-        reasons: file to why it is not used.
+        reasons: file, or folder, to why it is not used.
+        they_are: said of them, where something else may use them.
     """
     files = {file: reason for file, reason in reasons.items() if not file.lower().endswith(DESCRIPTIONS)}
     groups: dict[str, list[str]] = {}
     for file, reason in files.items():
-        groups.setdefault(reason, []).append(os.path.relpath(file, folder))
+        name = os.path.relpath(file, folder) + ("/" if os.path.isdir(file) else "")
+        groups.setdefault(reason, []).append(name)
     parts = [f"{names_text(names)} ({reason})" for reason, names in groups.items()]
     if parts:
-        count = f"{len(files)} file is" if len(files) == 1 else f"{len(files)} files are"
-        _tell(f"{folder}: {count} not used: {'; '.join(parts)}")
+        kinds = {"folder" if os.path.isdir(file) else "file" for file in files}
+        count = f"{len(files)} {' and '.join(f'{kind}s' for kind in sorted(kinds))} are"
+        _tell(f"{folder}: {f'1 {kinds.pop()} is' if len(files) == 1 else count} {they_are}: {'; '.join(parts)}")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -77,7 +77,7 @@ def test_every_format_has_one_geometry(tmp_path: Path, name: str) -> None:
 def test_prediction_takes_all_of_them_and_names_the_rest(every_kind: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert [record["case"] for record in image_records(every_kind, channels=1)] == list("abcdefghij")
     assert caplog.messages == [
-        f"{every_kind}: 2 files are not used: empty (no DICOM or PNG slices in it); k.mat (no volume)"
+        f"{every_kind}: 2 files and folders are not used: empty/ (no DICOM or PNG slices in it); k.mat (no volume)"
     ]
 
 
@@ -90,7 +90,7 @@ def test_a_folder_of_images_and_labels_takes_all_of_them(every_kind: Path, caplo
     datalist = folder_datalist(root)
     assert [record["case"] for record in datalist.records] == list("abcdefghij")
     assert all(record["label"].endswith(f"{record['case']}.seg.nrrd") for record in datalist.records)
-    assert "empty (no DICOM or PNG slices in it); k.mat (no volume)" in caplog.text
+    assert "empty/ (no DICOM or PNG slices in it); k.mat (no volume)" in caplog.text
 
 
 def test_evaluation_takes_all_of_them_and_names_the_rest(every_kind: Path, caplog: pytest.LogCaptureFixture) -> None:

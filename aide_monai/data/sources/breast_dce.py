@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
-from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
+from aide_monai.io.folder import DICOM_SUFFIXES
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
 from aide_monai.io.headers import data_file_problems
 from aide_monai.io.paths import slice_path
@@ -93,6 +94,8 @@ def breast_datalist(
     centres = _centres(root, centre)
     problems: list[str] = []
     records: list[dict[str, Any]] = []
+    used: list[Path] = []
+    others: list[str] = []
     for name, folder in centres.items():
         files, found = files_below(folder)
         problems += found
@@ -101,12 +104,13 @@ def breast_datalist(
             problems.append(f"{folder}: no studies; expected {_LAYOUT}")
         for study in studies:
             try:
-                record = _record(study, name, folder, phases, times_s, name in central)
+                record = _record(study, name, folder, phases, times_s, name in central, others)
                 if "label" not in record and not keep_unlabeled:
                     raise InputError(
                         f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled)"
                     )
                 records.append(record)
+                used += [] if study.images else [study.place]
             except InputError as error:
                 problems += str(error).splitlines()
     problems += [
@@ -115,6 +119,7 @@ def breast_datalist(
     ]
     if problems:
         raise InputError(report(f"{root}: the breast studies cannot be used", problems))
+    tell_left_out(root, [*record_paths(records), *used], lambda file: _why_unused(file, centres), others=others)
     names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
     labels = {0: "background", 1: "tumour"}
     datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), records, resample_labels=True)
@@ -134,6 +139,14 @@ class _Study:
     place: Path
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
+
+
+def _why_unused(file: Path, centres: Collection[str]) -> str:
+    if file.parts[0] in set(CENTRES) - set(centres):
+        return "of another centre"
+    if file.name.lower().endswith(SUFFIXES) or file.suffix.lower() in DICOM_SUFFIXES:
+        return "phases that are not asked for, and images that are no phase"
+    return "neither a phase nor a label"
 
 
 def _centres(root: Path, centre: str | None) -> dict[str, Path]:
@@ -180,8 +193,15 @@ def _is_label(file: Path) -> bool:
 
 
 def _record(
-    study: _Study, centre: str, root: Path, numbers: Sequence[int], times_s: Sequence[float] | None, central: bool
+    study: _Study,
+    centre: str,
+    root: Path,
+    numbers: Sequence[int],
+    times_s: Sequence[float] | None,
+    central: bool,
+    others: list[str],
 ) -> dict[str, Any]:
+    """Record of a study; DICOM files of phases that are not chosen, or of no phase, are added to ``others``."""
     folder = study.place if study.place.is_dir() else study.place.parent
     if not study.place.exists():
         raise InputError(f"{study.labels[0]}: no images of {study.patient}; add them, or remove the label")
@@ -202,6 +222,8 @@ def _record(
             images, label = _central_slice(study, phases, volume, mask)
         else:
             require_inside(phases.grid, volume.grid, mask, label_name=label, image_name=f"of {study.place.name}")
+    others += phases.others
+    others += [file for k, one in enumerate(phases.series) if k not in chosen for file in one.files]
     record["image"] = [images[number] for number in chosen]
     if len(chosen) == 1:
         record["image"] = record["image"][0]

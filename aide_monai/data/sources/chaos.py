@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.files import record_paths, tell_left_out
 from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
 from aide_monai.io.grid import shape_text
@@ -95,6 +96,7 @@ def chaos_datalist(
         records, problems = _paper_split(records)
     if problems:
         raise InputError(report(f"{folder}: CHAOS cannot be used", problems))
+    tell_left_out(folder, record_paths(records), lambda file: _why_unused(file, modality))
     names = {0: "background", **dict(enumerate(organs, 1))}
     return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), records, classes)
 
@@ -167,6 +169,13 @@ def _record(
             if not problems:
                 _require_slices(ground, dicom, series)
     return record, problems
+
+
+def _why_unused(file: Path, modality: str) -> str:
+    others = ({"MR"} if modality == "CT" else set(MODALITIES)) - {modality}
+    if others & set(file.parts):
+        return f"of another modality than {modality}"
+    return "no DICOM in a folder DICOM_anon and no PNG in a folder Ground of a case"
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import SPLITS, Datalist, numbered_names, read_json
+from aide_monai.data.sources.files import record_paths, tell_left_out
 from aide_monai.errors import InputError, report
-from aide_monai.io.paths import absolute_paths
+from aide_monai.io.paths import absolute_paths, on_disk
 from aide_monai.io.volumes import without_suffix
+
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs")
 
 
 def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
@@ -53,8 +56,17 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
                 problems.append(f"{section}[{index}]: {error}")
     if problems:
         raise InputError(report(f"{file}: the data set cannot be used", problems))
+    _tell_unlisted(folder, records)
     name = content.get("name") or folder.name
     return Datalist(name, maps["labels"], maps["modality"], records)
+
+
+def _tell_unlisted(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Name what lies beside the files of the list, in their folders and in those that a Decathlon has."""
+    paths = record_paths(records)
+    places = {Path(on_disk(path)).parent for path in paths} | {folder / name for name in _FOLDERS}
+    for place in sorted(place for place in places if place.is_relative_to(folder) and place.is_dir()):
+        tell_left_out(place, paths, lambda _: "not in the list")
 
 
 def _record(entry: Any, section: str, folder: Path, *, roots: Iterable[str | Path]) -> dict[str, Any]:

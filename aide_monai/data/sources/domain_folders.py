@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.files import tell_beside
 from aide_monai.data.sources.folder import folder_datalist
 from aide_monai.errors import InputError
 
@@ -30,20 +32,22 @@ def domain_folders(
         InputError: as `folder_datalist`; fewer than two domains, an unknown one in ``held_out``, label values that
             differ from domain to domain, or a case name or patient in two domains.
     """
+    root = Path(os.path.abspath(root))
     if len(domains) < 2 or not set(held_out) <= set(domains):
         raise InputError(
             f"domains are {dict(domains)}, held out {sorted(held_out)}; expected two or more, and names of them"
         )
-    lists = {name: folder_datalist(Path(root) / folder, label_names=label_names) for name, folder in domains.items()}
+    lists = {name: folder_datalist(root / folder, label_names=label_names) for name, folder in domains.items()}
+    tell_beside(root, domains.values(), "no folder of a domain")
     first = next(iter(lists.values()))
     records = []
     for domain, datalist in lists.items():
         if (datalist.labels, datalist.classes) != (first.labels, first.classes):
             raise InputError(
-                f"{Path(root) / domains[domain]}: found labels {datalist.labels}; expected {first.labels} as in the "
+                f"{root / domains[domain]}: found labels {datalist.labels}; expected {first.labels} as in the "
                 "other domains: bring them to one coding"
             )
         for record in datalist.records:
             test = domain in held_out and "label" in record
             records.append({**record, "domain": domain, "split": "test" if test else "training"})
-    return replace(first, name=Path(root).name, records=records)
+    return replace(first, name=root.name, records=records)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aide_monai.errors import InputError
+from aide_monai.io.folder import voxel_files
+from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.png import png_files
+from aide_monai.utils.texts import DESCRIPTIONS, tell_unused
 
 
 def source_folder(root: str | Path, *, expected: str) -> Path:
@@ -56,3 +61,59 @@ def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path]
                 elif path.is_symlink():
                     problems.append(f"{path}: a link to nothing; put the file itself there")
     return sorted(files), problems
+
+
+def record_paths(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths of all images and labels of a data set."""
+    keys = ("image", "label", "clean_label")
+    return [path for record in records for key in keys if key in record for path in as_paths(record[key])]
+
+
+def tell_left_out(
+    root: Path, used: Iterable[str | Path], reason: Callable[[Path], str], *, others: Iterable[str] = ()
+) -> None:
+    """Name in one line of the log what lies in a data set's folder and belongs to none of its cases.
+
+    A folder without any file that is used is named in place of its files, when they have one reason.
+
+    Args:
+        root: absolute path of the folder.
+        used: files and folders of the cases, as a datalist names them; of a folder all is used, or its PNG slices.
+        reason: from a file, as seen from ``root``, to why it is not used.
+        others: files in used folders that are not used.
+    """
+    paths = {Path(on_disk(str(path))) for path in used}
+    pictures = {Path(file) for path in paths for file in png_files(path)}
+    known = (paths - {file.parent for file in pictures}) | pictures
+    known |= set(voxel_files(path for path in known if path.is_file()))
+    unused = set(map(Path, others))
+    left: dict[Path, str] = {}
+    kinds: dict[Path, set[str]] = {root: {""}}
+    for file in files_below(root)[0]:
+        if file.name.lower().endswith(DESCRIPTIONS):
+            continue
+        is_left = file in unused or known.isdisjoint((file, *file.parents))
+        why = reason(file.relative_to(root)) if is_left else ""
+        for folder in file.parents[: len(file.relative_to(root).parts)]:
+            kinds.setdefault(folder, set()).add(why)
+        if is_left:
+            left[file] = why
+
+    def named(file: Path) -> Path:
+        return next((folder for folder in reversed(file.parents) if kinds.get(folder) == {left[file]}), file)
+
+    tell_unused(root, {str(named(file)): why for file, why in left.items()})
+
+
+def tell_beside(root: Path, folders: Iterable[str], reason: str) -> None:
+    """Name in one line of the log what lies in a folder beside the folders that are read there.
+
+    Args:
+        root: the folder.
+        folders: what is read, as seen from ``root``.
+        reason: why the rest is not used.
+    """
+    top = Path(os.path.abspath(root))
+    read = {os.path.relpath(top / folder, top).split(os.sep)[0] for folder in folders}
+    beside = [path for path in sorted(top.iterdir()) if not path.name.startswith(".") and path.name not in read]
+    tell_unused(top, {str(path): reason for path in beside})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.sources.files import tell_beside
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.folder import volumes_in
@@ -17,6 +18,7 @@ from aide_monai.io.volumes import SUFFIXES, label_values, without_suffix
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 
+_FOLDERS = ("images", "labels", "unlabeled")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -70,6 +72,7 @@ def folder_datalist(
         f'case "{case}": found in images/ and in unlabeled/; remove one of the two'
         for case in sorted(images.keys() & unlabeled.keys())
     ]
+    tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
         f'case "{case}": {len(files)} channel files; expected {number}, numbered _0000 to _{number - 1:04d}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
 from aide_monai.data.split import hold_out_per_domain
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
@@ -29,8 +28,6 @@ ZONES = {0: "background", 1: "peripheral zone", 2: "central gland"}
 _PATIENT = re.compile(r"(prostatedx|prostate3t)[-_](\d\d)[-_](\d{4})", re.IGNORECASE)
 _SPACING_TOLERANCE = 0.01
 _LAYOUT = "ProstateDx-01-0001/STUDY/SERIES/*.dcm, Prostate3T-01-0001/... and ProstateDx-01-0001.nrrd, ..."
-
-logger = logging.getLogger(__name__)
 
 
 def nci_isbi_datalist(
@@ -65,6 +62,7 @@ def nci_isbi_datalist(
     root = source_folder(root, expected=f"NCI-ISBI 2013 from TCIA: {_LAYOUT}")
     files, problems = files_below(root)
     images, labels = _images(files, root), _labels(files)
+    others: list[str] = []
     if not images and not labels:
         raise InputError(f"{root}: no patient ProstateDx-XX-XXXX or Prostate3T-XX-XXXX; expected {_LAYOUT}")
     records = []
@@ -73,12 +71,13 @@ def nci_isbi_datalist(
         found = _partner_problems(patient, folders, label_files)
         try:
             if not found:
-                records.append(_record(patient, folders[0], label_files[0], root))
+                records.append(_record(patient, folders[0], label_files[0], root, others))
         except InputError as error:
             found.append(str(error).replace("\n", "\n    "))
         problems += found
     if problems:
         raise InputError(report(f"{root}: NCI-ISBI 2013 cannot be used", problems))
+    tell_left_out(root, record_paths(records), _why_unused, others=others)
     names = {0: "background", 1: "prostate"} if merge_zones else dict(ZONES)
     classes = nci_isbi_classes(merge_zones=merge_zones)
     datalist = Datalist("NCI-ISBI 2013", names, {0: "T2"}, records, classes, resample_labels=True)
@@ -107,12 +106,17 @@ def _images(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
 def _labels(files: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for file in files:
-        if file.suffix.lower() == ".nrrd":
-            if match := _PATIENT.search(file.name):
-                found.setdefault(_name(match), []).append(file)
-            else:
-                logger.warning("%s: passed over, its name has no patient ProstateDx-... or Prostate3T-...", file)
+        if file.suffix.lower() == ".nrrd" and (match := _PATIENT.search(file.name)):
+            found.setdefault(_name(match), []).append(file)
     return found
+
+
+def _why_unused(file: Path) -> str:
+    if file.suffix.lower() == ".nrrd":
+        return "labels without a patient ProstateDx-... or Prostate3T-... in their name"
+    if any(map(_PATIENT.fullmatch, file.parts[:-1])):
+        return "of another volume than the label was drawn on"
+    return "neither .nrrd nor in a folder of a patient"
 
 
 def _name(match: re.Match[str]) -> str:
@@ -134,7 +138,8 @@ def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> 
     return problems
 
 
-def _record(patient: str, folder: Path, label: Path, root: Path) -> dict[str, Any]:
+def _record(patient: str, folder: Path, label: Path, root: Path, others: list[str]) -> dict[str, Any]:
+    """Record of one patient; the files of other volumes than that of the label are added to ``others``."""
     if problems := data_file_problems(label, root):
         raise InputError(problems[0])
     series = find_series(folder, check=False)
@@ -149,6 +154,7 @@ def _record(patient: str, folder: Path, label: Path, root: Path) -> dict[str, An
     if image.problems:
         raise InputError("\n".join(image.problems))
     require_inside(image.grid, volume.grid, voxels, label_name=str(label), image_name=image.files[0])
+    others += [file for one in series if one is not image for file in one.files]
     collection, part, _ = patient.split("-")
     return {
         "case": patient,

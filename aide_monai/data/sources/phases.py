@@ -37,12 +37,14 @@ class Phases:
         times_s: when each was acquired, in seconds after the first; None when only their order is known.
         grid: where their voxels lie.
         series: the DICOM volumes, if these are some.
+        others: DICOM files in the study's folder that belong to no phase.
     """
 
     paths: tuple[str, ...]
     times_s: tuple[float, ...] | None
     grid: Grid
     series: tuple[DicomSeries, ...] = ()
+    others: tuple[str, ...] = ()
 
     def slices(self, axis: int, index: int) -> list[str]:
         """Paths of one slice of each phase, across ``axis``.
@@ -198,7 +200,8 @@ def _from_dicom(study: Path) -> Phases:
             f"positions:\n{listing(series)}"
         )
     by_time = tuple(places[path] for path in order)
-    return Phases(tuple(order), seconds, by_time[0].grid, by_time)
+    others = tuple(file for one in series if one not in phases for file in one.files)
+    return Phases(tuple(order), seconds, by_time[0].grid, by_time, others)
 
 
 def _seconds(acquired: str) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.sources.files import files_below, source_folder, tell_left_out
 from aide_monai.data.split import hold_out
 from aide_monai.errors import InputError, report
 from aide_monai.io.headers import data_file_problems
@@ -20,6 +20,7 @@ DUPLICATES = range(13, 26)
 """Numbers of the cases from Radboud (RUNMC), whose patients Domain 2 (NCI-ISBI 2013, 3 T) has too."""
 
 _FILE = re.compile(r"case(\d+)(_segmentation)?\.mhd", re.IGNORECASE)
+_PARTS = re.compile(r"case(\d+)(_segmentation)?\.(mhd|z?raw)", re.IGNORECASE)
 _TEST = re.compile(r"(^|[_-])test", re.IGNORECASE)
 _LAYOUT = "CaseXX.mhd, CaseXX.raw, CaseXX_segmentation.mhd and CaseXX_segmentation.raw"
 
@@ -57,7 +58,7 @@ def promise12_datalist(
     labels: dict[int, Path] = {}
     for file in files:
         match = _FILE.fullmatch(file.name)
-        if match is None or any(_TEST.search(part) for part in file.relative_to(root).parts[:-1]):
+        if match is None or _is_test(file.relative_to(root)):
             continue
         found, number = labels if match[2] else images, int(match[1])
         if number in found:
@@ -80,11 +81,26 @@ def promise12_datalist(
         raise InputError(
             f"{root}: only cases of 13 to 25, which repeat Domain 2; set keep_duplicates (--keep-duplicates)"
         )
+    used = [file for found in (images, labels) for number, file in found.items() if number in wanted]
+    tell_left_out(root, used, _why_unused)
     if len(images) != CASES:
         logger.warning("%s: found %d cases; the challenge's training data are %d", root, len(images), CASES)
     records = [_record(number, images[number], labels[number]) for number in sorted(wanted)]
     datalist = Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, records)
     return datalist if test is None else hold_out(datalist, test=test, seed=seed)
+
+
+def _is_test(file: Path) -> bool:
+    return any(map(_TEST.search, file.parts[:-1]))
+
+
+def _why_unused(file: Path) -> str:
+    if _is_test(file):
+        return "test cases of the challenge, whose labels are not public"
+    match = _PARTS.fullmatch(file.name)
+    if match and int(match[1]) in DUPLICATES:
+        return f"cases {DUPLICATES[0]} to {DUPLICATES[-1]} repeat patients of Domain 2"
+    return "not called CaseXX.mhd or CaseXX_segmentation.mhd"
 
 
 def _record(number: int, image: Path, label: Path) -> dict[str, Any]:

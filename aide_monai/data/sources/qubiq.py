@@ -13,7 +13,7 @@ from typing import Any
 from aide_monai.data.checks.duplicates import find_twins, signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
-from aide_monai.data.sources.files import files_below, source_folder
+from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
@@ -109,6 +109,10 @@ def qubiq_datalist(
                 records.append(record)
                 if reference is not None and case.split == "training":
                     record["clean_label"] = fused(case, reference)
+    used = record_paths(records)
+    if rater in FUSIONS or reference is not None:
+        used += [mask for case in cases for mask in case.masks.values()]
+    tell_left_out(Path(os.path.abspath(root)), used, _why_unused)
     label = name.replace("-", " ") + (f" {subtask}" if subtask > 1 else "")
     channels = cases[0].channels
     modality = "CT" if name == "kidney" else "MR"
@@ -117,6 +121,11 @@ def qubiq_datalist(
     if PAPER_SPLIT.get(name) not in (None, found := tuple(_count(cases, split) for split in SPLIT_FOLDERS.values())):
         logger.warning("%s: found %d and %d cases; the paper has %d and %d", name, *found, *PAPER_SPLIT[name])
     return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, records, soft_labels=soft)
+
+
+def _why_unused(file: Path) -> str:
+    known = _MASK.fullmatch(file.name) or _IMAGE.fullmatch(file.name)
+    return "of another task, subtask or rater" if known else "neither image.nii.gz nor taskXX_segXX.nii.gz"
 
 
 def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) -> list[QUBIQCase]:

@@ -60,7 +60,7 @@ def find_series(
         found = "; ".join(f"{Path(file).name}: {reason}" for file, reason in list(skipped.items())[:3]) or "no files"
         raise InputError(f"{name}: no DICOM images; found {found}; expected the slices of a scan")
     if skipped:
-        tell_unused(name, skipped)
+        tell_unused(name, skipped, they_are="no part of a scan")
     series = _with_selectors(to_volumes(slices))
     chosen = _select(series, select)
     if not chosen:

@@ -214,7 +214,7 @@ def test_other_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFi
     write_label(tmp_path / "Training/atlas.nrrd", np.ones((2, 2, 2), np.uint8), np.eye(4))
     with caplog.at_level(logging.WARNING):
         assert cases(nci_isbi_datalist(tmp_path)) == [DX]
-    assert "atlas.nrrd: passed over, its name has no patient" in caplog.text
+    assert "1 file is not used: Training/atlas.nrrd (labels without a patient" in caplog.text
 
 
 def test_nothing_may_lead_out_of_the_folder(tmp_path: Path) -> None:

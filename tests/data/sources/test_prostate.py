@@ -45,7 +45,9 @@ def test_the_papers_domains_and_splits(tmp_path: Path, caplog: pytest.LogCapture
         ("Domain 3", "test"): 10,
     }
     assert (datalist.labels, datalist.modality) == ({0: "background", 1: "prostate"}, {0: "T2"})
-    assert caplog.text == ""
+    (line,) = caplog.messages
+    assert "52 files are not used" in line
+    assert line.endswith("(cases 13 to 25 repeat patients of Domain 2)")
 
 
 def test_every_domain_reads_through_one_pipeline(tmp_path: Path) -> None:

@@ -375,7 +375,9 @@ def test_what_is_no_scan_is_passed_over_and_counted(tmp_path: Path, caplog: pyte
     (series,) = find_series(tmp_path)
     assert len(series.slices) == 5
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path}: 5 files are not used: ")  # and a text, which nobody takes for an image
+    assert line.startswith(
+        f"{tmp_path}: 5 files are no part of a scan: "
+    )  # and a text, which nobody takes for an image
     for part in ("DICOMDIR (Media Storage", "mask.dcm (Segmentation Storage)", "screen/shot.dcm (Secondary Capture"):
         assert part in line
     find_series(tmp_path)
