@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from aide_monai.algorithm import correction_due, keeps_foreground, unit_dice
 from aide_monai.errors import InputError
-from aide_monai.handlers.finite import ADVICE, FiniteLosses, stop
+from aide_monai.handlers.finite import ADVICE, FiniteLosses, WatchedNetwork, stop
 from aide_monai.options import AIDEOptions
-from aide_monai.stream.slice_dataset import SliceDataset
+from aide_monai.stream.training_set import TrainingSet
 from aide_monai.transforms import COMPONENTS, keep_components
 from aide_monai.utils import distributed
 from aide_monai.utils.validation import require_choices, require_numbers
@@ -41,12 +42,12 @@ class PseudoLabelTrainer(SupervisedTrainer):
         device: where training runs.
         max_epochs: number of epochs.
         train_data_loader: batches of ``dataset``; ``prepare_batch`` must take "label_1".
-        network: (B, M, H, W) to logits (B, C, H, W).
+        network: (B, M, spatial...) to logits (B, C, spatial...).
         dataset: the training stream; its ``store`` holds the labels.
         start: first epoch after which labels may be replaced.
         interval: from then on they are, after every epoch that is a multiple of this.
         largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
-        batch_size: slices per forward pass of the prediction.
+        batch_size: samples per forward pass of the prediction.
         kwargs: as in ``SupervisedTrainer`` (optimizer, loss_function, inferer, train_handlers, ...).
 
     Raises:
@@ -82,7 +83,7 @@ class PseudoLabelTrainer(SupervisedTrainer):
         train_data_loader: Any,
         network: nn.Module,
         *,
-        dataset: SliceDataset,
+        dataset: TrainingSet,
         start: int = 10,
         interval: int = 10,
         largest_component: str = "none",
@@ -131,7 +132,8 @@ class PseudoLabelTrainer(SupervisedTrainer):
         predictions = {number: self._predict(number) for number in doubtful}  # all, before any label changes
         self.network.train()
         for number, (prediction, dice) in predictions.items():
-            case, label = self.dataset.cases[number], prediction.movedim(0, self.dataset.axes[number])
+            case = self.dataset.cases[number]
+            label, _ = self.dataset.correction(number, prediction, None)
             if self._keeps_foreground(case, label):
                 self.store.replace(1, case, label, epoch=epoch, dice_before=dice)
                 metrics["corrected"] += 1
@@ -155,18 +157,14 @@ class PseudoLabelTrainer(SupervisedTrainer):
 
     @torch.no_grad()
     def _predict(self, number: int) -> tuple[Tensor, float]:
-        """Prediction (S, H, W) uint8 of a case, and its Dice with the current label."""
-        logits = torch.cat(
-            [
-                self.inferer(chunk.to(self.state.device), self.network).cpu()
-                for chunk in self.dataset.slices(number).split(self.batch_size)
-            ]
-        )
-        if not logits.isfinite().all():
+        """Prediction of a case, as the stream arranges it, and its Dice with the current label."""
+        network = WatchedNetwork(partial(self.inferer, network=self.network), self.state.device)
+        prediction, num_classes = self.dataset.predict(number, network, self.batch_size)
+        if not network.was_finite():
             stop(
                 f"epoch {self.state.epoch}: found predictions of the network for case {self.dataset.cases[number]!r} "
                 f"that are NaN or infinite; expected numbers. The run has stopped; no label was changed. {ADVICE}"
             )
-        prediction = keep_components(logits.argmax(dim=1).to(torch.uint8), self.largest_component)
+        prediction = keep_components(prediction, self.largest_component)
         current = self.dataset.labels(number)["label_1"]
-        return prediction, float(unit_dice(prediction, current, num_classes=logits.shape[1], unit="case"))
+        return prediction, float(unit_dice(prediction, current, num_classes=num_classes, unit="case"))

@@ -22,7 +22,7 @@ from aide_monai.inferers import AutocastInferer
 from aide_monai.losses import PerSampleLoss
 from aide_monai.networks.seeding import reinitialised
 from aide_monai.options import AIDEOptions
-from aide_monai.stream.cache_dataset import AIDECacheDataset
+from aide_monai.stream.training_set import TrainingSet
 
 
 class AIDESupervisedTrainer(AIDETrainer):
@@ -39,7 +39,7 @@ class AIDESupervisedTrainer(AIDETrainer):
     Args:
         device: as in ``SupervisedTrainer``, as all that have no other description.
         max_epochs: see above.
-        train_data_loader: see above; of an ``AIDECacheDataset``.
+        train_data_loader: see above; of an ``AIDECacheDataset``, or another ``TrainingSet`` with a label store.
         network: see above; (B, M, spatial...) to logits (B, C, spatial...), C at least 2.
         optimizer: see above; its twin of the same kind trains the second network.
         loss_function: see above; it is called for each sample by itself, because samples are ranked by it.
@@ -99,10 +99,10 @@ class AIDESupervisedTrainer(AIDETrainer):
         **kwargs: Any,
     ) -> None:
         dataset = getattr(train_data_loader, "dataset", None)
-        if not isinstance(dataset, AIDECacheDataset):
+        if not isinstance(dataset, TrainingSet) or dataset.store is None:
             raise InputError(
                 f"train_data_loader reads {type(dataset).__name__}, whose labels cannot be corrected; expected a "
-                "DataLoader of an AIDECacheDataset"
+                "DataLoader of an AIDECacheDataset, or of another TrainingSet with a label store"
             )
         options = options or AIDEOptions.for_epochs(max_epochs)
         network_2 = reinitialised(network, seed + 1) if network_2 is None else network_2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,6 +72,31 @@ class FiniteLosses:
                     "infinite; expected a number. The run has stopped; labels and checkpoints are those of the last "
                     f"epoch before. {ADVICE}"
                 )
+
+
+class WatchedNetwork:
+    """A network that is called on its device, and of which is known whether its logits were finite.
+
+    Args:
+        network: (B, M, spatial...) on ``device`` to logits (B, C, spatial...).
+        device: where it is.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device | str) -> None:
+        self.network = network
+        self.device = device
+        self._finite = torch.tensor(True, device=device)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Logits of ``image``, which may be anywhere."""
+        logits = self.network(image.to(self.device))
+        self._finite = self._finite & logits.isfinite().all()
+        return logits
+
+    def was_finite(self) -> bool:
+        """Whether all logits since the last question were."""
+        finite, self._finite = bool(self._finite), torch.ones_like(self._finite)
+        return finite
 
 
 def stop(message: str) -> None:

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
 from aide_monai.errors import InputError
-from aide_monai.handlers.finite import ADVICE, stop
+from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
-from aide_monai.stream.cache_dataset import AIDECacheDataset
-from aide_monai.stream.patch_dataset import PatchDataset
-from aide_monai.stream.slice_dataset import SliceDataset
+from aide_monai.stream.training_set import TrainingSet
 from aide_monai.transforms import keep_components
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current, release_freed_memory
@@ -99,7 +97,7 @@ class GlobalLabelCorrection:
 
     def __init__(
         self,
-        dataset: SliceDataset | PatchDataset | AIDECacheDataset,
+        dataset: TrainingSet,
         *,
         options: AIDEOptions | None = None,
         batch_size: int = 32,
@@ -174,7 +172,7 @@ class GlobalLabelCorrection:
 
         And whether the logits of each network were finite.
         """
-        calls = [_Watched(predictor, engine.state.device) for predictor in predictors_of(engine)]
+        calls = [WatchedNetwork(predictor, engine.state.device) for predictor in predictors_of(engine)]
         mean = self.options.correction_source == "mean"
         sources: Sequence[Callable[[Tensor], Tensor]] = [partial(_mean, calls)] if mean else calls
         for number in range(distributed.rank(), len(self.dataset.cases), distributed.world_size()):
@@ -289,25 +287,6 @@ def _foreground_ratio(scores: Iterable[_Score]) -> float:
     """Predicted over labelled foreground voxels."""
     scores = list(scores)
     return sum(score.predicted for score in scores) / max(sum(score.labelled for score in scores), 1)
-
-
-class _Watched:
-    """A network that is called on its device, and of which is known whether its logits were finite."""
-
-    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        self.network = network
-        self.device = device
-        self._finite = torch.tensor(True, device=device)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        logits = self.network(image.to(self.device))
-        self._finite = self._finite & logits.isfinite().all()
-        return logits
-
-    def was_finite(self) -> bool:
-        """Whether all logits since the last question were."""
-        finite, self._finite = bool(self._finite), torch.ones_like(self._finite)
-        return finite
 
 
 def _mean(networks: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:

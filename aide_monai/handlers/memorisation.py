@@ -10,8 +10,9 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from aide_monai.algorithm import unit_dice
+from aide_monai.handlers.finite import WatchedNetwork
 from aide_monai.inferers import predictors_of
-from aide_monai.stream.slice_dataset import SliceDataset
+from aide_monai.stream.training_set import TrainingSet
 
 
 class Memorisation:
@@ -24,15 +25,15 @@ class Memorisation:
 
     Args:
         dataset: the training stream; "given" are its labels when the handler is made.
-        clean: case to clean label (X, Y, Z); the first ``cases`` of those in the stream are looked at.
+        clean: case to clean label (spatial...); the first ``cases`` of those in the stream are looked at.
         num_classes: C, background included.
         cases: how many cases are predicted after every epoch.
-        batch_size: slices per forward pass.
+        batch_size: samples per forward pass.
     """
 
     def __init__(
         self,
-        dataset: SliceDataset,
+        dataset: TrainingSet,
         clean: Mapping[str, Tensor],
         *,
         num_classes: int,
@@ -43,14 +44,14 @@ class Memorisation:
         self.num_classes = num_classes
         self.batch_size = batch_size
         numbers = [number for number, case in enumerate(dataset.cases) if case in clean][:cases]
-        self.clean = {number: clean[dataset.cases[number]].movedim(dataset.axes[number], 0) for number in numbers}
+        self.clean = {number: dataset.arranged(number, clean[dataset.cases[number]]) for number in numbers}
         self.given = {number: self._given(number) for number in numbers}
 
     def _given(self, number: int) -> Tensor:
         store = self.dataset.store
         if store is None:
             return self.dataset.labels(number)["label"].clone()
-        return store.initial(self.dataset.cases[number]).movedim(self.dataset.axes[number], 0)
+        return self.dataset.arranged(number, store.initial(self.dataset.cases[number]))
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a ``TwoNetworkTrainer`` or a trainer of one network."""
@@ -60,12 +61,12 @@ class Memorisation:
     def __call__(self, engine: Any) -> None:
         """Predict the cases and log both fits."""
         fits: dict[str, list[Tensor]] = {"fit_given": [], "fit_clean": []}
-        for predict in predictors_of(engine):
+        for predictor in predictors_of(engine):
+            network = WatchedNetwork(predictor, engine.state.device)
             for number in self.clean:
-                chunks = self.dataset.slices(number).split(self.batch_size)
-                logits = torch.cat([predict(chunk.to(engine.state.device)).cpu() for chunk in chunks])
+                prediction, _ = self.dataset.predict(number, network, self.batch_size)
                 for key, labels in (("fit_given", self.given), ("fit_clean", self.clean)):
-                    dice = unit_dice(logits.argmax(dim=1), labels[number], num_classes=self.num_classes, unit="case")
+                    dice = unit_dice(prediction, labels[number], num_classes=self.num_classes, unit="case")
                     fits[key].append(dice)
         for key, values in fits.items():
             if values:

@@ -6,6 +6,7 @@ from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume
 from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
 from aide_monai.stream.slice_dataset import SliceDataset, slice_loader
 from aide_monai.stream.trained_on import TrainedOn, require_like_training
+from aide_monai.stream.training_set import TrainingSet
 from aide_monai.stream.volume_cache import VolumeCache
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ShareBatchSampler",
     "SliceDataset",
     "TrainedOn",
+    "TrainingSet",
     "VolumeCache",
     "collate_share",
     "load_volumes",

@@ -17,12 +17,13 @@ from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
 from aide_monai.io.volumes import without_suffix
 from aide_monai.labels.store import LabelStore, is_high_quality
+from aide_monai.stream.training_set import Item, Volume
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.utils.tensors import plain
 
 
 class AIDECacheDataset(Dataset):
-    """Takes the place of MONAI's ``CacheDataset`` where AIDE shall correct the labels.
+    """A ``TrainingSet`` that takes the place of MONAI's ``CacheDataset`` where AIDE shall correct the labels.
 
     The transforms stay what they are. Those up to the first random one are computed once, and their labels are the ones
     to start from. Where the random ones begin, an item gets the current labels of both networks, which go through them
@@ -66,7 +67,7 @@ class AIDECacheDataset(Dataset):
 
     def __init__(
         self,
-        data: Sequence[dict[str, Any]],
+        data: Sequence[Mapping[str, Any]],
         transform: Sequence[Callable] | Callable | None = None,
         *,
         quality: str = "low",
@@ -95,7 +96,7 @@ class AIDECacheDataset(Dataset):
         self.store = LabelStore.from_volumes(labelled, folder=folder, resume=resume)
         self.patch_size = tuple(self._patch_size() if patch_size is None else patch_size)
 
-    def _labelled(self, number: int, quality: str) -> dict[str, Any]:
+    def _labelled(self, number: int, quality: str) -> Volume:
         """Name, quality and label as class indices of a case."""
         volume = self.volumes[number]
         missing = [key for key in ("image", "label") if key not in volume]
@@ -107,7 +108,7 @@ class AIDECacheDataset(Dataset):
         indices = AsClassIndicesd("label", image_key="image")({key: volume[key] for key in ("image", "label")})
         return {"label": indices["label"], "quality": volume.get("quality", quality), "case": volume.get("case")}
 
-    def _name(self, labelled: Sequence[dict[str, Any]]) -> None:
+    def _name(self, labelled: Sequence[Volume]) -> None:
         """Give cases without a name that of their image file, or their number where files share a name."""
         names = [_file_name(self.volumes[number]["image"]) for number in range(len(labelled))]
         unique = None not in names and len(set(names)) == len(names)
@@ -136,7 +137,7 @@ class AIDECacheDataset(Dataset):
             return [self._finished(part, number) for part in result]
         return self._finished(result, number)
 
-    def _finished(self, item: Mapping[str, Any], number: int) -> dict[str, Any]:
+    def _finished(self, item: Mapping[str, Any], number: int) -> Item:
         label = item["label"]
         if label.shape[0] != 3:
             raise InputError(
@@ -146,6 +147,15 @@ class AIDECacheDataset(Dataset):
         first = label[1:2]
         labels = {"label": first, "label_1": plain(first), "label_2": plain(label[2:3])}
         return {**item, **labels, "high_quality": self.high_quality[number]}
+
+    @property
+    def numbers(self) -> list[int]:
+        """For every item, the number of its case."""
+        return list(range(len(self)))
+
+    def labels(self, number: int) -> dict[str, Tensor]:
+        """Current labels (spatial...) uint8 of case ``number`` by key."""
+        return {f"label_{network}": self.store.label(network, self.cases[number]) for network in (1, 2)}
 
     def predict(self, number: int, network: Callable[[Tensor], Tensor], batch_size: int) -> tuple[Tensor, int]:
         """Class indices (spatial...) uint8 of case ``number``, and the number of classes.

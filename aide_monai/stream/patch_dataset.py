@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
 from aide_monai.labels.store import LabelStore, case_name, is_high_quality
+from aide_monai.stream.training_set import Item, Volume
 
 Window = tuple[slice, ...]
 """Where a patch lies in a volume (X, Y, Z)."""
 
 
 class PatchDataset(Dataset):
-    """3D patches of volumes as a map-style data set; patches are views, no volume is copied.
+    """3D patches of volumes as a ``TrainingSet``; patches are views, no volume is copied.
 
     The patches of a volume lie on a grid from its first voxel on; where the size is no multiple, the last ones are
     moved inwards, so that all have one size and every voxel is in at least one. Items are those of ``SliceDataset``
@@ -55,12 +56,12 @@ class PatchDataset(Dataset):
 
     def __init__(
         self,
-        volumes: Sequence[dict[str, Any]],
+        volumes: Sequence[Volume],
         patch_size: Sequence[int],
         *,
         store: LabelStore | None = None,
         overlap: float = 0.25,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        transform: Callable[[Item], Item] | None = None,
     ) -> None:
         if len(volumes) == 0:
             raise InputError("the patch data set got no volumes; expected at least one case")
@@ -81,7 +82,7 @@ class PatchDataset(Dataset):
         self._windows = [self._training_windows(image.shape[1:]) for image in self._images]
         self._first = np.concatenate([[0], np.cumsum([len(windows) for windows in self._windows])])
 
-    def _add(self, volume: dict[str, Any], number: int) -> None:
+    def _add(self, volume: Volume, number: int) -> None:
         case = case_name(volume, number)
         image = torch.as_tensor(volume["image"]).as_subclass(Tensor)
         if image.ndim != 4 or any(n < p for n, p in zip(image.shape[1:], self.patch_size, strict=True)):
@@ -117,11 +118,11 @@ class PatchDataset(Dataset):
         """For every item, the number of its case."""
         return np.repeat(range(len(self.cases)), np.diff(self._first)).tolist()
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Item:
         number = int(np.searchsorted(self._first, index, side="right")) - 1
         position = index - int(self._first[number])
         window = self._windows[number][position]
-        item: dict[str, Any] = {"image": self._images[number][(slice(None),) + window]}  # noqa: RUF005
+        item: Item = {"image": self._images[number][(slice(None),) + window]}  # noqa: RUF005
         for key, label in self.labels(number).items():
             item[key] = label[window][None]
         item |= {"case": number, "patch": position, "high_quality": self.high_quality[number]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
 from aide_monai.io.grid import slice_axis, through_plane_axis
 from aide_monai.labels.store import LabelStore, case_name, is_high_quality
-from aide_monai.stream.patch_dataset import PatchDataset
 from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
 from aide_monai.stream.slices import Slices, StoredSlices, ViewedSlices
+from aide_monai.stream.training_set import Item, TrainingSet, Volume
 from aide_monai.utils.mapped_tensor import MappedTensor, current
 from aide_monai.utils.tensors import plain
 from aide_monai.utils.validation import require_numbers
@@ -25,7 +25,7 @@ __all__ = ["SliceDataset", "slice_loader", "through_plane_axis"]
 
 
 class SliceDataset(Dataset):
-    """2D slices of 3D volumes as a map-style data set; slices are views, no volume is copied.
+    """2D slices of 3D volumes as a ``TrainingSet``; slices are views, no volume is copied.
 
     From a ``VolumeCache`` that keeps integers, or files, image slices become float32 one by one as they are taken.
 
@@ -62,11 +62,11 @@ class SliceDataset(Dataset):
 
     def __init__(
         self,
-        volumes: Sequence[dict[str, Any]],
+        volumes: Sequence[Volume],
         *,
         store: LabelStore | None = None,
         axis: int | str = "auto",
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        transform: Callable[[Item], Item] | None = None,
     ) -> None:
         if len(volumes) == 0:
             raise InputError("the slice data set got no volumes; expected at least one case")
@@ -83,7 +83,7 @@ class SliceDataset(Dataset):
         lengths = [image.shape[a + 1] for image, a in zip(self._images, self.axes, strict=True)]
         self._places = [(number, position) for number, length in enumerate(lengths) for position in range(length)]
 
-    def _add(self, volume: dict[str, Any], number: int, axis: int | str) -> None:
+    def _add(self, volume: Volume, number: int, axis: int | str) -> None:
         case = case_name(volume, number)
         image = self._sliced(volume["image"], case, axis)
         if self.store is None:
@@ -127,10 +127,10 @@ class SliceDataset(Dataset):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Item:
         number, position = self._places[index]
         axis = self.axes[number]
-        item: dict[str, Any] = {"image": self._images[number][position]}
+        item: Item = {"image": self._images[number][position]}
         for key, label in self._current_labels(number).items():
             item[key] = label.select(axis, position)[None]
         item |= {"case": number, "slice": position, "high_quality": self.high_quality[number]}
@@ -245,7 +245,7 @@ class _TwoKindsSampler(Sampler[int]):
 
 
 def slice_loader(
-    dataset: SliceDataset | PatchDataset, *, batch_size: int, steps: int, seed: int, trusted_share: float = 0.0
+    dataset: TrainingSet, *, batch_size: int, steps: int, seed: int, trusted_share: float = 0.0
 ) -> DataLoader:
     """Shuffled batches of slices; an epoch has ``steps`` of them, whatever the size of the data set.
 
@@ -288,4 +288,5 @@ def slice_loader(
     else:
         sampler = RandomSampler(dataset, num_samples=samples, generator=generator)
     batches = ShareBatchSampler(BatchSampler(sampler, batch_size, drop_last=False))
-    return DataLoader(dataset, batch_sampler=batches, generator=generator, collate_fn=collate_share)
+    indexed = cast("Dataset[Any]", dataset)  # PyTorch names its base class, and asks for length and items alone
+    return DataLoader(indexed, batch_sampler=batches, generator=generator, collate_fn=collate_share)
