@@ -71,6 +71,8 @@ class AIDEOptions:
     """Options of Algorithm 1. The defaults are the paper's, with its open points filled in: the profile ``paper``.
 
     One default adds to the printed algorithm: ``correction_foreground``, which matters only where networks collapse.
+    The last five only reproduce the released run, quirks included: the profile ``original`` sets them, and nobody else
+    needs them.
 
     Attributes:
         trusted_share: least share of every batch that is drawn from high-quality cases, where there are any; 0 draws
@@ -90,11 +92,6 @@ class AIDEOptions:
         max_angle: views are rotated uniformly in +-``max_angle`` degrees.
         flip_probability: probability that a view is mirrored.
         flip_axis: spatial axis that is mirrored; axis 0 of a RAS volume is left-right.
-        view_samples: views are predicted of the "suspicious" samples, or of "all"; the result differs only where
-            ``view_statistics`` lets the samples of a batch depend on each other.
-        view_statistics: normalisation layers predict the views with their "running" statistics, which stay
-            untouched, or with those of the "batch", which then move the running ones.
-        view_inverse: what is rotated back: "probabilities" (masked mean over the views) or "logits" (zero-filled).
         average: decay of a moving average of each network's weights, which predicts in its place: views, labels, and
             the model that is kept; 0 keeps none.
         warmup_epochs: q_w, epochs over which lambda rises to 1 and labels are corrected after every epoch.
@@ -110,12 +107,17 @@ class AIDEOptions:
         correction_foreground: share of its given foreground voxels that a correction leaves a label at least; one that
             would leave less is not made, so that networks that find nothing do not empty the labels. 0 makes all, as
             the paper and the released code do.
-        ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
-            given label and network 2 against network 1's label ("released": an index slip of the released code).
-        rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
         largest_component: what predictions keep before ranking and writing: "none" keeps all, "class" the largest
             component of each class, "foreground" likewise within the largest component of all classes together, for
             structures that touch.
+        view_samples: views are predicted of the "suspicious" samples, or of "all"; the result differs only where
+            ``view_statistics`` lets the samples of a batch depend on each other.
+        view_statistics: normalisation layers predict the views with their "running" statistics, which stay
+            untouched, or with those of the "batch", which then move the running ones.
+        view_inverse: what is rotated back: "probabilities" (masked mean over the views) or "logits" (zero-filled).
+        ranking_reference: network i is ranked against the label it trains on ("own"), or network 1 against the
+            given label and network 2 against network 1's label ("released": an index slip of the released code).
+        rank_high_quality: high-quality units take part in the ranking and are then skipped, instead of left out.
 
     Raises:
         InputError: if an option is out of range or not one of its choices.
@@ -141,9 +143,6 @@ class AIDEOptions:
     max_angle: float = 60.0
     flip_probability: float = 0.5
     flip_axis: int = 0
-    view_samples: str = "suspicious"
-    view_statistics: str = "running"
-    view_inverse: str = "probabilities"
     average: float = 0.0
     warmup_epochs: int = 20
     unit: str = "case"
@@ -153,9 +152,12 @@ class AIDEOptions:
     correction_start: int = 1
     correction_dice: float = 0.0
     correction_foreground: float = 0.1
+    largest_component: str = "none"
+    view_samples: str = "suspicious"
+    view_statistics: str = "running"
+    view_inverse: str = "probabilities"
     ranking_reference: str = "own"
     rank_high_quality: bool = False
-    largest_component: str = "none"
 
     @classmethod
     def from_profile(cls, profile: str = "paper", **changes: Any) -> AIDEOptions:
