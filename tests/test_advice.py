@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles.doors import ROOT, aide, write_undecided_weights
-from tests.bundles.layouts import BUNDLES
+from aide_monai.data.sources.phantom import write_phantoms
+from tests.bundles.doors import ROOT, TRAINING, aide, as_options, write_undecided_weights
+from tests.bundles.layouts import BUNDLES, UNET, write_breast, write_chaos
+from tests.data.sources import breast_files, qubiq_files
 from tests.data.sources.promise12_files import prostate_volume, write_case
 from tests.io.dicom.dicom_files import write_series
 
@@ -119,11 +122,125 @@ def test_prediction_of_one_of_several_volumes_and_of_files_elsewhere(
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_cases_that_another_domain_has_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    write_case(tmp_path / "set", 15)
-    command = ["prepare", "promise12", tmp_path / "set", "--out", tmp_path / "list.json"]
-    (advice,) = re.findall(r"set keep_duplicates \((--\S+)\)", refused(capsys, *command))
-    assert aide(*command, advice) == 0
+def breast_without_times(root: Path) -> None:
+    breast_files.write_dicom_study(root / "HPPH/P1", 5, one_series=True, clock=False, temporal_position=True)
+    nifti(root / "HPPH/P1/label.nii.gz", breast_files.uptake(5)[1], breast_files.AFFINE)
+
+
+DOWNLOADS: dict[str, Callable[[Path], Any]] = {
+    "chaos": write_chaos,
+    "promise12": lambda root: write_case(root, 15),
+    "qubiq": lambda root: qubiq_files.write_qubiq(root, "prostate", cases=(4, 2)),
+    "breast": write_breast("HPPH"),
+    "breast without times": breast_without_times,
+}
+
+
+@pytest.mark.parametrize(
+    ("download", "wrong", "change"),
+    [
+        ("chaos", ["--paper-split", "--modality", "CT"], {"CT": "T1DUAL"}),
+        ("promise12", [], {}),
+        ("qubiq", ["--rater", "1"], {"TASK": "prostate"}),
+        ("qubiq", ["--task", "prostate", "--rater", "majority"], {"DIR": "fused"}),
+        ("breast", ["--centre", "HPPH"], {}),
+        ("breast without times", ["--times", "0,90"], {"--times": "", "0,90": ""}),
+    ],
+    ids=["--modality", "--keep-duplicates", "--task", "--fused-dir", "--keep-unlabeled", "--phases"],
+)
+def test_options_of_a_layout(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    download: str,
+    wrong: list[str],
+    change: dict[str, str],
+) -> None:
+    """What ``aide prepare`` advises is typed in place of, or beside, what it has refused."""
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path)
+    DOWNLOADS[download](tmp_path / "set")
+    command = ["prepare", download.split()[0], "set", "--out", "list.json"]
+    (advice,) = re.findall(r"\((--[^;]+); of a bundle --", refused(capsys, *command, *wrong))
+    option = advice.split()[0]
+    kept = [word for word in wrong if word != option and word not in change]
+    assert aide(*command, *kept, *[change.get(word, word) for word in shlex.split(advice)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("bundle", "wrong", "change"),
+    [
+        ("chaos_liver_ssl", {"source#modality": "CT"}, {}),
+        ("qubiq_prostate", {"source#task": None}, {"TASK": "prostate"}),
+        ("qubiq_prostate", {"source#rater": "majority"}, {"DIR": "fused"}),
+        ("breast_dce_hpph", {"source#keep_unlabeled": False}, {}),
+    ],
+    ids=["modality", "task", "fused_dir", "keep_unlabeled"],
+)
+def test_options_of_the_layout_of_a_bundle(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    bundle: str,
+    wrong: dict[str, Any],
+    change: dict[str, str],
+) -> None:
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path)
+    BUNDLES[bundle].write(tmp_path / "set")
+    options = {**BUNDLES[bundle].model, **BUNDLES[bundle].data, **TRAINING, "dataset_dir": "set", "run_dir": "run"}
+    command = ["train", ROOT / bundle, *as_options(options)]
+    found = re.findall(r"; of a bundle (--[^);]+?)\)", refused(capsys, *command, *as_options(wrong)))
+    (advice,) = [text.split(")")[0].split(" or ")[0] for text in found]
+    option, value = shlex.split(advice)
+    kept = {key: one for key, one in wrong.items() if f"--{key}" != option}
+    assert aide(*command, *as_options(kept), option, change.get(value, value)) == 0
+
+
+def test_values_with_gaps_of_the_labels_of_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = write_phantoms(tmp_path / "made", cases=4, shape=(32, 30, 5), spacing_mm=(6, 6, 20))
+    for name in ("images", "labels"):
+        (data / f"{name}Tr").rename(tmp_path / name)
+    for file in (tmp_path / "labels").iterdir():
+        nifti(file, 4 * np.asarray(nibabel.load(file).dataobj, dtype=np.uint8), nibabel.load(file).affine)
+    options = {**UNET, **TRAINING, "dataset_dir": str(tmp_path), "run_dir": str(tmp_path / "run")}
+    command = ["train", ROOT / "hippocampus_ssl", *as_options({**options, "labeled": 1, "unlabeled": 2})]
+    (advice,) = re.findall(r'name all values in a datalist: aide (.*"4=NAME")', refused(capsys, *command))
+    assert aide(*shlex.split(advice)) == 0
+    (advice,) = re.findall(
+        r"what the labels hold, and its class; of a bundle (--classes '[^']+')", refused(capsys, *command)
+    )
+    assert aide(*command, *shlex.split(advice)) == 0
+
+
+def test_a_mask_as_dicom_of_an_image_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    image, _ = prostate_volume(3, shape=(40, 36, 7))
+    nifti(tmp_path / "scans" / "a.nii.gz", image)
+    options: dict[str, Any] = {**BUNDLES["prostate_uda"].model, "dataset_dir": str(tmp_path / "scans")}
+    write_undecided_weights(ROOT / "prostate_uda", tmp_path, **options)
+    command = ["predict", ROOT / "prostate_uda", *as_options({**options, "run_dir": str(tmp_path)})]
+    told = refused(capsys, *command, "--output_format", "dicom-seg")
+    (advice,) = re.findall(r"\((--output_format \w+)\)", told)
+    assert aide(*command, *advice.split()) == 0
+
+
+def test_one_channel_of_several(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    image, _ = prostate_volume(3, shape=(40, 36, 7))
+    two = nifti(tmp_path / "scans" / "a.nii.gz", np.stack([image, image[::-1]], axis=-1))
+    nifti(tmp_path / "alone" / "a.nii.gz", image[::-1])
+    model: dict[str, Any] = BUNDLES["prostate_uda"].model
+    write_undecided_weights(ROOT / "prostate_uda", tmp_path, **model, dataset_dir=str(tmp_path / "alone"))
+    command = ["predict", ROOT / "prostate_uda", *as_options({**model, "run_dir": str(tmp_path)})]
+    told = refused(capsys, *command, "--dataset_dir", tmp_path / "scans")
+    (part,) = re.findall(r"a datalist that names FILE(#channel=)K", told)
+    content = {"name": "x", "labels": {"0": "background"}, "modality": {"0": "MR"}}
+    content |= {"training": [{"case": "a", "image": f"{two}{part}1"}]}
+    (tmp_path / "scans" / "datalist.json").write_text(json.dumps(content))
+    for folder in ("scans", "alone"):
+        assert aide(*command, "--dataset_dir", tmp_path / folder, "--output_dir", tmp_path / f"of_{folder}") == 0
+    masks = [nibabel.load(tmp_path / f"of_{folder}" / "a_seg.nii.gz") for folder in ("scans", "alone")]
+    np.testing.assert_array_equal(*(np.asarray(mask.dataobj) for mask in masks))
+    assert 0.1 < np.asarray(masks[0].dataobj).mean() < 0.9
 
 
 def test_the_kind_of_an_axis(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Mapping
 from numbers import Integral
@@ -116,7 +117,13 @@ class AsClassIndicesd(MapTransform):
     def _require_known(self, found: list[int], name: str) -> None:
         unknown = [v for v in found if not (0 <= v <= 255 if self.classes is None else v in self.classes)]
         if unknown:
-            expected = "0..255" if self.classes is None else ", ".join(map(str, sorted(self.classes)))
+            expected = "0..255"
+            if self.classes is not None:
+                known = ", ".join(map(str, sorted(self.classes)))
+                example = json.dumps({str(unknown[0]): 1})
+                expected = (
+                    f"{known} as in classes (what the labels hold, and its class; of a bundle --classes '{example}')"
+                )
             raise InputError(f"{name}: found label value {unknown[0]}; expected {expected}")
 
 

@@ -96,7 +96,8 @@ def local_device() -> str:
     if local >= torch.cuda.device_count():
         raise InputError(
             f"this machine has {torch.cuda.device_count()} GPUs and at least {local + 1} processes; expected one GPU "
-            "for each: lower --nproc_per_node, or train on the CPU with --device cpu"
+            "for each: ask for fewer (aide train --processes, torchrun --nproc_per_node), or train on the CPU with "
+            "--device cpu"
         )
     torch.cuda.set_device(local)
     return f"cuda:{local}"

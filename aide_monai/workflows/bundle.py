@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
 from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.inferers import require_device
@@ -201,12 +202,15 @@ def _parts(key: str) -> list[str]:
     return key.replace("::", "#").split("#")
 
 
-def _require_known(keys: Iterable[str], files: Sequence[Path]) -> None:
+def _require_known(given: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Refuse overrides of something that the configs do not have; a typing mistake would otherwise do nothing."""
     known: dict[str, Any] = {}
     for file in files:
         known |= read_object(file, advice="restore the config of the bundle")
-    for key in keys:
+    layout = LAYOUTS.get(str(given.get("layout", known.get("layout"))))
+    for key in given:
+        if layout and isinstance(known.get("source"), dict) and key in [f"source#{name}" for name in layout.options]:
+            continue
         node: Any = known
         for part in _parts(key):
             if isinstance(node, list) and part.isdigit() and int(part) < len(node):

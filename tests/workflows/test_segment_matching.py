@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import nibabel
@@ -169,8 +171,10 @@ def test_values_with_gaps_are_named_as_the_message_says(tmp_path: Path, capsys: 
         return run(lambda: app(["prepare", "folder", str(tmp_path), "--out", str(out), *words], standalone_mode=False))
 
     assert prepare() == 2
-    assert 'name all values: --label-names "1=NAME,4=NAME"' in capsys.readouterr().err
-    assert prepare("--label-names", "1=NAME,4=NAME") == 0
+    (advice,) = re.findall(r"name all values in a datalist: aide (.*)", capsys.readouterr().err)
+    assert advice == f'prepare folder {tmp_path} --out {tmp_path}/datalist.json --label-names "1=NAME,4=NAME"'
+    assert run(lambda: app(shlex.split(advice), standalone_mode=False)) == 0
+    assert Datalist.load(tmp_path / "datalist.json").labels == {0: "background", 1: "NAME", 2: "NAME"}
     assert prepare("--label-names", "1=oedema,4=enhancing") == 0
     datalist = Datalist.load(out)
     assert datalist.labels == {0: "background", 1: "oedema", 2: "enhancing"}

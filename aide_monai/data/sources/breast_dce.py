@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
-from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
+from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out, typed
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
@@ -107,7 +107,7 @@ def breast_datalist(
                 record = _record(study, name, folder, phases, times_s, name in central, others)
                 if "label" not in record and not keep_unlabeled:
                     raise InputError(
-                        f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled)"
+                        f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled ({typed('keep_unlabeled')})"
                     )
                 records.append(record)
                 used += [] if study.images else [study.place]
@@ -239,7 +239,10 @@ def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequ
             raise InputError(f"{study.place}: found {count} phases; expected a phase {missing[0]} (0 is the first)")
         chosen = [number % count for number in numbers]
     elif phases.times_s is None:
-        raise InputError(f"{study.place}: phases without times; choose them by phases (--phases) instead of times_s")
+        raise InputError(
+            f"{study.place}: phases without times; choose them by phases (--phases 0,1; of a bundle --source#phases "
+            "'[0, 1]'), without times_s"
+        )
     else:
         known = np.array(phases.times_s)
         chosen = [int(np.abs(known - time).argmin()) for time in times_s]

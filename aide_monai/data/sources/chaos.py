@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import record_paths, tell_left_out
+from aide_monai.data.sources.files import record_paths, tell_left_out, typed
 from aide_monai.errors import InputError, report
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
 from aide_monai.io.grid import shape_text
@@ -76,7 +76,9 @@ def chaos_datalist(
     """
     classes = chaos_classes(modality, organs=organs)
     if paper_split and modality == "CT":
-        raise InputError('paper_split: the paper has MR cases only; use modality="T1DUAL" or "T2SPIR" (--modality)')
+        raise InputError(
+            f"paper_split: the paper has MR cases only; use another modality ({typed('modality', 'T1DUAL')} or T2SPIR)"
+        )
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the download of CHAOS: {_LAYOUT}")

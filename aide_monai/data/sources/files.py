@@ -26,6 +26,21 @@ def source_folder(root: str | Path, *, expected: str) -> Path:
     return folder
 
 
+def typed(option: str, value: str = "") -> str:
+    """How an option of a layout is typed at the doors that have it: of ``aide prepare``, and of a bundle.
+
+    Args:
+        option: its name in Python.
+        value: what to give it; empty for an option of ``aide prepare`` that takes none.
+
+    Examples:
+        >>> typed("task", "TASK")
+        '--task TASK; of a bundle --source#task TASK'
+    """
+    flag = "--" + option.replace("_", "-")
+    return f"{flag}{value and ' ' + value}; of a bundle --source#{option} {value or 'true'}"
+
+
 def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
     """All files of a folder and its subfolders, sorted by path, without hidden ones, each once.
 

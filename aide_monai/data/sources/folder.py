@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,11 @@ def _names_from_labels(files: list[Path]) -> dict[int, str]:
             if one.known_as:
                 called.setdefault(one.value, str(one))
     if values != set(range(len(values))):
+        place = shlex.quote(str(files[0].parent.parent))
         example = ",".join(f"{value}={called.get(value, 'NAME')}" for value in sorted(values - {0}))
         raise InputError(
             f"{files[0].parent}: the labels hold the values {', '.join(map(str, sorted(values)))}; expected 0, 1, 2, "
-            f'... without gaps; relabel the files, or name all values: --label-names "{example}"'
+            f"... without gaps; relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
+            f'{place}/datalist.json --label-names "{example}"'
         )
     return {value: called.get(value, f"label {value}") if value else "background" for value in sorted(values)}

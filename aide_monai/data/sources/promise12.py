@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import files_below, source_folder, tell_left_out
+from aide_monai.data.sources.files import files_below, source_folder, tell_left_out, typed
 from aide_monai.data.split import hold_out
 from aide_monai.errors import InputError, report
 from aide_monai.io.headers import data_file_problems
@@ -79,7 +79,8 @@ def promise12_datalist(
         raise InputError(report(f"{root}: PROMISE12 cannot be used", problems))
     if not wanted:
         raise InputError(
-            f"{root}: only cases of 13 to 25, which repeat Domain 2; set keep_duplicates (--keep-duplicates)"
+            f"{root}: only cases of 13 to 25, which repeat Domain 2; add the others, or, in the layout promise12, set "
+            f"keep_duplicates ({typed('keep_duplicates')})"
         )
     used = [file for found in (images, labels) for number, file in found.items() if number in wanted]
     tell_left_out(root, used, _why_unused)

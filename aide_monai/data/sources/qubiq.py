@@ -13,7 +13,7 @@ from typing import Any
 from aide_monai.data.checks.duplicates import find_twins, signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
-from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
+from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out, typed
 from aide_monai.errors import InputError, report
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
@@ -182,7 +182,8 @@ def _require_options(rater: int | str | None, reference: str | None, fused_dir: 
         raise InputError(f"reference={reference!r}: expected one of {', '.join(FUSIONS)}, or None")
     if (rater in FUSIONS or reference is not None) and fused_dir is None:
         raise InputError(
-            "fused labels are new files: name a folder for them by fused_dir (--fused-dir), outside the download"
+            "fused labels are new files: name a folder for them, outside the download, by fused_dir "
+            f"({typed('fused_dir', 'DIR')})"
         )
 
 
@@ -205,9 +206,8 @@ def _split_folders(root: Path, task: str | None) -> dict[str, Path]:
         raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
     splits = {split: folders[0] for split, folders in found.items() if folders}
     if not splits:
-        there = (
-            f"found the tasks {', '.join(sorted(tasks))}; name one by task (--task)" if tasks else f"expected {_LAYOUT}"
-        )
+        one = f"found the tasks {', '.join(sorted(tasks))}; name one by task ({typed('task', 'TASK')})"
+        there = one if tasks else f"expected {_LAYOUT}"
         raise InputError(f"{root}: no folder {'' if task is None else task + '/'}Training or Validation; {there}")
     for split in SPLIT_FOLDERS.keys() - splits.keys():
         logger.warning("%s: no folder %s of %s; its cases are missing", root, split, task or root.name)

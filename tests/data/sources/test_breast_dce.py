@@ -294,7 +294,8 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
     for line, part in zip(
         lines[1:],
         (
-            f"{root}/P01: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled)",
+            f"{root}/P01: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled; of a bundle "
+            "--source#keep_unlabeled true)",
             f"{root}/P02: found the labels P02_label.nii.gz, label.nii.gz; expected one",
             f"{root}/P03: no time of acquisition of a.nii.gz, b.nii.gz, c.nii.gz; write phases.json: {{FILE: seconds",
             f'{root}/P04/phases.json: found {{"a.nii.gz": 0, "b.nii.gz": "1"}}; expected a number of seconds for each',

@@ -121,7 +121,9 @@ def test_nothing_to_find(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no CaseXX\.mhd in it or its subfolders; expected CaseXX\.mhd, CaseXX\.raw"):
         promise12_datalist(tmp_path)
     write_promise12(tmp_path, [13, 20])
-    with pytest.raises(InputError, match="only cases of 13 to 25, which repeat Domain 2; set keep_duplicates"):
+    with pytest.raises(
+        InputError, match="only cases of 13 to 25, which repeat Domain 2; add the others, or, in the layout promise12"
+    ):
         promise12_datalist(tmp_path)
 
 

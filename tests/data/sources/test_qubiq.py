@@ -113,7 +113,10 @@ def test_a_reference_beside_one_rater(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rater": "majority"}, "fused labels are new files: name a folder for them by fused_dir"),
+        (
+            {"rater": "majority"},
+            "fused labels are new files: name a folder for them, outside the download, by fused_dir",
+        ),
         ({"rater": 1, "reference": "mean"}, "fused labels are new files"),
         ({"rater": "vote"}, "rater='vote': expected the number of a rater, majority, mean, staple, or None for each"),
         ({"rater": -1}, "rater=-1: expected the number"),
