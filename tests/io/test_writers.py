@@ -25,7 +25,9 @@ from aide_monai.io.readers import LocationReader
 from aide_monai.io.segmentations import Segmentation, on_one_grid, read_segmentation
 from aide_monai.io.writers import SaveSegmentationd, case_of
 from aide_monai.metrics import mask_border
+from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.evaluate_folders import evaluate_folders
+from tests.bundles.doors import aide
 from tests.io.dicom.dicom_files import write_multiframe, write_series
 
 SHAPE = (12, 10, 4)
@@ -247,6 +249,31 @@ def test_segmentations_of_a_tilted_gantry_are_read_and_measured(tilted, tmp_path
         row = evaluate_folders(tmp_path / predictions / "pred", tmp_path / references / "true").rows[0]
         assert row["mssd"] == pytest.approx(max(side.max() for side in nearest), abs=1e-4)
         assert row["assd"] == pytest.approx(np.concatenate(nearest).mean(), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*right angles")
+def test_a_gantry_tilted_by_25_degrees_by_hand_through_the_command_line(tmp_path):
+    """A slice up and 3 mm back: 5.04 mm in the patient, where the lengths of the axes would give 6.28 mm."""
+    lean = 5 * np.tan(np.radians(25))
+    written = write_series(
+        tmp_path / "scan", np.zeros((12, 10, 4), dtype="i2"), spacing=(1, 1, 5), shear=(0, lean, 0), modality="CT"
+    )
+    series = one_series(written.folder)
+    masks = {name: np.zeros((12, 10, 4), dtype=np.uint8) for name in ("pred", "true")}
+    masks["pred"][5, 7, 1] = masks["true"][5, 4, 2] = 1
+    for name, mask in masks.items():
+        write_dicom_seg(tmp_path / "seg" / name / "a.dcm", mask, series, {"0": "background", "1": "liver"})
+        write_nifti(tmp_path / "nifti" / name / "a.nii.gz", mask, series.affine)
+    steps = series.affine[:3, :3]
+    assert np.linalg.norm([0, 3, np.linalg.norm(steps[:, 2])]) == pytest.approx(6.28, abs=0.005)
+    expected = float(np.linalg.norm(steps @ [0, 3, -1]))
+    assert expected == pytest.approx(5.04, abs=0.005)
+    for predictions, references in (("nifti", "nifti"), ("seg", "nifti"), ("seg", "seg")):
+        folders = tmp_path / predictions / "pred", tmp_path / references / "true"
+        out = tmp_path / f"{predictions}_{references}"
+        assert aide("evaluate", "--pred", folders[0], "--ref", folders[1], "--out", out) == 0
+        (row,) = read_csv(out / "per_case.csv")
+        assert (row["mssd"], row["assd"]) == pytest.approx((expected, expected), abs=1e-4)
 
 
 def test_one_slice_of_a_tilted_gantry_from_another_program(tilted, tmp_path):

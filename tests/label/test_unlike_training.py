@@ -34,7 +34,7 @@ def mask_of(answer: bytes, file: Path) -> nibabel.Nifti1Image:
     return nibabel.load(file)
 
 
-def test_a_scan_gets_one_mask_however_its_axes_are_stored(label_python, app, trained, tmp_path):  # noqa: F811
+def test_axes_other_files_and_other_names_of_the_server(label_python, app, trained, tmp_path):  # noqa: F811
     scan = nibabel.load(trained / "data" / "imagesTr" / "phantom_003.nii.gz")
     studies = tmp_path / "studies"
     (studies / "labels" / "final").mkdir(parents=True)
@@ -55,16 +55,23 @@ def test_a_scan_gets_one_mask_however_its_axes_are_stored(label_python, app, tra
             assert mask.shape == image.shape
             assert np.allclose(mask.affine, image.affine, atol=1e-4)
             assert np.array_equal(np.asarray(stored_as(mask, "RAS").dataobj), np.asarray(expected.dataobj)), codes
+        foreign = {"Host": "gpu.hospital.org"}, {"Origin": "http://viewer.org"}
+        refused = [server.answer("GET", "/info/", headers=headers) for headers in foreign]
     finally:
         server.stop()
+    assert [code for code, _ in refused] == [403, 403]
+    options = [re.findall(r"name it by --conf (\w+)", answer["detail"])[0] for _, answer in refused]
     lines = [line for line in server.log.read_text().splitlines() if "not used" in line]
     assert len(lines) == 2
     assert f"{studies}: 2 files and folders are not used: extra.mha, series/ (not in the datastore: " in lines[0]
     assert "final: 1 file is not used: nobody.mha (no label of an image of the datastore: " in lines[1]
 
     (name, value) = re.findall(r"(MONAI_LABEL_\w+) is (\[.*?\])", lines[0])[0]
-    server = LabelServer(label_python, app, studies, {}, environment={name: json.dumps([*json.loads(value), "*.mha"])})
+    suffixes = {name: json.dumps([*json.loads(value), "*.mha"])}
+    conf = dict(zip(options, ["gpu.hospital.org", "http://viewer.org"], strict=True))
+    server = LabelServer(label_python, app, studies, conf, environment=suffixes)
     try:
+        assert [server.answer("GET", "/info/", headers=headers)[0] for headers in foreign] == [200, 200]
         (tmp_path / "extra_mask.mha").write_bytes(server.infer(MODEL, "extra"))
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "extra_mask.mha")))
         assert np.array_equal(mask.T, np.asarray(expected.dataobj))
