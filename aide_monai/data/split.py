@@ -75,23 +75,25 @@ def split_cases(
         """First whether a label is given up, then whether a patient is lost to the test."""
         return "label" in record, patient_of(record) in testable
 
-    hidden = sorted((record for record in never_labelled + spare if patient_of(record) not in test_patients), key=costs)
+    given_up = sorted(
+        (record for record in never_labelled + spare if patient_of(record) not in test_patients), key=costs
+    )
     if unlabeled is None and rest_is_test:
-        hidden = [record for record in hidden if costs(record) == (False, False)]
-    if len(held_out) < (test or 0) or len(training) < labeled or len(hidden) < (unlabeled or 0):
+        given_up = [record for record in given_up if costs(record) == (False, False)]
+    if len(held_out) < (test or 0) or len(training) < labeled or len(given_up) < (unlabeled or 0):
         raise InputError(
             f"labeled={labeled}, unlabeled={_asked(unlabeled)}, test={_asked(test)}: too few cases; found {len(high)} "
             f"labelled (quality high) and {len(never_labelled)} unlabelled training cases of "
             f"{len(_patients(high + never_labelled))} patients, and a patient cannot be on both sides; ask for less"
         )
-    hidden = hidden[:unlabeled]
+    given_up = given_up[:unlabeled]
     if rest_is_test:
-        held_out = [record for record in high if patient_of(record) not in trained | _patients(hidden)]
+        held_out = [record for record in high if patient_of(record) not in trained | _patients(given_up)]
         test_patients = _patients(held_out)
 
     records = [{**record, "split": "training"} for record in training]
     records += [{**record, "split": "training"} for record in low if patient_of(record) not in test_patients]
-    records += [_without_label(record) for record in hidden]
+    records += [hidden(record) for record in given_up]
     records += kept
     records += [{**record, "split": "test"} for record in held_out]
     left_out = len(datalist.records) - len(records)
@@ -169,12 +171,15 @@ def _take_whole_patients(order: list[Record], number: int) -> list[Record]:
     return taken + too_large[: number - len(taken)]
 
 
-def _without_label(record: Record) -> Record:
-    """The record as an unlabelled training case; a label that it gives up becomes its ``clean_label``."""
-    unlabelled = {key: value for key, value in record.items() if key not in ("label", "quality")}
-    if "label" in record:
-        unlabelled["clean_label"] = record["label"]
-    return {**unlabelled, "split": "training"}
+def expert_label(record: Record) -> Any:
+    """The label to judge by: ``clean_label`` where the label itself is doubtful."""
+    return record.get("clean_label", record["label"])
+
+
+def hidden(record: Record) -> Record:
+    """The record as an unlabelled training case; what its labels are judged by stays as ``clean_label``."""
+    bare = {key: value for key, value in record.items() if key not in ("label", "quality")}
+    return {**bare, "split": "training", **({"clean_label": expert_label(record)} if "label" in record else {})}
 
 
 def _refuse_shared_patients(pool: list[Record], kept: list[Record]) -> None:
@@ -322,7 +327,7 @@ def adapt_domains(datalist: Datalist, domains: Sequence[str]) -> Datalist:
         if record.get("domain") == source and training and "label" in record:
             records.append(record)
         elif record.get("domain") == target:
-            records.append(_hidden(record) if training else record)
+            records.append(hidden(record) if training else record)
     found = {domain: [r for r in records if r["domain"] == domain] for domain in domains}
     if not found[source]:
         raise InputError(f'domain "{source}" has no labelled training case; expected at least one to learn from')
@@ -331,9 +336,3 @@ def adapt_domains(datalist: Datalist, domains: Sequence[str]) -> Datalist:
     if not any(record.get("split") == "test" and "label" in record for record in found[target]):
         raise InputError(f'domain "{target}" has no labelled test case; hold some out, expected at least one')
     return replace(datalist, name=f"{datalist.name}, {source} to {target}", records=records)
-
-
-def _hidden(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without its label, which stays as ``clean_label``."""
-    hidden = {key: value for key, value in record.items() if key not in ("label", "quality")}
-    return hidden | ({"clean_label": record["label"]} if "label" in record and "clean_label" not in record else {})

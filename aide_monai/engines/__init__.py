@@ -3,7 +3,8 @@
 from aide_monai.engines.aide import AIDETrainer
 from aide_monai.engines.co_teaching import CoTeachingTrainer
 from aide_monai.engines.prepare_batch import PrepareAugmented, prepare_two_labels
-from aide_monai.engines.pseudo_label import PseudoLabelTrainer
+from aide_monai.engines.pseudo_label import PseudoLabels, PseudoLabelTrainer
+from aide_monai.engines.side_by_side import SideBySideTrainer
 from aide_monai.engines.supervised import AIDESupervisedTrainer
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.options import AIDEOptions
@@ -15,6 +16,8 @@ __all__ = [
     "CoTeachingTrainer",
     "PrepareAugmented",
     "PseudoLabelTrainer",
+    "PseudoLabels",
+    "SideBySideTrainer",
     "TwoNetworkTrainer",
     "prepare_two_labels",
 ]

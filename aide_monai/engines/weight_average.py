@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 
@@ -14,6 +16,10 @@ class WeightAverage:
 
     Single steps at a high learning rate move a network's predictions to and fro; those of the average lie in their
     middle. The decay rises to its final value, so that an average of few steps is one of all of them.
+
+    Attached to an engine, as a ``TwoNetworkTrainer`` has it built in: when an epoch ends the averages are put into the
+    networks, so that handlers that are attached later see, score and save them; the next epoch goes on with the weights
+    of the optimisers.
 
     Args:
         networks: what is averaged; the averages begin as copies.
@@ -24,6 +30,16 @@ class WeightAverage:
         self.decay = decay
         self.averages = [copy.deepcopy(network).requires_grad_(False).eval() for network in networks]
         self._networks = list(networks)
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler; attach it before all that look at the networks after an epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._take_out)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: self.update(engine.state.iteration))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.swap)
+
+    def _take_out(self, engine: Any) -> None:
+        if engine.state.epoch > 1:  # before the first epoch the weights of the optimisers are in the networks
+            self.swap()
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """Segmentation metrics as the CHAOS challenge defines them: DSC, RAVD, ASSD and MSSD, in physical units."""
 
+from aide_monai.metrics.crossed import CrossedTest, crossed_test, holm
 from aide_monai.metrics.gap_closure import GapClosure, gap_closure
 from aide_monai.metrics.monai_metrics import (
     AverageSymmetricSurfaceDistanceMetric,
@@ -15,6 +16,7 @@ from aide_monai.metrics.surface_distance import SurfaceDistances, mask_border, s
 
 __all__ = [
     "AverageSymmetricSurfaceDistanceMetric",
+    "CrossedTest",
     "GapClosure",
     "MaximumSymmetricSurfaceDistanceMetric",
     "PairedTTest",
@@ -27,7 +29,9 @@ __all__ = [
     "WilcoxonTest",
     "aggregate",
     "class_scores",
+    "crossed_test",
     "gap_closure",
+    "holm",
     "mask_border",
     "paired_t_test",
     "qubiq_dice",

@@ -71,16 +71,21 @@ def paired_t_test(first: Sequence[float], second: Sequence[float], *, confidence
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
     differences = _differences(first, second)
-    n, mean = len(differences), float(differences.mean())
+    n = len(differences)
     # The rounded mean of equal numbers can differ from them, which would make a spread of its own.
-    error = float(differences.std(ddof=1)) / math.sqrt(n) if np.ptp(differences) else 0.0
-    if error == 0:
-        mean = float(differences[0])
-        t = math.copysign(math.inf, mean) if mean else 0.0
-        return PairedTTest(mean, mean, mean, confidence, t, 0.0 if mean else 1.0, n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean / error), n - 1))
-    return PairedTTest(mean, mean - reach, mean + reach, confidence, mean / error, p, n)
+    if not np.ptp(differences):
+        return _of_equal(float(differences[0]), confidence, n)
+    found = stats.ttest_rel(first, second)
+    interval = found.confidence_interval(confidence)
+    mean = float(differences.mean())
+    low, high, t, p = (float(value) for value in (interval.low, interval.high, found.statistic, found.pvalue))
+    return PairedTTest(mean, low, high, confidence, t, p, n)
+
+
+def _of_equal(mean: float, confidence: float, n: int) -> PairedTTest:
+    """Of differences without a spread."""
+    t = math.copysign(math.inf, mean) if mean else 0.0
+    return PairedTTest(mean, mean, mean, confidence, t, 0.0 if mean else 1.0, n)
 
 
 def wilcoxon_signed_rank(first: Sequence[float], second: Sequence[float]) -> WilcoxonTest:

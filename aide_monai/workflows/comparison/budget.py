@@ -17,6 +17,7 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import AMP_DTYPES, AutocastInferer, place
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.networks import MeanNetwork, seeded
+from aide_monai.options import RANGES as AIDE_RANGES
 from aide_monai.stream import SliceDataset, slice_loader
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip, rotate_flip
 from aide_monai.utils.validation import ABOVE_0, require_choices, require_numbers
@@ -30,11 +31,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "augmentation_zoom": rotate_flip.RANGES["max_zoom"],
     "augmentation_mix": (0.0, 1.0),
     "augmentation_intensity": (0.0, 1.0),
+    "networks": (1, 2),
+    "average": AIDE_RANGES["average"],
+    "trusted_share": AIDE_RANGES["trusted_share"],
     "seed": (0, math.inf),
 }
 """What the numbers of a training may be, in ``TrainingSettings`` as in the configs of a bundle."""
 
-_CHOICES = {"norm": ("batch", "instance"), "amp": tuple(AMP_DTYPES)}
+_CHOICES = {"norm": ("batch", "instance"), "amp": tuple(AMP_DTYPES), "kept": ("last", "best")}
+FAIR: dict[str, Any] = {"networks": 2, "average": 0.99, "trusted_share": 0.5, "kept": "last"}
+"""The part of a budget that makes methods differ in nothing but what they are named for, with usual values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,14 @@ class TrainingSettings:
             pasted into a slice, labels included (``CutMix``).
         augmentation_intensity: probability of each change of contrast, brightness, sharpness and noise
             (``RandomIntensity``), which AIDE's views do not see.
+        networks: how many networks the methods train that need only one. Of 2, from different seeds and on the same
+            batches, the mean is the method's model, as it is of AIDE and co-teaching.
+        average: decay of a moving average of the weights of every network, which is what predicts and is kept; 0 keeps
+            none, and with None AIDE alone has one, by its option ``average``.
+        trusted_share: least share of every batch that is drawn from trusted cases, see ``AIDEOptions``; None leaves it
+            to the options of each method.
+        kept: the "last" epoch is what all methods keep; with "best" AIDE keeps the one with the best Dice with its
+            training labels, the others their last.
         amp: "off", "bf16" or "fp16".
         device: where training runs.
         seed: seed of weights, shuffling, augmentation and views.
@@ -72,17 +86,28 @@ class TrainingSettings:
     augmentation_zoom: float = 1.0
     augmentation_mix: float = 0.0
     augmentation_intensity: float = 0.0
+    networks: int = 1
+    average: float | None = None
+    trusted_share: float | None = None
+    kept: str = "best"
     amp: str = "off"
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_numbers(vars(self), RANGES)
+        left = [key for key in ("average", "trusted_share") if vars(self)[key] is None]
+        require_numbers(vars(self), {key: limits for key, limits in RANGES.items() if key not in left})
         require_choices(vars(self), _CHOICES)
         features = self.features
         whole = isinstance(features, tuple) and all(isinstance(number, int) and number > 0 for number in features)
         if not whole or len(features) != 6:
             raise InputError(f"features is {features!r}; expected 6 whole numbers, the channels of BasicUNet")
+
+    @property
+    def fair(self) -> bool:
+        """Whether all methods have two averaged networks, one share of trusted cases, and keep the last epoch."""
+        same = self.average is not None and self.trusted_share is not None
+        return same and self.networks == 2 and self.kept == "last"
 
 
 def build_network(settings: TrainingSettings, *, in_channels: int, num_classes: int, seed: int) -> nn.Module:

@@ -44,7 +44,7 @@ from aide_monai.workflows.comparison.tasks import (
 )
 
 _ORIGIN = ("root", "layout", "source", "qubiq_task", "qubiq_subtask")
-_KEYS = ("name", "task", "data", "split", "settings", "methods", "seeds", "budget")
+_KEYS = ("name", "task", "data", "split", "settings", "methods", "tested", "seeds", "budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class Experiment:
         split: which cases are held out.
         settings: tasks, in the order of the tables.
         methods: methods, likewise.
+        tested: name of the method that is tested against the others; None where there is none.
         seeds: of weights, shuffling, augmentation, views, and of the choice of labelled cases or label noise.
         budget: what all methods share, without seed and device.
     """
@@ -69,6 +70,7 @@ class Experiment:
     split: HoldOut
     settings: tuple[Setting, ...]
     methods: tuple[Method, ...]
+    tested: str | None
     seeds: tuple[int, ...]
     budget: TrainingSettings
 
@@ -105,13 +107,15 @@ class Experiment:
         task = read_task(content["task"])
         data = read_data(task, content["data"])
         budget = read_budget(content["budget"])
+        methods, tested = read_methods(task, content.get("methods"), budget, content.get("tested"))
         return cls(
             name=str(content["name"]),
             task=task,
             data=data,
             split=read_split(content.get("split", {}), data),
             settings=read_settings(task, content.get("settings"), data),
-            methods=read_methods(task, content.get("methods"), budget),
+            methods=methods,
+            tested=tested,
             seeds=read_seeds(content.get("seeds", [0])),
             budget=budget,
         )
@@ -164,19 +168,22 @@ class Experiment:
         shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
         return Task.of(datalist, raters=raters, **shape, **further)
 
-    def write_labels(self, setting: Setting, task: Task, *, seed: int) -> None:
+    def write_labels(self, setting: Setting, task: Task, *, seed: int, folder: Path) -> None:
         """Write the corrupted labels of a run, if its setting has any.
 
         Args:
             setting: one of ``settings``.
             task: what ``make_task`` made of it.
             seed: as there.
+            folder: as there.
         """
         if "rate" in setting.values:
             noise = noise_options(setting.values)
             kinds, magnitude_mm = noise["kinds"], noise["magnitude_mm"]
             axis = self.data.get("axis")
-            write_label_noise(task.datalist, kinds=kinds, magnitude_mm=magnitude_mm, seed=seed, axis=axis)
+            write_label_noise(
+                task.datalist, folder / GIVEN_LABELS, kinds=kinds, magnitude_mm=magnitude_mm, seed=seed, axis=axis
+            )
 
     def origin(self, setting: Setting) -> dict[str, Any]:
         """What decides the labels of a run and is not seen in its list of cases: "setting" and "data", as JSON.

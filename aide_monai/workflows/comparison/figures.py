@@ -169,9 +169,9 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def significance(tests: Sequence[Mapping[str, Any]], *, metric: str) -> dict[str, dict[str, float]]:
-    """Setting to method to P of a metric without post-processing."""
+    """Setting to method to P (Holm) of a metric without post-processing."""
     found: dict[str, dict[str, float]] = {}
     for test in tests:
         if test["metric"] == metric and not test["pp"]:
-            found.setdefault(test["setting"], {})[test["method"]] = test["p_t"]
+            found.setdefault(test["setting"], {})[test["method"]] = test["p_holm"]
     return found

@@ -39,8 +39,8 @@ from aide_monai.workflows.comparison.training import (
 from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
 from aide_monai.workflows.pseudo_labels import write_pseudo_labels
 
-# What one optimiser step of an engine costs, in steps of plain training; AIDE's two networks each see four views of
-# half the batch besides. Only progress bars need to know.
+# What one optimiser step of an engine costs, in steps of plain training of one network; AIDE's two networks each see
+# four views of half the batch besides. Only progress bars need to know.
 STEP_COST = {"labelled": 1.0, "noisy": 1.0, "pseudo_label": 1.0, "co_teaching": 2.0, "aide": 3.5, "clean": 1.0}
 
 
@@ -70,6 +70,22 @@ class Job:
     def folder(self) -> Path:
         """Where the job's files are."""
         return self.run_dir / self.method.folder
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The budget as the method takes it."""
+        return replace(self.budget, networks=1, average=None) if self.method.raw else self.budget
+
+    @property
+    def two_networks(self) -> bool:
+        """Whether its model is the mean of two networks, which an interrupted run goes on with."""
+        return self.method.engine in ("aide", "co_teaching") or self.settings.networks == 2
+
+    @property
+    def step_cost(self) -> float:
+        """What an optimiser step costs, in steps of one network."""
+        of_one = self.method.engine not in ("aide", "co_teaching")
+        return STEP_COST[self.method.engine] * (self.settings.networks if of_one else 1)
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -132,7 +148,9 @@ class Job:
         uniform = {"trusted_share": 0.0}
         options = {
             "aide": asdict(AIDEOptions()),
-            "noisy": uniform,
+            "labelled": {"raw": False},
+            "clean": {"raw": False},
+            "noisy": {"raw": False} | uniform,
             "pseudo_label": uniform | {"largest_component": "none"},
             "co_teaching": uniform,
         }
@@ -177,7 +195,7 @@ class Job:
         if state.get("finished"):  # by the run that has just let go of the folder
             return
         start = time.monotonic() - state.get("seconds", 0.0)
-        resume = bool(state) and self.method.engine in ("aide", "co_teaching")
+        resume = bool(state) and self.two_networks
         if not resume:
             self._clear()
         self._save(finished=False, seconds=state.get("seconds", 0.0))
@@ -219,8 +237,8 @@ class Job:
         networks = [
             build_network(self.budget, in_channels=channels, num_classes=len(self.task.labels), seed=0) for _ in (1, 2)
         ]
-        two = self.method.engine in ("aide", "co_teaching")
-        return load_weights(MeanNetwork(*networks) if two else networks[0], self.folder / "models" / "model.pt")
+        model = MeanNetwork(*networks) if self.two_networks else networks[0]
+        return load_weights(model, self.folder / "models" / "model.pt")
 
     def training_records(self) -> list[dict[str, Any]]:
         """The cases that the method trains on, with the labels that it is given."""
@@ -255,7 +273,8 @@ class Job:
         return self.task.training_volumes(records, clean=self.method.engine != "clean"), counts
 
     def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None]) -> nn.Module:
-        method, budget = self.method, self.budget
+        method, budget = self.method, self.settings
+        options = {key: value for key, value in method.options.items() if key != "raw"}
         shared: dict[str, Any] = {
             "num_classes": len(self.task.labels),
             "axis": self.task.axis,
@@ -264,17 +283,17 @@ class Job:
         }
         studied = shared | {"clean": clean_labels(volumes)}
         if method.engine == "aide":
-            return train_aide(volumes, budget, options=AIDEOptions(**method.options), resume=resume, **studied)[0]
+            return train_aide(volumes, budget, options=AIDEOptions(**options), resume=resume, **studied)[0]
         if method.engine == "co_teaching":
-            return train_co_teaching(volumes, budget, resume=resume, **method.options, **studied)[0]
+            return train_co_teaching(volumes, budget, resume=resume, **options, **studied)[0]
         if method.engine == "pseudo_label":
-            return train_pseudo_label(volumes, budget, **method.options, **studied)[0]
+            return train_pseudo_label(volumes, budget, resume=resume, **options, **studied)[0]
         if method.engine == "noisy":
-            return train_supervised(volumes, budget, **method.options, **studied)[0]
+            return train_supervised(volumes, budget, resume=resume, **options, **studied)[0]
         if method.engine == "labelled":
             # A model that shares its start with the one that learns from its labels would favour them.
             budget = replace(budget, seed=budget.seed + 100)
-        return train_supervised(volumes, budget, **shared)[0]
+        return train_supervised(volumes, budget, resume=resume, **shared)[0]
 
     def _score(self, network: nn.Module) -> list[dict[str, Any]]:
         volumes = self.task.test_volumes(self.split)

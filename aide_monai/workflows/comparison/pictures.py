@@ -22,12 +22,13 @@ from aide_monai.workflows.comparison.training import clean_labels
 from aide_monai.workflows.evaluate import on_file_grid, predict
 
 
-def draw_figures(folder: Path, jobs: Sequence[Job]) -> list[Path]:
+def draw_figures(folder: Path, jobs: Sequence[Job], *, tested: str | None = None) -> list[Path]:
     """Draw learning curves, scores per case, predictions, and, with clean labels, what AIDE's correction did.
 
     Args:
         folder: where the PNG files go.
         jobs: finished jobs of one setting and seed, in the order of the figures.
+        tested: name of the job of AIDE that is shown, where there are several; else the first.
 
     Returns:
         The files. Without a job of AIDE there are no pictures of predictions and corrections.
@@ -41,7 +42,8 @@ def draw_figures(folder: Path, jobs: Sequence[Job]) -> list[Path]:
     if memorised:
         drawn.append(folder / "memorisation.png")
         figures.memorisation(memorised, drawn[-1])
-    aide = next((job for job in jobs if job.method.engine == "aide"), None)
+    of_aide = [job for job in jobs if job.method.engine == "aide"]
+    aide = next((job for job in of_aide if job.method.name == tested), of_aide[0] if of_aide else None)
     if aide is None:
         return drawn
     drawn.append(folder / "predictions.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,30 @@ from rich.table import Table as RichTable
 
 from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.reports.html import Section, write_page
-from aide_monai.reports.tables import METRICS
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison import figures as pictures
+from aide_monai.workflows.comparison.config import Method
+from aide_monai.workflows.comparison.differences import differences, patient_values, reported
 from aide_monai.workflows.comparison.pictures import draw_figures
 from aide_monai.workflows.comparison.run import Comparison
 from aide_monai.workflows.comparison.tables import (
-    paired_table,
-    patient_values,
-    reported,
-    shared_runs,
+    Bounds,
+    differences_table,
     stars,
     summarize_comparison,
     summary_table,
 )
-from aide_monai.workflows.paired_tests import paired_tests
 
 _Row = Mapping[str, Any]
-_LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)")  # of the terminal, which they do not fit
+_OF_SINGLE_NETWORKS = "gap closure between single networks"
+_LEFT_OUT = (
+    "train HQA",
+    "train LQA",
+    "PP",
+    "RAVD (%)",
+    "MSSD (mm)",
+    _OF_SINGLE_NETWORKS,
+)  # of the terminal, which they do not fit
 
 
 def write_report(result: Comparison) -> RichTable:
@@ -42,72 +48,47 @@ def write_report(result: Comparison) -> RichTable:
     Returns:
         The summary without post-processing, for the terminal.
     """
-    folder, rows = result.folder, result.rows
-    noisy, aide, clean = (_method(result, engine) for engine in ("noisy", "aide", "clean"))
-    tests = against_aide(rows, aide) if aide else []
-    summary = summarize_comparison(rows, noisy=noisy, clean=clean)
-    table = summary_table(summary, tests)
+    folder, rows, tested = result.folder, result.rows, result.experiment.tested
+    tests = differences(rows, tested) if tested else []
+    summary = summarize_comparison(rows, closures=_closures(result))
+    table = summary_table(summary, tests, tested=tested)
     write_text(folder / "summary.md", table.markdown() + "\n")
     sections = [Section("Summary", _state(result), table)]
-    sections.append(Section("Figures", pictures=_figures(result, summary, tests, aide)))
+    sections.append(Section("Figures", pictures=_figures(result, summary, tests)))
     if tests:
-        detail = paired_table(tests, aide=str(aide))
+        detail = differences_table(tests, tested=str(tested))
         write_text(folder / "tests.md", detail.markdown() + "\n")
-        sections.append(Section(f"Paired tests against {aide}", table=detail))
+        sections.append(Section(f"{tested} against the others", table=detail))
     sections += _runs(result)
     sections.append(Section("What was run", code=json.dumps(_description(result), indent=2)))
     write_page(folder / "report.html", result.experiment.name, sections)
     plain = [entry for entry in summary if not entry["pp"]]
-    shown = replace(summary_table(plain, tests), notes=["All columns are in summary.md and report.html."])
+    shown = replace(
+        summary_table(plain, tests, tested=tested), notes=["All columns are in summary.md and report.html."]
+    )
     return shown.rich(result.experiment.name, without=_LEFT_OUT)
 
 
-def against_aide(rows: Sequence[_Row], aide: str) -> list[dict[str, Any]]:
-    """Paired tests of AIDE (A) against every other method (B), per setting, post-processing and metric.
+def _closures(result: Comparison) -> dict[str, Bounds]:
+    """Which methods are 0 and 1 of a gap closure; with a fair budget, between single networks too, as once."""
 
-    A patient is the mean over its cases, their classes and the seeds (and folds) that both methods have.
+    def bounds(kinds: Callable[[Method], bool]) -> Bounds | None:
+        methods = [method for method in result.experiment.methods if kinds(method)]
+        named = [next((m.name for m in methods if m.engine == engine), None) for engine in ("noisy", "clean")]
+        return None if None in named else (str(named[0]), str(named[1]))
 
-    Args:
-        rows: per-case rows, see ``reports.results``.
-        aide: name of the method that the others are tested against.
-
-    Returns:
-        Dictionaries as ``paired_tests`` makes them, with "setting", "method" and "pp".
-    """
-    groups: dict[tuple[str, bool], dict[str, list[_Row]]] = {}
-    for row in reported(rows):
-        groups.setdefault((row["setting"], bool(row["pp"])), {}).setdefault(row["method"], []).append(row)
-    tests = []
-    for (setting, pp), methods in groups.items():
-        for method, theirs in methods.items():
-            if aide in methods and method != aide:
-                first, second = shared_runs(methods[aide], theirs)
-                keys = [key for key, *_ in METRICS]
-                keys += ["qubiq"] * all(row["qubiq"] is not None for row in first + second)
-                if first and {row["case"] for row in first} == {row["case"] for row in second}:
-                    found = paired_tests(_over_seeds(first, keys), _over_seeds(second, keys), metrics=keys)
-                    tests += [{"setting": setting, "method": method, "pp": pp, **test} for test in found]
-    return tests
+    if not result.experiment.budget.fair:
+        found = {"gap closure": bounds(lambda method: True)}
+    else:
+        found = {
+            "gap closure": bounds(lambda method: not method.raw),
+            _OF_SINGLE_NETWORKS: bounds(lambda method: method.raw),
+        }
+    return {name: both for name, both in found.items() if both is not None}
 
 
-def _over_seeds(rows: Sequence[_Row], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per patient, as ``paired_tests`` takes it."""
-    values = {metric: patient_values(rows, metric) for metric in metrics}
-    patients = dict.fromkeys(row["patient"] for row in rows)
-    return [
-        {"case": patient, "label_name": "mean", **{metric: values[metric][patient] for metric in metrics}}
-        for patient in patients
-    ]
-
-
-def _method(result: Comparison, engine: str) -> str | None:
-    return next((method.name for method in result.experiment.methods if method.engine == engine), None)
-
-
-def _figures(
-    result: Comparison, summary: Sequence[_Row], tests: Sequence[_Row], aide: str | None
-) -> list[tuple[Path, str]]:
-    folder = result.folder / "figures"
+def _figures(result: Comparison, summary: Sequence[_Row], tests: Sequence[_Row]) -> list[tuple[Path, str]]:
+    folder, tested = result.folder / "figures", result.experiment.tested
     plain = [row for row in reported(result.rows) if not row["pp"]]
     qubiq = all(row["qubiq"] is not None for row in plain)
     key, unit = ("qubiq", "QUBIQ score") if qubiq else ("dsc", "DSC")
@@ -120,11 +101,13 @@ def _figures(
     }
     p_values = pictures.significance(tests, metric=key)
     marks = {setting: {m: stars(p) for m, p in found.items()} for setting, found in p_values.items()}
-    drawn = [(folder / "scores.png", f"{unit} of held-out patients (mean over cases and seeds), marks against {aide}")]
-    pictures.marked_boxplots(boxes, marks, drawn[0][0], reference=aide or "", unit=unit)
+    drawn = [
+        (folder / "scores.png", f"{unit} of held-out patients (mean over cases and seeds), marks against {tested}")
+    ]
+    pictures.marked_boxplots(boxes, marks, drawn[0][0], reference=tested or "", unit=unit)
     transfers = _transfers(result, summary)
     if transfers:
-        drawn.append((folder / "transfer.png", "From source to target, without and with AIDE"))
+        drawn.append((folder / "transfer.png", f"From source to target, without and with {tested}"))
         pictures.transfer_heatmaps(transfers, drawn[-1][0])
     points = _efficiency(result, summary)
     if points:
@@ -147,7 +130,7 @@ def _transfers(result: Comparison, summary: Sequence[_Row]) -> dict[str, dict[tu
     pairs = {s.name: (s.values["source"], s.values["target"]) for s in result.experiment.settings}
     maps: dict[str, dict[tuple[str, str], float]] = {}
     for method in result.experiment.methods:
-        if method.engine in ("labelled", "noisy", "aide"):
+        if method.name == result.experiment.tested or (method.engine in ("labelled", "noisy") and not method.raw):
             for entry in summary:
                 if entry["method"] == method.name and not entry["pp"]:
                     maps.setdefault(method.name, {})[pairs[entry["setting"]]] = entry["dsc_mean"]
@@ -184,7 +167,7 @@ def _curves(result: Comparison) -> tuple[dict[str, Any], dict[str, Any]]:
             memory.setdefault(setting, {})[method] = (clean.tolist(), given.tolist())
         if all("label_quality_1" in row and "corrected" in row for log in logs for row in log):
             # the second label of a method with one network stays as given
-            keys = ("label_quality_1", "label_quality_2") if "dsc_train" in logs[0][0] else ("label_quality_1",)
+            keys = ("label_quality_1", "label_quality_2") if "disagreement" in logs[0][0] else ("label_quality_1",)
             line = np.mean([[np.mean([row[k] for k in keys]) for row in log] for log in logs], axis=0)
             quality.setdefault(setting, {})[method] = line.tolist()
     return memory, quality
@@ -197,7 +180,7 @@ def _runs(result: Comparison) -> list[Section]:
         jobs = [job for job in result.jobs if dict(job.columns)["setting"] == setting.name and job.finished]
         jobs = [job for job in jobs if job.run_dir == jobs[0].run_dir]
         if jobs:
-            drawn = draw_figures(result.folder / "figures" / setting.folder, jobs)
+            drawn = draw_figures(result.folder / "figures" / setting.folder, jobs, tested=result.experiment.tested)
             captions = [(file, f"{setting.name}: {file.stem.replace('_', ' ')}") for file in drawn]
             sections.append(Section(f"{setting.name}: the run of {jobs[0].run_dir.name}", pictures=captions))
     return sections
@@ -212,6 +195,12 @@ def _state(result: Comparison) -> list[str]:
         f"{budget.batch_size} slices each; the same data, augmentation, loss and seeds. Scored are "
         f"{result.jobs[0].split} cases that no training or choice of weights has seen.",
     ]
+    if not budget.fair:
+        lines.append(
+            "The methods differ in more than what they are named for: AIDE alone may have averaged weights, a share of "
+            "trusted cases or its best epoch, and others one network. A fair budget says networks, average, "
+            "trusted_share and kept; see docs/compare.md."
+        )
     if result.unfinished:
         lines.append("Some jobs have not run yet: call the same command again to run them.")
     return lines
@@ -224,6 +213,7 @@ def _description(result: Comparison) -> dict[str, Any]:
         "data": experiment.data,
         "split": asdict(experiment.split),
         "settings": [setting.values for setting in experiment.settings],
+        "tested": experiment.tested,
         "methods": {method.name: {"engine": method.engine, **method.options} for method in experiment.methods},
         "seeds": list(experiment.seeds),
         "budget": {k: v for k, v in asdict(experiment.budget).items() if k not in ("seed", "device")},

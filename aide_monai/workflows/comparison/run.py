@@ -20,8 +20,9 @@ from monai.utils import set_determinism
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
 from aide_monai.utils.processes import Stopped, end_with, stop_at_signals
+from aide_monai.utils.texts import names_text
 from aide_monai.workflows.comparison.experiment import Experiment
-from aide_monai.workflows.comparison.job import STEP_COST, Job
+from aide_monai.workflows.comparison.job import Job
 from aide_monai.workflows.comparison.results import write_results
 
 OnProgress = Callable[[str, float, float], None]
@@ -119,7 +120,7 @@ def list_jobs(experiment: Experiment, folder: Path, *, data_dir: Path, device: s
     for seed, setting, fold in product(experiment.seeds, experiment.settings, experiment.folds):
         run_dir = folder / setting.folder / (f"seed_{seed}" + ("" if fold is None else f"_fold_{fold}"))
         task = experiment.make_task(setting, seed=seed, fold=fold, data_dir=data_dir, folder=run_dir)
-        tasks.append((setting, task, seed))
+        tasks.append((setting, task, seed, run_dir))
         run = Job(
             method=experiment.methods[0],
             task=task,
@@ -131,10 +132,11 @@ def list_jobs(experiment: Experiment, folder: Path, *, data_dir: Path, device: s
         )
         jobs += [replace(run, method=method) for method in experiment.methods]
         _require_labeller(jobs[-len(experiment.methods) :])
+        _require_clean_labels(jobs[-len(experiment.methods) :])
     for job in jobs:
         job.require_own_folder()
-    for setting, task, seed in tasks:
-        experiment.write_labels(setting, task, seed=seed)
+    for setting, task, seed, run_dir in tasks:
+        experiment.write_labels(setting, task, seed=seed, folder=run_dir)
     return jobs
 
 
@@ -159,6 +161,19 @@ def _require_labeller(jobs: Sequence[Job]) -> None:
         raise InputError(
             'there are cases without a label and no method that labels them; add "labelled only" (or "source only") to '
             '"methods"'
+        )
+
+
+def _require_clean_labels(jobs: Sequence[Job]) -> None:
+    """The bound of what correction can reach has the true label of every training case."""
+    records = jobs[0].task.datalist.split("training")
+    unknown = [record["case"] for record in records if "label" not in record and "clean_label" not in record]
+    bounds = [job.method.name for job in jobs if job.method.engine == "clean"]
+    if bounds and unknown:
+        raise InputError(
+            f'method "{bounds[0]}": {len(unknown)} of {len(records)} training cases have no label at all '
+            f"({names_text(unknown)}); expected the true label of each, for this method is the bound of the others: "
+            f'leave it out of "methods", or these cases out of the data'
         )
 
 
@@ -270,11 +285,11 @@ class _Progress:
     @staticmethod
     def _cost(job: Job, epochs: int | None = None) -> float:
         epochs = job.budget.epochs if epochs is None else epochs
-        return STEP_COST[job.method.engine] * epochs * job.budget.steps_per_epoch
+        return job.step_cost * epochs * job.budget.steps_per_epoch
 
     def step(self, job: Job) -> None:
         """One optimiser step of a job in this process."""
-        self.done += STEP_COST[job.method.engine]
+        self.done += job.step_cost
         self._tell([job])
 
     def poll(self, running: Sequence[Job]) -> None:

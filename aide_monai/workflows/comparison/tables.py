@@ -1,9 +1,9 @@
-"""The tables of a comparison: the summary in the paper's notation, and the tests against AIDE."""
+"""The tables of a comparison: the summary in the paper's notation, and the tests against the other methods."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,39 +11,15 @@ import numpy as np
 from aide_monai.metrics import GapClosure, gap_closure
 from aide_monai.reports.table import Table
 from aide_monai.reports.tables import METRICS
+from aide_monai.workflows.comparison.differences import patient_values, reported, seeds_and_patients
 
 QUBIQ = ("qubiq", "QUBIQ score", "%", 100.0, 1)
 _Row = Mapping[str, Any]
+Bounds = tuple[str, str]
+"""Names of the methods at which a gap closure is 0 and 1."""
 
 
-def reported(rows: Iterable[_Row]) -> list[_Row]:
-    """Rows that stand for a method: the mean of its two networks, or its one network."""
-    return [row for row in rows if row["network"] in ("mean", "single")]
-
-
-def patient_values(rows: Iterable[_Row], metric: str) -> dict[str, float]:
-    """Value of each patient: the mean over its cases, their classes and seeds; infinite when one of them is.
-
-    Cases of one patient are not independent, so a patient counts once, in means, tests and intervals.
-    """
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row[metric] is not None:
-            found.setdefault(row["patient"], []).append(row[metric])
-    return {patient: float(np.mean(values)) for patient, values in found.items()}
-
-
-def shared_runs(*groups: Sequence[_Row]) -> list[list[_Row]]:
-    """The rows of each group whose seed and fold all groups have, so that an unfinished comparison stays a fair one."""
-
-    def run(row: _Row) -> tuple[Any, Any]:
-        return row["seed"], row["fold"]
-
-    common = set.intersection(*({run(row) for row in rows} for rows in groups)) if groups else set()
-    return [[row for row in rows if run(row) in common] for rows in groups]
-
-
-def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str | None) -> list[dict[str, Any]]:
+def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds] | None = None) -> list[dict[str, Any]]:
     """One row per setting, method and post-processing, in order of first appearance.
 
     The value of a seed is the mean over its patients, see ``patient_values``; mean and spread are over the seeds.
@@ -51,14 +27,13 @@ def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str 
 
     Args:
         rows: per-case rows, see ``reports.results``.
-        noisy: method with gap closure 0; None: no gap closures.
-        clean: method with gap closure 1, likewise.
+        closures: name of a gap closure to the methods at which it is 0 and 1.
 
     Returns:
         Dictionaries with "setting", "method", "pp", "train_hqa", "train_lqa" (means over the seeds), "seeds",
         "patients", for each metric "<metric>_mean", "<metric>_std" (NaN for one seed) and "<metric>_infinite", in the
-        units of the tables, and "gap_closure", a ``GapClosure`` of the DSC or None. The key "qubiq_mean" is there for
-        QUBIQ data.
+        units of the tables, and "closures": name to a ``GapClosure`` of the DSC or None. The key "qubiq_mean" is there
+        for QUBIQ data.
     """
     groups: dict[tuple[str, str, bool], list[_Row]] = {}
     for row in reported(rows):
@@ -79,7 +54,9 @@ def summarize_comparison(rows: Sequence[_Row], *, noisy: str | None, clean: str 
             entry[key] = round(float(np.mean([row[key] for row in mine])))
         for key, _, _, factor, _ in (*METRICS, QUBIQ):
             entry |= _over_seeds([patient_values(seed, key) for seed in by_seed.values()], key, factor)
-        entry["gap_closure"] = _closure(groups, setting, method, pp, noisy, clean)
+        entry["closures"] = {
+            name: _closure(groups, (setting, method, pp), bounds) for name, bounds in (closures or {}).items()
+        }
         summary.append(entry)
     return summary
 
@@ -95,56 +72,63 @@ def _over_seeds(by_seed: Sequence[Mapping[str, float]], key: str, factor: float)
 
 
 def _closure(
-    groups: Mapping[tuple[str, str, bool], Sequence[_Row]],
-    setting: str,
-    method: str,
-    pp: bool,
-    noisy: str | None,
-    clean: str | None,
+    groups: Mapping[tuple[str, str, bool], Sequence[_Row]], key: tuple[str, str, bool], bounds: Bounds
 ) -> GapClosure | None:
-    names = [noisy, method, clean]
-    if method in (noisy, clean) or not all(name is not None and (setting, name, pp) in groups for name in names):
+    setting, method, pp = key
+    names = [(setting, name, pp) for name in (bounds[0], method, bounds[1])]
+    if method in bounds or not all(name in groups for name in names):
         return None
-    three = shared_runs(*(groups[setting, str(name), pp] for name in names))
-    columns = [patient_values(rows, "dsc") for rows in three]
-    if not all(columns) or len({tuple(sorted(column)) for column in columns}) > 1:
-        return None
-    return gap_closure(*([column[patient] for patient in columns[0]] for column in columns))
+    values, seeds = seeds_and_patients([groups[name] for name in names], "dsc")
+    return gap_closure(*values) if seeds else None
 
 
-def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()) -> Table:
-    """The summary as a table, with P of the paired t-test of DSC (QUBIQ score for such data) against AIDE.
+_HOW_TESTED = (
+    "two-sided, over seeds and patients together (crossed random effects), adjusted by Holm for all rows with this "
+    "metric and PP. A patient is the mean over its cases and their classes. Of one seed, P says nothing about another."
+)
+
+
+def summary_table(
+    summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = (), *, tested: str | None = None
+) -> Table:
+    """The summary as a table, with P of the DSC (QUBIQ score for such data) against the tested method.
 
     Args:
         summary: see ``summarize_comparison``.
-        tests: dictionaries with "setting", "method", "pp", "metric", "p_t".
+        tests: see ``differences``.
+        tested: name of the method that was tested.
     """
     metrics = [m for m in (*METRICS, QUBIQ) if m[0] != "qubiq" or any(_known(entry, "qubiq") for entry in summary)]
     key = metrics[-1][0] if metrics[-1] is QUBIQ else "dsc"
-    closures = any(entry["gap_closure"] for entry in summary)
-    p_values = {(t["setting"], t["method"], t["pp"]): t["p_t"] for t in tests if t["metric"] == key}
+    closures = [name for name in summary[0]["closures"] if any(entry["closures"][name] for entry in summary)]
+    of_key = {(t["setting"], t["method"], t["pp"]): t for t in tests if t["metric"] == key}
     header = ["setting", "train HQA", "train LQA", "method", "PP"]
     header += [f"{title} ({unit})" for _, title, unit, _, _ in metrics]
-    header += ["gap closure"] * closures + ["P against AIDE"]
+    header += closures + [f"P against {tested}"] * (tested is not None)
     lines = []
     for entry in summary:
         line = [entry["setting"], str(entry["train_hqa"]), str(entry["train_lqa"]), entry["method"]]
         line += ["yes" if entry["pp"] else "no", *(_cell(entry, metric) for metric in metrics)]
-        if closures:
-            line.append(_closure_text(entry["gap_closure"]))
-        p = p_values.get((entry["setting"], entry["method"], entry["pp"]))
-        line.append("" if p is None else _p_text(p))
+        line += [_closure_text(entry["closures"][name]) for name in closures]
+        if tested is not None:
+            test = of_key.get((entry["setting"], entry["method"], entry["pp"]))
+            counts = "" if test is None else f" ({test['patients']} x {test['seeds']})"
+            line.append("" if test is None else _p_text(test["p_holm"]) + counts)
         lines.append(line)
     values = "Mean over the patients of one seed"
     if max(entry["seeds"] for entry in summary) > 1:
         values = f"Mean ± standard deviation over {_range(summary, 'seeds')} seeds"
     title = next(title for name, title, *_ in metrics if name == key)
     notes = [
-        f"{values}. HQA and LQA: cases with high- and low-quality annotations in training. PP: largest component kept. "
-        f"P: two-sided paired t-test of the {title} over {_range(summary, 'patients')} patients, each the mean over "
-        "its cases and seeds."
-        + (" Gap closure: of the DSC, with its 95 % bootstrap interval over patients." if closures else "")
+        f"{values}. HQA and LQA: cases with high- and low-quality annotations in training. PP: largest component kept."
     ]
+    if tested is not None:
+        notes.append(f"P, of the {title}, with (patients x seeds): {_HOW_TESTED}")
+    if closures:
+        notes.append(
+            "Gap closure, of the DSC, with its 95 % interval over seeds and patients (Fieller): 0 and 1 are the two "
+            "methods that have none in its column."
+        )
     infinite = [
         f"{e['setting']}, {e['method']}{', PP' if e['pp'] else ''}: {title} {e[f'{name}_infinite']}"
         for e in summary
@@ -156,15 +140,15 @@ def summary_table(summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[
     return Table(header, lines, 5, notes)
 
 
-def paired_table(tests: Sequence[Mapping[str, Any]], *, aide: str) -> Table:
-    """All paired tests against AIDE.
+def differences_table(tests: Sequence[Mapping[str, Any]], *, tested: str) -> Table:
+    """All tests against the other methods.
 
     Args:
-        tests: dictionaries with "setting", "method", "pp", and the keys of ``workflows.paired_tests``, whose A is AIDE.
-        aide: name of AIDE.
+        tests: see ``differences``.
+        tested: name of the method A.
     """
-    header = ["setting", "method", "PP", "metric", "n", aide, "method's", f"{aide} - method", "95 % interval"]
-    header += ["P (t-test)", "P (Wilcoxon)"]
+    header = ["setting", "method", "PP", "metric", "patients", "seeds", tested, "method's", f"{tested} - method"]
+    header += ["95 % interval", "of each seed", "P", "P (Holm)"]
     lines = []
     for test in tests:
         _, title, unit, factor, digits = next(m for m in (*METRICS, QUBIQ) if m[0] == test["metric"])
@@ -175,17 +159,18 @@ def paired_table(tests: Sequence[Mapping[str, Any]], *, aide: str) -> Table:
                 test["method"],
                 "yes" if test["pp"] else "no",
                 f"{title} ({unit})",
-                str(test["n"]) + (f" (of {test['n'] + test['n_infinite']})" if test["n_infinite"] else ""),
+                str(test["patients"]) + (f" (of {test['patients'] + test['infinite']})" if test["infinite"] else ""),
+                str(test["seeds"]),
                 numbers["mean_a"],
                 numbers["mean_b"],
                 numbers["difference"],
                 f"{numbers['low']} to {numbers['high']}",
-                _p_text(test["p_t"]),
-                _p_text(test["p_wilcoxon"]),
+                ", ".join(f"{factor * value:.{digits}f}" for value in test["by_seed"].values()),
+                _p_text(test["p"]),
+                _p_text(test["p_holm"]),
             ]
         )
-    note = "Two-sided paired tests over n patients; a patient is the mean over its cases, their classes and seeds."
-    return Table(header, lines, 4, [note])
+    return Table(header, lines, 4, [f"P is {_HOW_TESTED}"])
 
 
 def stars(p: float) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
-from aide_monai.data.split import fold_cases, hold_out, split_cases
+from aide_monai.data.split import expert_label, fold_cases, hidden, hold_out, split_cases
 from aide_monai.errors import InputError
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.location import open_location
@@ -203,7 +203,7 @@ def semi_supervised(
 
 def with_hidden_as_test(datalist: Datalist) -> Datalist:
     """The training cases whose label is hidden once more, as test cases: see ``HoldOut.transductive``."""
-    hidden = [record for record in datalist.split("training") if "label" not in record and "clean_label" in record]
+    unseen = [record for record in datalist.split("training") if "label" not in record and "clean_label" in record]
     scored = [
         {
             "case": f"{r['case']}_scored",
@@ -213,7 +213,7 @@ def with_hidden_as_test(datalist: Datalist) -> Datalist:
             "quality": "high",
             "split": "test",
         }
-        for r in hidden
+        for r in unseen
     ]
     return replace(datalist, records=[*datalist.records, *scored])
 
@@ -256,7 +256,7 @@ def domain_adaptation(domains: Mapping[str, Datalist], *, source: str, target: s
 
     trusted = [{**r, "split": "training"} for split in ("training", "validation") for r in first.split(split)]
     records = [named(r, source) for r in trusted if r.get("quality") == "high"]
-    records += [named(_hidden(r), target) for r in second.split("training")]
+    records += [named(hidden(r), target) for r in second.split("training")]
     records += [named(r, target) for split in ("validation", "test") for r in second.split(split)]
     resample = first.resample_labels or second.resample_labels
     return replace(first, name=f"{source} to {target}", records=records, resample_labels=resample)
@@ -285,7 +285,7 @@ def rated_by(datalist: Datalist, masks: Mapping[str, Mapping[int, str]], *, rate
             if rater in ("all", number):
                 name = f"{record['case']}_rater{number}" if rater == "all" else record["case"]
                 noisy = {"case": name, "label": file, "quality": "low", "rater": str(number)}
-                records.append({**record, **noisy, "patient": record["case"], "clean_label": record["label"]})
+                records.append({**record, **noisy, "patient": record["case"], "clean_label": expert_label(record)})
     return replace(datalist, records=records)
 
 
@@ -313,7 +313,7 @@ def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, see
     records = []
     for record in datalist.records:
         if record["case"] in training and record.get("split", "training") == "training":
-            record = {**record, "quality": "low", "clean_label": record["label"]}
+            record = {**record, "quality": "low", "clean_label": expert_label(record)}
             if record["case"] in chosen:
                 record["label"] = str(Path(os.path.abspath(folder)) / f"{record['case']}.nii.gz")
         records.append(record)
@@ -321,12 +321,19 @@ def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, see
 
 
 def write_label_noise(
-    datalist: Datalist, *, kinds: Sequence[str], magnitude_mm: float, seed: int, axis: int | None = None
+    datalist: Datalist,
+    folder: str | Path,
+    *,
+    kinds: Sequence[str],
+    magnitude_mm: float,
+    seed: int,
+    axis: int | None = None,
 ) -> None:
     """Write the corrupted labels that ``with_label_noise`` has named.
 
     Args:
         datalist: what it returned.
+        folder: as there; labels that lie elsewhere are nobody's noise.
         kinds: kinds of noise, see ``NOISES``; one is drawn for each label.
         magnitude_mm: size of the noise.
         seed: seed of the noise.
@@ -337,7 +344,7 @@ def write_label_noise(
     """
     check_noise(kinds, magnitude_mm)
     for record in datalist.split("training"):
-        if record.get("label") != record.get("clean_label"):
+        if "label" in record and Path(record["label"]).parent == Path(os.path.abspath(folder)):
             generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
             _write_corrupted(record["clean_label"], Path(record["label"]), kinds, magnitude_mm, axis, generator)
 
@@ -373,9 +380,3 @@ def _write_corrupted(
         generator=generator,
     )
     write_label(path, torch.from_numpy(noisy), volume.affine, volume.place)
-
-
-def _hidden(record: Record) -> Record:
-    """The record without its label, which is kept as ``clean_label``."""
-    bare = {key: value for key, value in record.items() if key not in ("label", "quality")}
-    return {**bare, "clean_label": record["label"]} if "label" in record else bare

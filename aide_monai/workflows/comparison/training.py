@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from aide_monai.engines import AIDEOptions, AIDETrainer, CoTeachingTrainer, PseudoLabelTrainer
+from aide_monai.engines import (
+    AIDEOptions,
+    AIDETrainer,
+    CoTeachingTrainer,
+    PseudoLabels,
+    PseudoLabelTrainer,
+    SideBySideTrainer,
+    TwoNetworkTrainer,
+)
+from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.handlers import (
     BestCheckpoint,
     CollapseWarning,
@@ -39,33 +50,44 @@ def train_supervised(
     run_dir: Path,
     trusted_share: float = 0.0,
     clean: Mapping[str, Tensor] | None = None,
+    resume: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train one network on the labels as they are (MONAI's ``SupervisedTrainer``).
+    """Train on the labels as they are: one network (MONAI's ``SupervisedTrainer``) or two (``SideBySideTrainer``).
 
     Args:
         volumes: preprocessed volumes with "image" and "label".
-        settings: budget and recipe.
+        settings: budget and recipe; its ``networks`` says how many.
         num_classes: C, background included.
         axis: slice axis of the volumes.
-        run_dir: gets ``epochs.csv`` and ``models/model.pt``.
+        run_dir: gets ``epochs.csv`` and ``models/model.pt``, of two networks also ``checkpoint.pt``.
         trusted_share: as in ``AIDEOptions``.
         clean: as in ``train_aide``.
+        resume: continue the run of two networks in ``run_dir`` after its last finished epoch.
         on_step: called after every optimiser step.
 
     Returns:
-        The network with the weights of the last epoch, and the rows of ``epochs.csv``.
+        The network, or both as one, with the weights of the last epoch, and the rows of ``epochs.csv``.
+
+    Raises:
+        InputError: if ``run_dir`` holds a run of two networks and ``resume`` is off.
     """
     dataset = SliceDataset(volumes, axis=axis)
+    loader = training_loader(dataset, settings, trusted_share=trusted_share)
+    studied = _memorisation(dataset, clean, num_classes)
+    if settings.networks == 2:
+        pair = TwoNetworks(dataset, settings, num_classes)
+        return _train_pair(SideBySideTrainer, pair, loader, run_dir, studied, resume=resume, on_step=on_step)
     single = OneNetwork(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     trainer = SupervisedTrainer(
-        **single.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
+        **single.arguments(loader),
         train_handlers=[
+            *([WeightAverage([single.network], settings.average)] if settings.average else []),
             FiniteLosses(),
             *_step_callback(on_step),
             single.learning_rate(),
-            *_memorisation(dataset, clean, num_classes),
+            *studied,
             log,
             BestCheckpoint(run_dir / "models" / "model.pt", single.network, metric=None),
         ],
@@ -86,13 +108,14 @@ def train_pseudo_label(
     axis: int,
     run_dir: Path,
     clean: Mapping[str, Tensor] | None = None,
+    resume: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> tuple[nn.Module, LabelStore, list[dict[str, Any]]]:
-    """Train one network that replaces the low-quality labels by its own predictions (``PseudoLabelTrainer``).
+    """Train one network or two that replace the low-quality labels by their own predictions (``PseudoLabels``).
 
     Args:
         volumes: as in ``train_aide``.
-        settings: budget and recipe.
+        settings: budget and recipe; its ``networks`` says how many.
         start: first epoch after which labels may be replaced.
         interval: from then on they are, after every epoch that is a multiple of this.
         largest_component: what predictions keep before they become labels, as in ``AIDEOptions``.
@@ -101,26 +124,42 @@ def train_pseudo_label(
         axis: slice axis of the volumes.
         run_dir: gets ``epochs.csv``, ``labels/`` and ``models/model.pt`` (last epoch).
         clean: as in ``train_aide``.
+        resume: as in ``train_supervised``.
         on_step: called after every optimiser step.
 
     Returns:
-        The network with the weights of the last epoch, the label store, and the rows of ``epochs.csv``.
+        The network, or both as one, with the weights of the last epoch, the label store, and the rows of
+        ``epochs.csv``.
+
+    Raises:
+        InputError: as ``train_supervised``.
     """
-    store = LabelStore.from_volumes(volumes, folder=run_dir / "labels")
+    store = LabelStore.from_volumes(volumes, folder=run_dir / "labels", resume=resume)
     dataset = SliceDataset(volumes, store=store, axis=axis)
+    loader = training_loader(dataset, settings, trusted_share=trusted_share)
+    schedule: dict[str, Any] = {"start": start, "interval": interval, "largest_component": largest_component}
+    studied = [
+        *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
+        *_memorisation(dataset, clean, num_classes),
+    ]
+    if settings.networks == 2:
+        pair = TwoNetworks(dataset, settings, num_classes)
+        handlers = [PseudoLabels(dataset, **schedule), *studied]
+        mean, rows = _train_pair(
+            SideBySideTrainer, pair, loader, run_dir, handlers, store=store, resume=resume, on_step=on_step
+        )
+        return mean, store, rows
     single = OneNetwork(dataset, settings, num_classes)
     log = EpochLog(run_dir / "epochs.csv")
     trainer = PseudoLabelTrainer(
-        **single.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
+        **single.arguments(loader),
         dataset=dataset,
-        start=start,
-        interval=interval,
-        largest_component=largest_component,
+        **schedule,
+        average=settings.average or 0.0,
         train_handlers=[
             *_step_callback(on_step),
             single.learning_rate(),
-            *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
-            *_memorisation(dataset, clean, num_classes),
+            *studied,
             log,
             BestCheckpoint(run_dir / "models" / "model.pt", single.network, metric=None),
         ],
@@ -165,26 +204,17 @@ def train_co_teaching(
         InputError: if ``run_dir`` holds a run and ``resume`` is off.
     """
     dataset = SliceDataset(volumes, axis=axis)
-    pair = TwoNetworks(dataset, settings, num_classes)
-    log = EpochLog(run_dir / "epochs.csv")
-    weights = run_dir / "models" / "model.pt"
-    trainer = CoTeachingTrainer(
-        **pair.arguments(training_loader(dataset, settings, trusted_share=trusted_share)),
-        max_forget_rate=max_forget_rate,
-        warmup_epochs=warmup_epochs,
-        train_handlers=[
-            *_step_callback(on_step),
-            *pair.learning_rates(),
-            Disagreement(),
-            *_memorisation(dataset, clean, num_classes),
-            log,
-            BestCheckpoint(weights, pair.mean, metric=None),
-            _checkpoint(run_dir, pair.schedulers, resume=resume),
-        ],
+    loader = training_loader(dataset, settings, trusted_share=trusted_share)
+    forgetting: dict[str, Any] = {"max_forget_rate": max_forget_rate, "warmup_epochs": warmup_epochs}
+    return _train_pair(
+        partial(CoTeachingTrainer, **forgetting),
+        TwoNetworks(dataset, settings, num_classes),
+        loader,
+        run_dir,
+        _memorisation(dataset, clean, num_classes),
+        resume=resume,
+        on_step=on_step,
     )
-    trainer.run()
-    load_weights(pair.mean, weights)
-    return pair.mean, log.rows
 
 
 def train_aide(
@@ -207,15 +237,15 @@ def train_aide(
         options: options of the algorithm.
         num_classes: C, background included.
         axis: slice axis of the volumes.
-        run_dir: gets ``epochs.csv``, ``labels/``, ``checkpoint.pt`` and ``models/model.pt`` (best mean Dice with the
-            training labels).
+        run_dir: gets ``epochs.csv``, ``labels/``, ``checkpoint.pt`` and ``models/model.pt`` (last epoch, or that
+            with the best mean Dice with the training labels: ``settings.kept``).
         clean: case to clean label (X, Y, Z), to log the quality of the current labels and what the network has
             memorised; nothing trains on it.
         resume: continue the run in ``run_dir`` after its last finished epoch.
         on_step: called after every optimiser step.
 
     Returns:
-        Both networks with the best weights, the label store, and the rows of ``epochs.csv``.
+        Both networks with the weights that are kept, the label store, and the rows of ``epochs.csv``.
 
     Raises:
         InputError: if ``run_dir`` holds a run and ``resume`` is off.
@@ -238,7 +268,7 @@ def train_aide(
             *([LabelQuality(store, clean, num_classes=num_classes)] if clean else []),
             *_memorisation(dataset, clean, num_classes),
             log,
-            BestCheckpoint(weights, pair.mean),
+            BestCheckpoint(weights, pair.mean, metric="dsc_train" if settings.kept == "best" else None),
             _checkpoint(run_dir, pair.schedulers, store=store, resume=resume),
         ],
     )
@@ -246,6 +276,38 @@ def train_aide(
     distributed.on_main(lambda: load_weights(pair.mean, weights) and None)
     distributed.copy_from_main(pair.mean)
     return pair.mean, store, log.rows
+
+
+def _train_pair(
+    engine: Callable[..., TwoNetworkTrainer],
+    pair: TwoNetworks,
+    loader: DataLoader,
+    run_dir: Path,
+    handlers: Sequence[Any],
+    *,
+    store: LabelStore | None = None,
+    resume: bool,
+    on_step: Callable[[], None] | None,
+) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+    """Train both networks with an engine that needs no more than them, and keep the last epoch."""
+    log = EpochLog(run_dir / "epochs.csv")
+    weights = run_dir / "models" / "model.pt"
+    trainer = engine(
+        **pair.arguments(loader),
+        average=pair.settings.average or 0.0,
+        train_handlers=[
+            *_step_callback(on_step),
+            *pair.learning_rates(),
+            Disagreement(),
+            *handlers,
+            log,
+            BestCheckpoint(weights, pair.mean, metric=None),
+            _checkpoint(run_dir, pair.schedulers, store=store, resume=resume),
+        ],
+    )
+    trainer.run()
+    load_weights(pair.mean, weights)
+    return pair.mean, log.rows
 
 
 def clean_labels(volumes: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def test_defaults() -> None:
         "clean labels",
     ]
     options = {method.engine: method.options for method in experiment.methods}
-    assert options["noisy"] == {"trusted_share": 0.0}
+    assert options["noisy"] == {"raw": False, "trusted_share": 0.0}
     assert options["pseudo_label"] == {
         "start": 5,
         "interval": 2,
@@ -44,6 +44,57 @@ def test_defaults() -> None:
     assert (options["aide"]["correction_start"], options["aide"]["update_interval"]) == (3, 1)
     assert experiment.seeds == (0,)
     assert experiment.settings[0].name == "2 labelled"
+
+
+FAIR_BUDGET = {**MINIMAL["budget"], "networks": 2, "average": 0.98, "trusted_share": 0.25, "kept": "last"}
+
+
+def test_a_fair_budget_is_that_of_all_methods_and_brings_its_controls() -> None:
+    experiment = Experiment.of({**MINIMAL, "budget": FAIR_BUDGET})
+    options = {method.name: method.options for method in experiment.methods}
+    assert experiment.budget.fair
+    assert list(options) == [
+        "labelled only",
+        "one network, noisy labels",
+        "two networks, nothing corrected",
+        "pseudo-label",
+        "co-teaching",
+        "AIDE without views",
+        "AIDE",
+        "clean labels",
+        "one network, clean labels",
+    ]
+    shares = {name: of.get("trusted_share") for name, of in options.items()}
+    assert {name for name, share in shares.items() if share == 0.25} == {
+        *("two networks, nothing corrected", "pseudo-label", "co-teaching", "AIDE without views", "AIDE")
+    }
+    assert shares["one network, noisy labels"] == 0
+    assert options["AIDE"]["average"] == 0.98
+    assert not Experiment.of(MINIMAL).budget.fair
+    assert not Experiment.of({**MINIMAL, "budget": {**FAIR_BUDGET, "kept": "best"}}).budget.fair
+
+
+def test_the_control_without_views_is_the_tested_method_in_all_else() -> None:
+    methods = {"AIDE": {"update_ratio": 1.0}, "AIDE without views": {}}
+    tested, control = Experiment.of({**MINIMAL, "methods": methods}).methods
+    assert control.options == tested.options | {"consistency_weight": 0.0}
+    methods = {"slow": {"engine": "aide", "update_interval": 7}, **methods}
+    found = Experiment.of({**MINIMAL, "methods": methods, "tested": "slow"}).methods
+    assert found[2].options == found[0].options | {"consistency_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "tested", "expected"),
+    [
+        ({"slow": {"engine": "aide"}, "AIDE": {}}, {}, "AIDE"),
+        ({"AIDE without views": {}, "slow": {"engine": "aide"}}, {}, "slow"),
+        ({"slow": {"engine": "aide"}, "AIDE": {}}, {"tested": "slow"}, "slow"),
+        ({"noisy labels": {}, "co-teaching": {}}, {"tested": "co-teaching"}, "co-teaching"),
+        ({"noisy labels": {}}, {}, None),
+    ],
+)
+def test_which_method_is_tested(methods: dict[str, Any], tested: dict[str, str], expected: str | None) -> None:
+    assert Experiment.of({**MINIMAL, "methods": methods, **tested}).tested == expected
 
 
 def test_noisy_labels_are_corrected_late_unless_the_config_says_otherwise() -> None:
@@ -118,6 +169,13 @@ def test_classes_and_slices_that_can_be_trained_with_are_read(data: dict[str, An
         ({"methods": {"AIDE": {"view": 3}}}, "unknown option 'view'"),
         ({"methods": {"co-teaching": {"start": 3}}}, 'unknown option "start"; the options are max_forget_rate'),
         ({"methods": {}}, '"methods" is {}; expected a list of names'),
+        ({"methods": ["AIDE"], "tested": "aide"}, '"tested" is .aide.; expected one of the methods AIDE'),
+        ({"methods": ["two networks, nothing corrected"]}, 'corrected": "budget" says "networks": 1; expected 2'),
+        (
+            {"budget": FAIR_BUDGET, "methods": {"AIDE": {"trusted_share": 0.5}}},
+            'method "AIDE": trusted_share is 0.5, and in "budget" it is 0.25, for all methods; expected it in one',
+        ),
+        ({"methods": {"noisy labels": {"raw": 1}}}, 'method "noisy labels": raw is 1; expected true or false'),
         ({"methods": 3}, '"methods" is 3; expected a list of names'),
         ({"methods": [["AIDE"]]}, '"methods" is .*; expected a list of names'),
         ({"methods": {"AIDE": "improved"}}, "method \"AIDE\" has 'improved'; expected its options"),
@@ -223,6 +281,10 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("augmentation_mix", -1, "a value in 0..1"),
         ("augmentation_intensity", [1], "a value in 0..1"),
         ("amp", "bf32", "one of off, bf16, fp16"),
+        ("networks", 3, "a value in 1..2"),
+        ("average", 1, "a value in 0..0.9999"),
+        ("trusted_share", -1, "a value in 0..1"),
+        ("kept", "first", "one of last, best"),
     ],
 )
 def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: str, value: Any, expected: str) -> None:

@@ -14,10 +14,12 @@ import torch
 from aide_monai.cli.main import app, run
 from aide_monai.errors import InputError
 from aide_monai.handlers import RunCheckpoint
+from aide_monai.networks import MeanNetwork
 from aide_monai.workflows.comparison import job as methods
 from aide_monai.workflows.comparison.config import GIVEN_LABELS
 from aide_monai.workflows.comparison.experiment import Experiment
 from aide_monai.workflows.comparison.job import Job
+from aide_monai.workflows.comparison.report import _closures
 from aide_monai.workflows.comparison.results import read_results
 from aide_monai.workflows.comparison.run import list_jobs, run_comparison
 
@@ -67,10 +69,61 @@ def test_it_leaves_tables_figures_and_one_page(finished: Path) -> None:
     summary = (finished / "summary.md").read_text()
     assert summary.startswith("| setting | train HQA | train LQA | method | PP | DSC (%) |")
     assert len([line for line in summary.splitlines() if line.startswith("| 1 labelled")]) == 2 * 4
-    assert "| 1 labelled | noisy labels | no | DSC (%) | 2 |" in (finished / "tests.md").read_text()
+    assert "| 1 labelled | noisy labels | no | DSC (%) | 2 | 1 |" in (finished / "tests.md").read_text()
     pictures = {path.name for path in (finished / "figures").glob("*.png")}
     assert pictures == {"scores.png", "annotation_efficiency.png", "memorisation.png", "label_quality.png"}
     assert (finished / "figures" / "2_labelled" / "label_correction.png").exists()
+
+
+FAIR = {
+    **SSL,
+    "settings": SSL["settings"][:1],
+    "methods": {
+        "labelled only": {},
+        "one network, noisy labels": {},
+        "two networks, nothing corrected": {},
+        "pseudo-label": {"start": 1, "interval": 1},
+        "AIDE without views": {},
+        "AIDE": {"views": 1},
+        "clean labels": {},
+        "one network, clean labels": {},
+    },
+    "budget": {**BUDGET, "networks": 2, "average": 0.9, "trusted_share": 0.5, "kept": "last"},
+}
+
+
+def test_with_a_fair_budget_all_methods_are_two_averaged_networks_but_those_that_say_otherwise(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    assert compare(FAIR, tmp_path, phantoms) == 0
+    found: dict[str, set[str]] = {}
+    for row in read_results(tmp_path / "out" / "per_case.csv"):
+        found.setdefault(row["method"], set()).add(row["network"])
+    assert {method for method, networks in found.items() if networks == {"single"}} == {
+        "one network, noisy labels",
+        "one network, clean labels",
+    }
+    assert all(networks in ({"single"}, {"mean", "network_1", "network_2"}) for networks in found.values())
+    control = next(
+        line for line in (tmp_path / "out" / "summary.md").read_text().splitlines() if "| two networks" in line
+    )
+    assert "(2 x 1)" in control
+    assert "The methods differ in more" not in (tmp_path / "out" / "report.html").read_text()
+    job = job_of(FAIR, phantoms, tmp_path / "out", "two networks, nothing corrected")
+    assert isinstance(job.load_network(), MeanNetwork)
+
+
+def test_closures_are_measured_from_the_control_and_between_single_networks_beside_it() -> None:
+    fair, once = (SimpleNamespace(experiment=Experiment.of(config)) for config in (FAIR, SSL))
+    assert _closures(fair) == {
+        "gap closure": ("two networks, nothing corrected", "clean labels"),
+        "gap closure between single networks": ("one network, noisy labels", "one network, clean labels"),
+    }
+    assert _closures(once) == {"gap closure": ("noisy labels", "clean labels")}
+
+
+def test_an_unfair_budget_is_told(finished: Path) -> None:
+    assert "The methods differ in more than what they are named for" in (finished / "report.html").read_text()
 
 
 def test_the_page_needs_nothing_outside_itself(finished: Path) -> None:
@@ -197,9 +250,14 @@ def job_of(config: dict[str, Any], data: Path, folder: Path, method: str) -> Job
     return next(job for job in jobs if job.method.name == method)
 
 
-@pytest.mark.parametrize("method", ["AIDE", "co-teaching", "noisy labels"])
-def test_an_interrupted_job_ends_with_the_same_weights(phantoms: Path, tmp_path: Path, method: str) -> None:
-    config = {**SSL, "methods": ["labelled only", "noisy labels", "co-teaching", "AIDE"], "seeds": [0]}
+@pytest.mark.parametrize(
+    ("method", "networks"), [("AIDE", 1), ("co-teaching", 1), ("noisy labels", 1), ("noisy labels", 2)]
+)
+def test_an_interrupted_job_ends_with_the_same_weights(
+    phantoms: Path, tmp_path: Path, method: str, networks: int
+) -> None:
+    methods = ["labelled only", "noisy labels", "co-teaching", "AIDE"]
+    config = {**SSL, "methods": methods, "seeds": [0], "budget": {**BUDGET, "networks": networks}}
     weights = []
     for name, stop in (("whole", None), ("killed", 3)):
         job_of(config, phantoms, tmp_path / name, "labelled only").run()
@@ -221,7 +279,7 @@ def test_an_interrupted_job_ends_with_the_same_weights(phantoms: Path, tmp_path:
         job.run(on_step=kill)
         assert job.finished
         # two networks continue with the second epoch, one network starts again
-        assert steps == {None: 4, 3: -98 if method != "noisy labels" else -96}[stop]
+        assert steps == {None: 4, 3: -98 if method != "noisy labels" or networks == 2 else -96}[stop]
         weights.append(torch.load(job.folder / "models" / "model.pt", weights_only=True))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 

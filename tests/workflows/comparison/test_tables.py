@@ -13,16 +13,11 @@ from aide_monai.errors import InputError
 from aide_monai.reports.html import Section, write_page
 from aide_monai.reports.table import Table
 from aide_monai.workflows.comparison import figures as pictures
-from aide_monai.workflows.comparison.report import against_aide
+from aide_monai.workflows.comparison.differences import differences, patient_values, shared_runs
 from aide_monai.workflows.comparison.results import read_results, write_results
-from aide_monai.workflows.comparison.tables import (
-    paired_table,
-    patient_values,
-    shared_runs,
-    stars,
-    summarize_comparison,
-    summary_table,
-)
+from aide_monai.workflows.comparison.tables import differences_table, stars, summarize_comparison, summary_table
+
+CLOSURES = {"gap closure": ("noisy", "clean")}
 
 
 def row(method: str, seed: int, case: str, dsc: float, **changed: Any) -> dict[str, Any]:
@@ -55,19 +50,19 @@ def entry(summary: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
 
 def test_mean_and_spread_are_over_the_seeds() -> None:
-    summary = summarize_comparison(ROWS, noisy="noisy", clean="clean")
+    summary = summarize_comparison(ROWS, closures=CLOSURES)
     noisy = entry(summary, "noisy")
     assert noisy["dsc_mean"] == pytest.approx(55)
     assert noisy["dsc_std"] == pytest.approx(math.sqrt(50))  # of 50 and 60
     assert (noisy["seeds"], noisy["patients"], noisy["train_hqa"], noisy["train_lqa"]) == (2, 2, 2, 8)
-    assert noisy["gap_closure"] is None
+    assert noisy["closures"]["gap closure"] is None
     assert entry(summary, "AIDE")["dsc_mean"] == pytest.approx(70)  # single networks do not count
-    assert entry(summary, "AIDE")["gap_closure"].value == pytest.approx((70 - 55) / (75 - 55))
+    assert entry(summary, "AIDE")["closures"]["gap closure"].value == pytest.approx((70 - 55) / (75 - 55))
 
 
 def test_a_closure_uses_the_seeds_that_all_three_have() -> None:
     rows = [r for r in ROWS if not (r["method"] == "clean" and r["seed"] == 1)]
-    closure = entry(summarize_comparison(rows, noisy="noisy", clean="clean"), "AIDE")["gap_closure"]
+    closure = entry(summarize_comparison(rows, closures=CLOSURES), "AIDE")["closures"]["gap closure"]
     assert closure.value == pytest.approx((70 - 50) / (75 - 50))
 
 
@@ -79,7 +74,7 @@ def test_of_an_unfinished_cross_validation_the_same_runs_are_compared() -> None:
     left, right = shared_runs(noisy, aide)
     assert [(r["seed"], r["fold"], r["dsc"]) for r in left] == [(r["seed"], r["fold"], r["dsc"]) for r in right]
     assert len(left) == 3
-    (test,) = (test for test in against_aide(noisy + aide, "AIDE") if test["metric"] == "dsc")
+    (test,) = (test for test in differences(noisy + aide, "AIDE") if test["metric"] == "dsc")
     assert test["difference"] == 0
 
 
@@ -98,42 +93,69 @@ def test_cases_average_over_classes_and_seeds_and_infinity_stays() -> None:
 
 def test_the_table_is_in_the_papers_notation() -> None:
     rows = [*ROWS, row("noisy", 0, "a", 0.6, pp=1, assd=math.inf), row("noisy", 0, "b", 0.6, pp=1)]
-    tests = [{"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "dsc", "p_t": 0.012}]
-    table = summary_table(summarize_comparison(rows, noisy="noisy", clean="clean"), tests)
+    test = {"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "dsc", "patients": 2, "seeds": 2}
+    closures = CLOSURES | {"other": ("AIDE", "clean")}
+    table = summary_table(summarize_comparison(rows, closures=closures), [{**test, "p_holm": 0.012}], tested="AIDE")
     assert table.header[:6] == ["setting", "train HQA", "train LQA", "method", "PP", "DSC (%)"]
-    assert table.header[-2:] == ["gap closure", "P against AIDE"]
+    assert table.header[-3:] == ["gap closure", "other", "P against AIDE"]
     assert table.lines[0][3:6] == ["noisy", "no", "55.0 ± 7.1"]
-    assert table.lines[0][-1] == "0.012"
-    assert table.lines[1][-2] == "0.75 [0.75, 0.75]"
+    assert table.lines[0][-1] == "0.012 (2 x 2)"
+    assert table.lines[1][-3].startswith("0.75 [")
+    assert table.lines[1][-2:] == ["", ""]
+    assert table.lines[0][-3] == ""
+    assert table.lines[0][-2].startswith("-3.00 [")
     last = table.lines[-1]
     assert last[4:6] == ["yes", "60.0"]
     assert last[7] == "1.00*"
     assert "noisy, PP: ASSD 1" in table.notes[-1]
     assert "over 1 to 2 seeds" in table.notes[0]
-    assert len(table.markdown().splitlines()) == 2 + 4 + 3
+    assert len(table.markdown().splitlines()) == 2 + 4 + 5  # each note is a paragraph
 
 
 def test_the_closure_of_one_patient_has_no_interval() -> None:
     rows = [r for r in ROWS if r["patient"] == "a"]
-    table = summary_table(summarize_comparison(rows, noisy="noisy", clean="clean"))
-    assert table.lines[1][-2:] == ["0.75", ""]
+    table = summary_table(summarize_comparison(rows, closures=CLOSURES))
+    assert table.lines[1][-1] == "0.75"
 
 
 def test_the_qubiq_score_is_shown_where_it_is_known() -> None:
     rows = [row("noisy", 0, "a", 0.5, qubiq=0.8), row("AIDE", 0, "a", 0.6, qubiq=0.9)]
-    tests = [{"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "qubiq", "p_t": 0.5}]
-    table = summary_table(summarize_comparison(rows, noisy=None, clean=None), tests)
+    test = {"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "qubiq", "patients": 4, "seeds": 1}
+    table = summary_table(summarize_comparison(rows), [{**test, "p_holm": 0.5}], tested="AIDE")
     assert "QUBIQ score (%)" in table.header
-    assert table.lines[0][-2:] == ["80.0", "0.5"]
+    assert table.lines[0][-2:] == ["80.0", "0.5 (4 x 1)"]
     assert "gap closure" not in table.header
 
 
+def test_a_test_is_over_the_seeds_and_patients_that_both_methods_have() -> None:
+    gains = {(0, "a"): 0.01, (0, "b"): 0.02, (0, "c"): 0.03, (1, "a"): 0.03, (1, "b"): 0.04, (1, "c"): 0.08}
+    rows = [row("noisy", seed, case, 0.5) for seed, case in gains] + [row("noisy", 2, case, 0.9) for case in "abc"]
+    rows += [
+        row("AIDE", seed, case, 0.5 + gain, label=label) for (seed, case), gain in gains.items() for label in (1, 2)
+    ]
+    rows += [row("third", seed, case, 0.4) for seed, case in gains]
+    rows[0]["assd"] = math.inf
+    tests = differences(rows, "AIDE")
+    first = next(t for t in tests if (t["method"], t["metric"]) == ("noisy", "dsc"))
+    assert (first["patients"], first["seeds"], first["infinite"]) == (3, 2, 0)
+    assert first["by_seed"] == {0: pytest.approx(0.02), 1: pytest.approx(0.05)}
+    # as in the test of crossed_test by hand
+    reach = (4.5 / 2 * 12.7062047 + 3.25 / 3 * 4.3026527) / math.sqrt(4.5 / 2 + 3.25 / 3)
+    assert (100 * first["low"], 100 * first["high"]) == pytest.approx((3.5 - reach, 3.5 + reach))
+    other = next(t for t in tests if (t["method"], t["metric"]) == ("third", "dsc"))
+    smaller, larger = sorted([first["p"], other["p"]])
+    assert sorted([first["p_holm"], other["p_holm"]]) == pytest.approx(sorted([2 * smaller, max(2 * smaller, larger)]))
+    assd = next(t for t in tests if (t["method"], t["metric"]) == ("noisy", "assd"))
+    assert (assd["patients"], assd["infinite"]) == (2, 1)
+
+
 def test_the_tests_are_told_in_the_units_of_the_tables() -> None:
-    numbers = {"mean_a": 0.8, "mean_b": 0.7, "difference": 0.1, "low": 0.05, "high": 0.15}
-    test = {"setting": "s", "method": "noisy", "pp": True, "metric": "dsc", "n": 4, "n_infinite": 1, **numbers}
-    table = paired_table([{**test, "p_t": 1e-9, "p_wilcoxon": math.nan}], aide="AIDE")
+    numbers = {"mean_a": 0.8, "mean_b": 0.7, "difference": 0.1, "low": 0.05, "high": 0.15, "p": 1e-9, "p_holm": 0.2}
+    test = {"setting": "s", "method": "noisy", "pp": True, "metric": "dsc", "patients": 4, "infinite": 1, "seeds": 2}
+    table = differences_table([{**test, **numbers, "by_seed": {0: 0.08, 3: 0.12}}], tested="AIDE")
     assert table.lines[0] == [
-        *("s", "noisy", "yes", "DSC (%)", "4 (of 5)", "80.0", "70.0", "10.0", "5.0 to 15.0", "< 0.0001", ""),
+        *("s", "noisy", "yes", "DSC (%)", "4 (of 5)", "2", "80.0", "70.0", "10.0", "5.0 to 15.0", "8.0, 12.0"),
+        *("< 0.0001", "0.2"),
     ]
 
 

@@ -156,7 +156,7 @@ def test_the_stated_share_of_labels_is_corrupted_and_the_lower_rate_is_part_of_t
     def noisy(rate: float, name: str, seed: int = 0) -> dict[str, np.ndarray]:
         options = {"kinds": ["boundary", "elastic"], "magnitude_mm": 6.0}
         data = with_label_noise(held, tmp_path / name, rate=rate, seed=seed)
-        write_label_noise(data, seed=seed, **options)
+        write_label_noise(data, tmp_path / name, seed=seed, **options)
         assert all(r["quality"] == "low" and r["clean_label"] for r in data.split("training"))
         assert data.split("test") == held.split("test")
         changed = [r for r in data.split("training") if r["label"] != r["clean_label"]]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from aide_monai.engines import AIDEOptions
 from aide_monai.errors import InputError
@@ -143,6 +144,79 @@ def test_rivals_whose_batches_are_of_trusted_cases_alone_do_not_see_other_labels
             network[name, share] = found[0]
     assert equal(network["moved", 1.0], network["emptied", 1.0])
     assert not equal(network["moved", 0.0], network["emptied", 0.0])
+
+
+@pytest.mark.parametrize("trainer", ["plain", "pseudo-label"])
+def test_one_network_with_an_average_is_the_first_of_two(moved_labels, tmp_path, trainer, monkeypatch):
+    monkeypatch.setattr(AIDEOptions, "correction_foreground", 0.0)  # the second network finds too little yet
+    found = {}
+    for networks in (1, 2):
+        settings = TrainingSettings(**{**vars(SETTINGS), "networks": networks, "average": 0.9})
+        shared = {"num_classes": 2, "axis": 2, "run_dir": tmp_path / f"{networks}"}
+        if trainer == "plain":
+            found[networks], _ = train_supervised(moved_labels, settings, **shared)
+        else:
+            schedule = {"start": 1, "interval": 1, "largest_component": "none"}
+            found[networks], store, _ = train_pseudo_label(moved_labels, settings, **schedule, **shared)
+            assert {change.network for change in store.records} == set(range(1, networks + 1))
+    assert all(
+        torch.allclose(value, found[1].state_dict()[key], atol=1e-5)
+        for key, value in found[2].network_1.state_dict().items()
+    )
+    assert not equal(found[2].network_1, found[2].network_2)
+    raw, _ = train_supervised(moved_labels, SETTINGS, num_classes=2, axis=2, run_dir=tmp_path / "raw")
+    assert not torch.allclose(next(raw.parameters()), next(found[1].parameters()), atol=1e-5)
+
+
+def test_the_control_is_aide_where_aide_trusts_all_and_changes_nothing(moved_labels, tmp_path):
+    settings = TrainingSettings(**{**vars(SETTINGS), "networks": 2, "average": 0.9, "kept": "last"})
+    shared = {"num_classes": 2, "axis": 2}
+    control, _ = train_supervised(moved_labels, settings, trusted_share=0.5, run_dir=tmp_path / "control", **shared)
+    options = AIDEOptions(keep=1.0, correction_start=99, average=0.9, trusted_share=0.5)
+    aide, _, _ = train_aide(moved_labels, settings, options=options, run_dir=tmp_path / "aide", **shared)
+    assert equal(control, aide)
+
+
+def test_the_last_epoch_is_kept_whatever_the_labels_say(moved_labels, tmp_path, monkeypatch):
+    """A ramp that ends in the best epoch hides what is kept, so the labels get worse here."""
+    kept = {}
+    for choice in ("best", "last"):
+        better = iter([0.9, 0.1])
+
+        def worsen(engine, better=better):
+            engine.state.metrics["dsc_train"] = next(better)
+
+        monkeypatch.setattr("aide_monai.workflows.comparison.training.CollapseWarning", lambda w=worsen: Epochwise(w))
+        kept[choice], _, _ = train(moved_labels, tmp_path / choice, kept=choice)
+    assert not equal(kept["best"], kept["last"])
+
+
+class Epochwise:
+    def __init__(self, function):
+        self.function = function
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.function)
+
+
+def test_two_networks_with_pseudo_labels_go_on_after_an_interruption(moved_labels, tmp_path):
+    left = [4]
+
+    def interrupt():
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    settings = TrainingSettings(**{**vars(SETTINGS), "networks": 2, "average": 0.9})
+    options = {"start": 1, "interval": 1, "largest_component": "none", "num_classes": 2, "axis": 2}
+    whole, store, _ = train_pseudo_label(moved_labels, settings, run_dir=tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train_pseudo_label(moved_labels, settings, run_dir=tmp_path / "parts", on_step=interrupt, **options)
+    again, store_again, _ = train_pseudo_label(
+        moved_labels, settings, run_dir=tmp_path / "parts", resume=True, **options
+    )
+    assert equal(whole, again)
+    assert store.records == store_again.records
 
 
 def test_building_a_network_leaves_the_global_generator_alone():
