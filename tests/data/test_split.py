@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
-from aide_monai.data.split import fold_cases, split_cases
+from aide_monai.data.split import adapt_domains, fold_cases, split_cases
 from aide_monai.errors import InputError
 
 Record = dict[str, Any]
@@ -235,3 +235,13 @@ def test_folds_hold_out_every_patient_once() -> None:
     for fold, folds in ((0, 3), (4, 3), (1, 1), (1, 6)):
         with pytest.raises(InputError, match=f"fold {fold}/{folds}: expected a part"):
             fold_cases(datalist, fold=fold, folds=folds)
+
+
+def test_a_doubtful_label_that_is_hidden_is_judged_by_the_experts() -> None:
+    records = [labelled(f"c{k}", clean_label=f"/{k}_expert.nii", split="training") for k in range(4)]
+    datalist = Datalist("x", {0: "background", 1: "organ"}, {0: "MR"}, records)
+    (hidden,) = [r for r in split_cases(datalist, labeled=1, unlabeled=1, seed=0).records if "label" not in r]
+    assert hidden["clean_label"] == f"/{hidden['case'][1:]}_expert.nii"
+    by_domain = [{**r, "domain": "AB"[n % 2], "split": "test" if n == 3 else "training"} for n, r in enumerate(records)]
+    adapted = adapt_domains(Datalist("x", datalist.labels, datalist.modality, by_domain), ["A", "B"])
+    assert [r["clean_label"] for r in adapted.records if "label" not in r] == ["/1_expert.nii"]

@@ -167,13 +167,13 @@ def _require_labeller(jobs: Sequence[Job]) -> None:
 def _require_clean_labels(jobs: Sequence[Job]) -> None:
     """The bound of what correction can reach has the true label of every training case."""
     records = jobs[0].task.datalist.split("training")
-    unknown = [record["case"] for record in records if "label" not in record and "clean_label" not in record]
+    unknown = [r["case"] for r in records if r.get("quality") != "high" and "clean_label" not in r]
     bounds = [job.method.name for job in jobs if job.method.engine == "clean"]
     if bounds and unknown:
         raise InputError(
-            f'method "{bounds[0]}": {len(unknown)} of {len(records)} training cases have no label at all '
-            f"({names_text(unknown)}); expected the true label of each, for this method is the bound of the others: "
-            f'leave it out of "methods", or these cases out of the data'
+            f'method "{bounds[0]}": {len(unknown)} of {len(records)} training cases have no true label '
+            f"({names_text(unknown)}); expected one of each, for this method is the bound of the others: "
+            'leave it out of "methods", or these cases out of the data'
         )
 
 

@@ -406,6 +406,30 @@ def test_unlabelled_cases_need_somebody_to_label_them(phantoms: Path, tmp_path: 
         job_of({**SSL, "methods": ["noisy labels", "AIDE"]}, phantoms, tmp_path, "AIDE")
 
 
+@pytest.mark.parametrize("doubtful", [{}, {"label": "labelsTr/phantom_003.nii.gz", "quality": "low"}])
+def test_the_bound_is_refused_where_true_labels_are_missing(
+    phantoms: Path, tmp_path: Path, doubtful: dict[str, str]
+) -> None:
+    content = json.loads((phantoms / "dataset.json").read_text())
+    names = {"name": content["name"], "labels": content["labels"], "modality": content["modality"]}
+    files = [f"phantom_{number:03d}" for number in range(4)]
+    records: list[dict[str, Any]] = [
+        {"case": c, "image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz", "quality": "high"} for c in files
+    ]
+    records[3] = {"case": files[3], "image": records[3]["image"], **doubtful}
+    test = records.pop(0)
+    (phantoms / "datalist.json").write_text(json.dumps({**names, "training": records, "test": [test]}))
+    config = {**SSL, "data": {"root": "datalist.json", "slice_size": [32, 32]}, "split": {}}
+    config |= {"settings": [{"labeled": 1, "unlabeled": None}]}
+    message = r'"clean labels": 1 of 3 training cases have no true label .phantom_003.; expected one of each'
+    try:
+        with pytest.raises(InputError, match=message):
+            job_of(config, phantoms, tmp_path / "out", "AIDE")
+        job_of({**config, "methods": ["labelled only", "AIDE"]}, phantoms, tmp_path / "out", "AIDE")
+    finally:
+        (phantoms / "datalist.json").unlink()
+
+
 def test_labels_that_were_removed_are_missed_in_a_sentence(phantoms: Path, tmp_path: Path) -> None:
     job = job_of(SSL, phantoms, tmp_path, "noisy labels")
     with pytest.raises(InputError, match=r"given_labels is missing.*remove that method's folder from .* made again"):

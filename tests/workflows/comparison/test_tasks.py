@@ -110,6 +110,33 @@ def test_source_cases_are_trusted_and_target_cases_lose_their_label() -> None:
     assert task.name == "A to B"
 
 
+def test_doubtful_labels_of_the_target_are_judged_by_the_experts() -> None:
+    domains = {"A": HoldOut(test=2).apply(datalist(5)), "B": HoldOut(test=2).apply(datalist(5))}
+    for record in domains["B"].split("training"):
+        record |= {"quality": "low", "clean_label": f"/expert/{record['case']}.nii"}
+    task = domain_adaptation(domains, source="A", target="B")
+    hidden = [r for r in task.split("training") if r["domain"] == "B"]
+    assert len(hidden) == 3
+    assert all(r["clean_label"].startswith("/expert/") and "label" not in r for r in hidden)
+
+
+def test_noise_on_doubtful_labels_is_judged_by_the_experts_and_other_files_stay(phantoms: Path, tmp_path: Path) -> None:
+    """Labels that are doubtful already, as copies of the true ones in another folder, are no place for noise."""
+    held = HoldOut(test=2).apply(find_datalist(phantoms))
+    experts = {r["case"]: r["label"] for r in held.split("training")}
+    for record in held.split("training"):
+        doubtful = tmp_path / "doubtful" / f"{record['case']}.nii.gz"
+        doubtful.parent.mkdir(exist_ok=True)
+        doubtful.write_bytes(Path(record["label"]).read_bytes())
+        record |= {"clean_label": record["label"], "label": str(doubtful)}
+    before = {file: file.read_bytes() for file in (tmp_path / "doubtful").iterdir()}
+    data = with_label_noise(held, tmp_path / "noise", rate=0.5, seed=0)
+    write_label_noise(data, tmp_path / "noise", kinds=["elastic"], magnitude_mm=6.0, seed=0)
+    assert {r["case"]: r["clean_label"] for r in data.split("training")} == experts
+    assert len(list((tmp_path / "noise").iterdir())) == 2
+    assert {file: file.read_bytes() for file in before} == before
+
+
 def test_domains_may_hold_out_numbers_of_their_own_and_validation_cases_can_be_a_source() -> None:
     split = HoldOut(test={"A": 4, "B": 2}, validation={"A": 2, "B": 1})
     domains = {name: split.of_domain(name).apply(datalist(12)) for name in "AB"}
