@@ -192,7 +192,7 @@ def _segmentation(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.f
     values = label_values(voxels)
     if values[0] < 0 or values[-1] > 65535:
         raise InputError(f"label values from {values[0]} to {values[-1]}")
-    dtype = np.uint8 if values[-1] < 256 else np.uint16
+    dtype: type[np.unsignedinteger[Any]] = np.uint8 if values[-1] < 256 else np.uint16
     labels = np.rint(voxels).astype(dtype) if voxels.dtype.kind == "f" else voxels.astype(dtype, copy=False)
     return Segmentation(path, labels, affine, tuple(values))
 

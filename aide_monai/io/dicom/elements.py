@@ -1,10 +1,17 @@
 """The raw elements of one DICOM file up to its pixels, and their values.
 
-Values are taken from the raw bytes: pydicom's conversion of every element would take as long as decoding the pixels.
+pydicom walks through the file (``read_dataset``, ``specific_tags``) and knows names and types. Three steps are ours:
+
+| step | pydicom 3.0.2 (MIT) | why ours stays |
+|---|---|---|
+| before the walk | ``dcmread`` | has no limit to bytes, items of sequences, or what a deflated file unpacks to |
+| place of the pixels | ``dcmread`` | is not told; slices are read from there when they are asked for |
+| bytes to values | ``dataset[...]`` | 0.7 ms a file with ``dcmread``, ours 0.3 (160 of CT and MR; the same values) |
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -15,6 +22,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -41,8 +49,7 @@ _SYNTAX, _CLASS = 0x00020010, 0x00020002
 _PIXELS, _FLOAT_PIXELS = 0x7FE00010, {0x7FE00008, 0x7FE00009}
 # Long lengths take four bytes and follow two empty ones
 _LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-# In implicit files nothing says that these hold binary numbers: echo time, b-value, trigger delay; temporal position
-_DOUBLES, _LONGS = (0x00189082, 0x00189087, 0x00209153), (0x00209128,)
+_BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}  # value representation to struct's code
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,12 @@ def _is_bare(start: bytes) -> bool:
     return start[:2] == b"\x08\0" and length % 2 == 0 and length <= 64  # implicit: no representation, a short text
 
 
-def read_header(file: str, tags: Collection[int]) -> Header:
+def read_header(file: str, keywords: Collection[str]) -> Header:
     """Read a file up to its pixels.
 
     Args:
         file: path.
-        tags: elements to keep; the others are passed over, which saves time.
+        keywords: elements to keep; the others are passed over, which saves time.
 
     Raises:
         InputError: no encoding is named, more than 16 MiB or 200 000 sequence items would be read, there are more than
@@ -125,8 +132,8 @@ def read_header(file: str, tags: Collection[int]) -> Header:
             stream.seek(body.tell())
             data = inflate(stream)
             body, size = _guarded(io.BytesIO(data)), len(data)
-        dataset, pixels = _until_pixels(body, syntax, tags)
-    return Header(dataset, syntax, text(dataset, 0x00080016) or meta.get(_CLASS, ""), pixels, size)
+        dataset, pixels = _until_pixels(body, syntax, [_element(keyword)[0] for keyword in keywords])
+    return Header(dataset, syntax, text(dataset, "SOPClassUID") or meta.get(_CLASS, ""), pixels, size)
 
 
 def open_body(file: str, transfer_syntax: str) -> BinaryIO:
@@ -156,33 +163,45 @@ def inflate(stream: BinaryIO) -> bytes:
     return data
 
 
-def text(dataset: Dataset, tag: int) -> str:
+def has(dataset: Dataset, keyword: str) -> bool:
+    """Whether there is such an element."""
+    return _element(keyword)[0] in dataset
+
+
+def text(dataset: Dataset, keyword: str) -> str:
     """Printable text of an element, its values separated by backslashes; "" when it is absent."""
-    element = dataset.get_item(tag)
+    element = dataset.get_item(_element(keyword)[0])
     return "" if element is None else _printable(element.value)
 
 
-def number(dataset: Dataset, tag: int, name: str) -> float | None:
-    """First number of an element, written as text, as a binary double, or as a long; None when it is absent or empty.
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """First number of an element, written as text or in binary; None when it is absent or empty.
 
     Raises:
         InputError: no number, or not finite.
     """
+    tag, usual = _element(keyword)
     element: Any = dataset.get_item(tag)
     if element is None or element.value in (None, b"", ""):
         return None
     value = element.value
-    if isinstance(value, bytes) and (element.VR == "FD" or tag in _DOUBLES):
-        return _finite(struct.unpack(("<" if element.is_little_endian else ">") + "d", value[:8])[0], name)
-    if isinstance(value, bytes) and tag in _LONGS:
-        return float(struct.unpack(("<" if element.is_little_endian else ">") + "I", value[:4])[0])
+    kind = _BINARY.get(usual if element.VR in (None, "UN") else element.VR)  # implicit files do not say it
+    if isinstance(value, bytes) and kind is not None:
+        order = "<" if element.is_little_endian else ">"
+        return _finite(struct.unpack_from(order + kind, value)[0], keyword)
     first = _printable(value).split("\\")[0]
-    return _finite(first, name) if first else None
+    return _finite(first, keyword) if first else None
 
 
-def doubles(dataset: Dataset, tag: int) -> tuple[float, ...] | None:
+def whole(dataset: Dataset, keyword: str) -> int | None:
+    """As ``number``, of an element that holds whole numbers."""
+    value = number(dataset, keyword)
+    return None if value is None else int(value)
+
+
+def doubles(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
     """Binary doubles; None when the element is absent, empty or holds anything else."""
-    element: Any = dataset.get_item(tag)
+    element: Any = dataset.get_item(_element(keyword)[0])
     value = None if element is None else element.value
     if isinstance(value, bytes):
         order = "<" if element.is_little_endian else ">"
@@ -191,32 +210,23 @@ def doubles(dataset: Dataset, tag: int) -> tuple[float, ...] | None:
     return found if found and all(map(math.isfinite, found)) else None
 
 
-def short(dataset: Dataset, tag: int) -> int | None:
-    """Binary number of two bytes; None when it is absent or empty."""
-    element: Any = dataset.get_item(tag)
-    if element is None or not element.value:
-        return None
-    if isinstance(element.value, bytes):
-        return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
-    return int(element.value)
-
-
-def vector(dataset: Dataset, tag: int, name: str, size: int) -> tuple[float, ...]:
+def vector(dataset: Dataset, keyword: str, size: int) -> tuple[float, ...]:
     """So many numbers, written as text.
 
     Raises:
         InputError: absent, another number of them, or not finite.
     """
-    written = text(dataset, tag)
+    written = text(dataset, keyword)
     parts = written.split("\\") if written else []
     if len(parts) != size:
-        found = f'{name} "{written[:80]}"' if written else f"no {name}"
+        found = f'{keyword} "{written[:80]}"' if written else f"no {keyword}"
         raise InputError(f"found {found}; expected {size} numbers; replace the file or leave it out of the folder")
-    return tuple(_finite(part, name) for part in parts)
+    return tuple(_finite(part, keyword) for part in parts)
 
 
-def items(dataset: Dataset, tag: int) -> Sequence[Dataset]:
+def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Items of a sequence; none when it is absent."""
+    tag, _ = _element(keyword)
     return dataset[tag].value or [] if tag in dataset else []
 
 
@@ -303,6 +313,14 @@ def _until_pixels(body: BinaryIO, syntax: str, wanted: Collection[int]) -> tuple
     if tags and tags[0] != _PIXELS:
         raise InputError("found pixels of a floating-point type; expected whole numbers; convert the file to NIfTI")
     return dataset, pixels
+
+
+@functools.cache
+def _element(keyword: str) -> tuple[int, str]:
+    """Tag and usual value representation of an element by its name in DICOM's dictionary."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return tag, dictionary_VR(tag)
 
 
 def _printable(value: Any) -> str:

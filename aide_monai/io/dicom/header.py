@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.elements import Header, doubles, is_dicom, items, number, read_header, short, text, vector
+from aide_monai.io.dicom.elements import Header, doubles, has, is_dicom, items, number, read_header, text, vector, whole
 
 MAX_SLICE_PIXELS = 2**26
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -28,26 +28,50 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # Directories, presentation states, parametric maps, segmentations, reports, documents, radiotherapy
 _NO_SCANS = ("1.2.840.10008.1.3.10", *(_STORAGE + part for part in ("11.", "30", "66", "88.", "104.", "481.")))
 _CAPTURES = _STORAGE + "7"  # screenshots; some are scans and say where they lie
-_PER_FRAME, _SHARED = 0x52009230, 0x52009229
 # All that is looked at here; an element that is missing in this list counts as absent
-_TAGS = (
-    *(0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x00080023, 0x0008002A, 0x00080032, 0x00080033, 0x00080060),
-    *(0x0008103E, 0x00089007, 0x00180050, 0x00180081, 0x00181060, 0x00189074, 0x00189082, 0x00189087, 0x00189089),
-    *(
-        0x00200011,
-        0x00200012,
-        0x00200013,
-        0x0020000E,
-        0x00200032,
-        0x00200037,
-        0x00200100,
-        0x00209128,
-        0x00209153,
-        0x00280002,
-        0x00280004,
-    ),
-    *(0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281052),
-    *(0x00281053, 0x00283000, _SHARED, _PER_FRAME),
+_ELEMENTS = (
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "AcquisitionDate",
+    "ContentDate",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+    "Modality",
+    "SeriesDescription",
+    "FrameType",
+    "SliceThickness",
+    "EchoTime",
+    "TriggerTime",
+    "FrameAcquisitionDateTime",
+    "EffectiveEchoTime",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "SeriesInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalCardiacTriggerDelayTime",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 )
 
 
@@ -145,7 +169,7 @@ def _read_slices(file: str, *_version: int) -> list[DicomSlice]:
     if not is_dicom(file):
         raise NotAnImageError("not DICOM")
     try:
-        header = read_header(file, _TAGS)
+        header = read_header(file, _ELEMENTS)
         _require_image(header)
         return _slices(file, header.dataset, _pixel_format(header))
     except InputError as error:
@@ -162,7 +186,8 @@ def _require_image(header: Header) -> None:
     name = UID(kind, IGNORE).name if kind else "an object without pixels"
     if kind.startswith(_NO_SCANS) or (header.pixels is None and "Image Storage" not in name):
         raise NotAnImageError(name)
-    if kind.startswith(_CAPTURES) and 0x00200032 not in dataset and _PER_FRAME not in dataset:
+    placed = has(dataset, "ImagePositionPatient") or has(dataset, "PerFrameFunctionalGroupsSequence")
+    if kind.startswith(_CAPTURES) and not placed:
         raise NotAnImageError(f"{name} without a place in space")
 
 
@@ -170,22 +195,22 @@ def _pixel_format(header: Header) -> PixelFormat:
     if header.pixels is None:
         raise InputError("found no pixels; expected PixelData; the file may be truncated: replace it")
     dataset, syntax = header.dataset, header.transfer_syntax
-    samples = short(dataset, 0x00280002)
-    photometric = text(dataset, 0x00280004) or "MONOCHROME2"
+    samples = whole(dataset, "SamplesPerPixel")
+    photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
             f"found {samples} values per pixel ({photometric}); expected one grey value; "
             "leave pictures in colour out of the folder"
         )
-    rows, columns = _required(dataset, 0x00280010, "Rows"), _required(dataset, 0x00280011, "Columns")
-    frames = int(number(dataset, 0x00280008, "NumberOfFrames") or 1)
+    rows, columns = _required(dataset, "Rows"), _required(dataset, "Columns")
+    frames = int(number(dataset, "NumberOfFrames") or 1)
     if not 0 < rows * columns <= MAX_SLICE_PIXELS or frames < 1:
         raise InputError(
             f"found Rows {rows}, Columns {columns}, NumberOfFrames {frames}; expected 1 to {MAX_SLICE_PIXELS} pixels "
             "and at least one frame; replace the file"
         )
-    allocated, stored = _required(dataset, 0x00280100, "BitsAllocated"), _required(dataset, 0x00280101, "BitsStored")
-    high = short(dataset, 0x00280102)
+    allocated, stored = _required(dataset, "BitsAllocated"), _required(dataset, "BitsStored")
+    high = whole(dataset, "HighBit")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (stored - 1, None):
         raise InputError(
             f"found BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}; expected 8, 16 or 32 bits of which "
@@ -206,28 +231,29 @@ def _pixel_format(header: Header) -> PixelFormat:
         frames=frames,
         bits_allocated=allocated,
         bits_stored=stored,
-        signed=short(dataset, 0x00280103) == 1,
+        signed=whole(dataset, "PixelRepresentation") == 1,
         photometric=photometric,
     )
 
 
 def _slices(file: str, dataset: Dataset, pixels: PixelFormat) -> list[DicomSlice]:
-    if 0x00283000 in dataset:
+    if has(dataset, "ModalityLUTSequence"):
         raise InputError("found a ModalityLUTSequence; expected RescaleSlope and RescaleIntercept; convert the series")
-    shared, per_frame = items(dataset, _SHARED)[:1], items(dataset, _PER_FRAME)
+    shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")
     if pixels.frames > 1 and len(per_frame) != pixels.frames:
         raise InputError(
             f"found {pixels.frames} frames, {len(per_frame)} of them with a place in space "
             "(PerFrameFunctionalGroupsSequence); convert the file to NIfTI"
         )
     series: dict[str, Any] = {
-        "series_uid": text(dataset, 0x0020000E),
-        "series_number": number(dataset, 0x00200011, "SeriesNumber"),
-        "description": text(dataset, 0x0008103E)[:64],
-        "modality": text(dataset, 0x00080060),
-        "sop_uid": text(dataset, 0x00080018),
-        "acquisition": number(dataset, 0x00200012, "AcquisitionNumber"),
-        "instance": number(dataset, 0x00200013, "InstanceNumber"),
+        "series_uid": text(dataset, "SeriesInstanceUID"),
+        "series_number": number(dataset, "SeriesNumber"),
+        "description": text(dataset, "SeriesDescription")[:64],
+        "modality": text(dataset, "Modality"),
+        "sop_uid": text(dataset, "SOPInstanceUID"),
+        "acquisition": number(dataset, "AcquisitionNumber"),
+        "instance": number(dataset, "InstanceNumber"),
     }
     slices = []
     for frame in range(pixels.frames):
@@ -239,56 +265,64 @@ def _slices(file: str, dataset: Dataset, pixels: PixelFormat) -> list[DicomSlice
 def _frame(dataset: Dataset, groups: list[Dataset]) -> dict[str, Any]:
     """What differs between frames: from its functional groups, or else from the header itself."""
 
-    def holder(sequence: int, tag: int) -> Dataset:
-        if not groups:
+    def holder(sequence: str, keyword: str) -> Dataset:
+        if not groups or not sequence:
             return dataset
-        found = (item for group in groups for item in items(group, sequence)[:1] if tag in item)
+        found = (item for group in groups for item in items(group, sequence)[:1] if has(item, keyword))
         return next(found, dataset)
 
-    def first_number(name: str, *places: tuple[int, int]) -> float | None:
-        values = (number(holder(sequence, tag), tag, name) for sequence, tag in places)
+    def first_number(*places: tuple[str, str]) -> float | None:
+        values = (number(holder(sequence, keyword), keyword) for sequence, keyword in places)
         return next((value for value in values if value is not None), None)
 
-    slope = first_number("RescaleSlope", (0x00289145, 0x00281053))
+    slope = first_number(("PixelValueTransformationSequence", "RescaleSlope"))
     if slope == 0:
         raise InputError("found RescaleSlope 0, which makes all values equal; replace the file")
-    kinds = ((0x00189226, 0x00089007), (0x00189329, 0x00089007), (0, 0x00080008))
-    kind = next(filter(None, (text(holder(sequence, tag), tag) for sequence, tag in kinds)), "")
+    kinds = (("MRImageFrameTypeSequence", "FrameType"), ("CTImageFrameTypeSequence", "FrameType"), ("", "ImageType"))
+    kind = next(filter(None, (text(holder(sequence, keyword), keyword) for sequence, keyword in kinds)), "")
     return {
-        "position": vector(holder(0x00209113, 0x00200032), 0x00200032, "ImagePositionPatient", 3),
-        "orientation": _orientation(holder(0x00209116, 0x00200037)),
-        "spacing": _spacing(holder(0x00289110, 0x00280030)),
-        "thickness": first_number("SliceThickness", (0x00289110, 0x00180050)),
+        "position": vector(holder("PlanePositionSequence", "ImagePositionPatient"), "ImagePositionPatient", 3),
+        "orientation": _orientation(holder("PlaneOrientationSequence", "ImageOrientationPatient")),
+        "spacing": _spacing(holder("PixelMeasuresSequence", "PixelSpacing")),
+        "thickness": first_number(("PixelMeasuresSequence", "SliceThickness")),
         "slope": 1.0 if slope is None else slope,
-        "intercept": first_number("RescaleIntercept", (0x00289145, 0x00281052)) or 0.0,
+        "intercept": first_number(("PixelValueTransformationSequence", "RescaleIntercept")) or 0.0,
         "image_type": tuple(kind.split("\\")),
-        "echo_ms": first_number("EchoTime", (0x00189114, 0x00189082), (0, 0x00180081)),
-        "temporal_position": first_number("TemporalPosition", (0x00209111, 0x00209128), (0, 0x00200100)),
-        "b_value": first_number("DiffusionBValue", (0x00189117, 0x00189087)),
+        "echo_ms": first_number(("MREchoSequence", "EffectiveEchoTime"), ("", "EchoTime")),
+        "temporal_position": first_number(
+            ("FrameContentSequence", "TemporalPositionIndex"), ("", "TemporalPositionIdentifier")
+        ),
+        "b_value": first_number(("MRDiffusionSequence", "DiffusionBValue")),
         "direction": _direction(dataset, groups),
-        "trigger_ms": first_number("TriggerTime", (0x00189118, 0x00209153), (0, 0x00181060)),
-        "acquired": _acquired(holder(0x00209111, 0x00189074)),
+        "trigger_ms": first_number(
+            ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"), ("", "TriggerTime")
+        ),
+        "acquired": _acquired(holder("FrameContentSequence", "FrameAcquisitionDateTime")),
     }
 
 
 def _direction(dataset: Dataset, groups: list[Dataset]) -> tuple[float, ...] | None:
     """Of the diffusion gradient; in multi-frame files it lies one level deeper than anything else."""
     if not groups:
-        return doubles(dataset, 0x00189089)
-    macros = [macro for group in groups for macro in items(group, 0x00189117)[:1]]
-    found = (doubles(item, 0x00189089) for macro in macros for item in items(macro, 0x00189076)[:1])
+        return doubles(dataset, "DiffusionGradientOrientation")
+    macros = [macro for group in groups for macro in items(group, "MRDiffusionSequence")[:1]]
+    found = (
+        doubles(item, "DiffusionGradientOrientation")
+        for macro in macros
+        for item in items(macro, "DiffusionGradientDirectionSequence")[:1]
+    )
     return next((direction for direction in found if direction), None)
 
 
-def _required(dataset: Dataset, tag: int, name: str) -> int:
-    value = short(dataset, tag)
+def _required(dataset: Dataset, keyword: str) -> int:
+    value = whole(dataset, keyword)
     if value is None:
-        raise InputError(f"found no {name}; the header is incomplete: replace the file")
+        raise InputError(f"found no {keyword}; the header is incomplete: replace the file")
     return value
 
 
 def _orientation(dataset: Dataset) -> tuple[float, ...]:
-    cosines = vector(dataset, 0x00200037, "ImageOrientationPatient", 6)
+    cosines = vector(dataset, "ImageOrientationPatient", 6)
     rows, columns = cosines[:3], cosines[3:]
     product = sum(row * column for row, column in zip(rows, columns, strict=True))
     if max(abs(math.hypot(*rows) - 1), abs(math.hypot(*columns) - 1)) > 0.01 or abs(product) > 0.1:
@@ -297,18 +331,18 @@ def _orientation(dataset: Dataset) -> tuple[float, ...]:
 
 
 def _spacing(dataset: Dataset) -> tuple[float, ...]:
-    spacing = vector(dataset, 0x00280030, "PixelSpacing", 2)
+    spacing = vector(dataset, "PixelSpacing", 2)
     if min(spacing) <= 0:
         raise InputError(f"found PixelSpacing {spacing}; expected two lengths in mm above 0; replace the file")
     return spacing
 
 
 def _acquired(dataset: Dataset) -> str:
-    moment = text(dataset, 0x00189074) or text(dataset, 0x0008002A)
+    moment = text(dataset, "FrameAcquisitionDateTime") or text(dataset, "AcquisitionDateTime")
     if moment:
         return _padded(moment)
-    time = text(dataset, 0x00080032) or text(dataset, 0x00080033)
-    date = text(dataset, 0x00080022) or text(dataset, 0x00080023)
+    time = text(dataset, "AcquisitionTime") or text(dataset, "ContentTime")
+    date = text(dataset, "AcquisitionDate") or text(dataset, "ContentDate")
     return date[:8] + _padded(time) if time else ""
 
 
