@@ -1,6 +1,7 @@
 from .datalist import Datalist
 from .folders import image_records
 from .raters import FuseRatersd, fuse_raters
+from .roles import with_roles
 from .split import SplitSettings, adapt_domains, fold_cases, hold_out, split_cases
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "hold_out",
     "image_records",
     "split_cases",
+    "with_roles",
 ]

@@ -17,8 +17,8 @@ from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison.budget import TrainingSettings
-from aide_monai.workflows.comparison.config import STANDARD_METHODS, Method
 from aide_monai.workflows.comparison.job import STEP_COST, Job
+from aide_monai.workflows.comparison.methods import STANDARD_METHODS, Method
 from aide_monai.workflows.comparison.pictures import draw_figures
 from aide_monai.workflows.comparison.run import run_in_turn
 from aide_monai.workflows.comparison.tasks import Task

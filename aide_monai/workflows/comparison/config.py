@@ -1,4 +1,4 @@
-"""The parts of a comparison's config, read and checked: data, hold-out, budget, methods and settings.
+"""The parts of a comparison's config, read and checked: data, hold-out, budget, settings. Methods are in ``methods``.
 
 Each ``read_...`` takes what stands in the file and raises an ``InputError`` that names the key.
 """
@@ -10,53 +10,24 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from aide_monai.data.roles import ROLES
 from aide_monai.data.sources.layouts import LAYOUTS
-from aide_monai.engines import co_teaching, pseudo_label
 from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
-from aide_monai.options import RANGES, AIDEOptions
 from aide_monai.stream.preprocessing import volume_transforms
 from aide_monai.transforms.label_noise import NOISES, check_noise
-from aide_monai.utils.validation import ABOVE_0, require_choices, require_numbers, require_slice_size
+from aide_monai.utils.validation import ABOVE_0, require_numbers, require_slice_size
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.tasks import HoldOut, domain_pairs
 
 TASKS = ("ssl", "uda", "nll")
-ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", "aide", "clean")
-WITHOUT_VIEWS = "AIDE without views"
-# name of a method to its engine, in the order of the tables
-STANDARD_METHODS = {
-    "labelled only": "labelled",
-    "source only": "labelled",
-    "noisy labels": "noisy",
-    "one network, noisy labels": "noisy",
-    "two networks, nothing corrected": "noisy",
-    "pseudo-label": "pseudo_label",
-    "co-teaching": "co_teaching",
-    "AIDE without views": "aide",
-    "AIDE": "aide",
-    "clean labels": "clean",
-    "target-supervised": "clean",
-    "one network, clean labels": "clean",
-    "one network, target-supervised": "clean",
-}
-# What their names say; a config may add to it.
-_NAMED_OPTIONS: dict[str, dict[str, Any]] = {
-    "one network, noisy labels": {"raw": True},
-    "one network, clean labels": {"raw": True},
-    "one network, target-supervised": {"raw": True},
-    WITHOUT_VIEWS: {"consistency_weight": 0.0},
-}
-CONTROL = "two networks, nothing corrected"
-# Of a budget that gives all methods the same, see ``TrainingSettings.fair``.
-_CONTROLS = (*_NAMED_OPTIONS, CONTROL)
 # folder of a run for the labels that its methods are given
 GIVEN_LABELS = "given_labels"
 _SETTING_KEYS = {
-    "ssl": ("labeled", "unlabeled"),
+    "ssl": ("labeled", "unlabeled", "cases"),
     "uda": ("source", "target"),
     "nll": ("rater", "rate", "kinds", "magnitude_mm"),
 }
@@ -83,20 +54,12 @@ _PREPROCESSING = tuple(
     for key in inspect.signature(volume_transforms).parameters
     if key not in (*DATA_KEYS, "keys", "resample_labels", "fit_labels")
 )
-# AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
-# share of every batch for them would teach the wrong one.
-_AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
-_SHARES = {"trusted_share": RANGES["trusted_share"]}
-_OF_THE_BUDGET = ("trusted_share", "average")
-_RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "noisy": _SHARES,
-    "pseudo_label": _SHARES | pseudo_label.SCHEDULE_RANGES,
-    "co_teaching": _SHARES | co_teaching.SCHEDULE_RANGES,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Named:
+class Named:
+    """What has a name in the config and a folder in the results."""
+
     name: str
 
     @property
@@ -106,26 +69,7 @@ class _Named:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(_Named):
-    """One way of training.
-
-    Attributes:
-        name: what tables call it.
-        engine: one of ``ENGINES``.
-        options: of the engine, all of them.
-    """
-
-    engine: str
-    options: dict[str, Any]
-
-    @property
-    def raw(self) -> bool:
-        """Whether it trains one network as if the budget said nothing of networks, averages and shares."""
-        return bool(self.options.get("raw"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting(_Named):
+class Setting(Named):
     """One task among several of an experiment.
 
     Attributes:
@@ -157,7 +101,7 @@ def read_data(task: str, content: Any) -> dict[str, Any]:
     _require_classes(content.get("classes"), merge=bool(content.get("merge")))
     if content.get("slice_size") is not None:
         require_slice_size('"data": "slice_size"', content["slice_size"])
-    with _naming('"data"'):
+    with naming('"data"'):
         axis = 0 if content.get("axis") is None else content["axis"]
         volume_transforms(axis=axis, **{key: content[key] for key in _PREPROCESSING if key in content})
     layout, options = content.get("layout"), content.get("source", {})
@@ -186,7 +130,7 @@ def _require_classes(content: Any, *, merge: bool) -> None:
 def read_split(content: Any, data: Mapping[str, Any]) -> HoldOut:
     """Which cases are held out."""
     split = _built(HoldOut, content, "split")
-    with _naming('"split"'):
+    with naming('"split"'):
         folds = {} if split.folds is None else {"folds": (2, math.inf)}
         require_numbers(vars(split), {"seed": (0, math.inf), **folds})
         if not isinstance(split.transductive, bool):
@@ -218,109 +162,20 @@ def read_budget(content: Any) -> TrainingSettings:
     return _built(TrainingSettings, values, "budget")
 
 
-def read_methods(
-    task: str, content: Any, budget: TrainingSettings, tested: Any = None
-) -> tuple[tuple[Method, ...], str | None]:
-    """The methods, with all options, and the name of the one that is tested against the others.
+def read_settings(
+    task: str, content: Any, data: Mapping[str, Any], cases: Any = None, seeds: Sequence[int] = ()
+) -> tuple[Setting, ...]:
+    """The tasks among which methods are compared.
 
     Args:
         task: one of ``TASKS``.
-        content: the entry of the config; None: the standard methods of the task.
-        budget: what they share.
-        tested: the name in the config. None: "AIDE", or the first method of this engine, or none.
+        content: the entry of the config.
+        data: where the cases are.
+        cases: the names of cases by role that all settings share; they may have further ones.
+        seeds: those of the experiment.
     """
-    content = _default_methods(task, fair=budget.fair) if content is None else content
-    if not isinstance(content, list | dict) or not content or not all(isinstance(name, str) for name in content):
-        raise InputError(f'"methods" is {content!r}; expected a list of names, or names with options')
-    named = dict.fromkeys(content) if isinstance(content, list) else content
-    for name, options in named.items():
-        if not isinstance(options, dict | None):
-            raise InputError(f'method "{name}" has {options!r}; expected its options, {{}} for none')
-    given = {name: _NAMED_OPTIONS.get(name, {}) | (options or {}) for name, options in named.items()}
-    chosen = _tested(given, tested)
-    if WITHOUT_VIEWS in given and chosen is not None and _engine(chosen, given[chosen]) == "aide":
-        given[WITHOUT_VIEWS] = {**given[chosen], **given[WITHOUT_VIEWS]}  # it is the tested method but for its views
-    methods = tuple(_method(task, name, options, budget) for name, options in given.items())
-    _require_own_folders("method", methods, taken=[GIVEN_LABELS])
-    return methods, chosen
-
-
-def _tested(given: Mapping[str, Mapping[str, Any]], name: Any) -> str | None:
-    if name is not None:
-        if name not in given:
-            raise InputError(f'"tested" is {name!r}; expected one of the methods {", ".join(given)}')
-        return str(name)
-    ours = [method for method, options in given.items() if _engine(method, options) == "aide"]
-    return "AIDE" if "AIDE" in ours else next((method for method in ours if method != WITHOUT_VIEWS), None)
-
-
-def _default_methods(task: str, *, fair: bool) -> list[str]:
-    """The standard methods of a task, in the order of the tables; with a fair budget, its controls too."""
-    absent = {
-        "ssl": ("source only", "target-supervised", "one network, target-supervised"),
-        "uda": ("labelled only", "clean labels", "one network, clean labels"),
-        "nll": ("labelled only", "source only", "target-supervised", "one network, target-supervised"),
-    }
-    left_out = {*absent[task], *(["noisy labels"] if fair else _CONTROLS)}  # with two networks that is the control
-    return [name for name in STANDARD_METHODS if name not in left_out]
-
-
-def _engine(name: str, options: Mapping[str, Any]) -> Any:
-    return options.get("engine", STANDARD_METHODS.get(name))
-
-
-def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSettings) -> Method:
-    options, epochs, engine = dict(content), budget.epochs, _engine(name, content)
-    options.pop("engine", None)
-    if engine not in ENGINES:
-        raise InputError(
-            f'method "{name}": found the engine {engine!r}; expected one of {", ".join(ENGINES)}, or a method of the '
-            f"names {', '.join(STANDARD_METHODS)}"
-        )
-    shared = {key: vars(budget)[key] for key in _OF_THE_BUDGET if vars(budget)[key] is not None}
-    with _naming(f'method "{name}"'):
-        if name == CONTROL and budget.networks == 1:
-            raise InputError('"budget" says "networks": 1; expected 2')
-        own = [key for key in shared if key in options and options[key] != shared[key]]
-        if own:
-            raise InputError(
-                f'{own[0]} is {options[own[0]]!r}, and in "budget" it is {shared[own[0]]!r}, for all methods; expected '
-                "it in one of both places"
-            )
-        if engine == "aide":
-            chosen = asdict(AIDEOptions.for_epochs(epochs, **_AIDE_OPTIONS[task] | options | shared))
-        else:
-            chosen = _rivals_options(engine, options, epochs)
-            if "trusted_share" in chosen and not chosen.get("raw"):
-                chosen |= {key: value for key, value in shared.items() if key == "trusted_share"}
-    return Method(name=name, engine=engine, options=chosen)
-
-
-def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
-    # One network has to learn for longer before its predictions are better than the labels.
-    schedule = {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)}
-    uniform = {"trusted_share": 0.0}
-    of_all: dict[str, dict[str, Any]] = {
-        "labelled": {"raw": False},
-        "noisy": {"raw": False} | uniform,
-        "clean": {"raw": False},
-        "pseudo_label": schedule | {"largest_component": "none"} | uniform,
-        "co_teaching": {"max_forget_rate": 0.5, "warmup_epochs": max(1, round(0.4 * epochs))} | uniform,
-    }
-    defaults = of_all.get(engine, {})
-    unknown = options.keys() - defaults.keys()
-    if unknown:
-        raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(defaults) or "none"}')
-    chosen = defaults | options
-    require_numbers(chosen, _RIVALS_RANGES.get(engine, {}))
-    require_choices(chosen, pseudo_label.CHOICES if engine == "pseudo_label" else {})
-    if not isinstance(chosen.get("raw", False), bool):
-        raise InputError(f"raw is {chosen['raw']!r}; expected true or false")
-    return chosen
-
-
-def read_settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Setting, ...]:
-    """The tasks among which methods are compared."""
+    if cases is not None and task != "ssl":
+        raise InputError(f'"cases" is for the task ssl; expected none for {task}: hold cases out by "split"')
     if task == "uda" and content is None:
         content = [{"source": source, "target": target} for source, target in domain_pairs(data["domains"])]
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
@@ -329,16 +184,47 @@ def read_settings(task: str, content: Any, data: Mapping[str, Any]) -> tuple[Set
     for entry in content:
         values = {key: value for key, value in entry.items() if key != "name"}
         require_keys('"settings"', values, _SETTING_KEYS[task])
+        if cases is not None or "cases" in values:
+            values = {"cases": _read_cases(cases, seeds) | _read_cases(values.pop("cases", None), seeds), **values}
+            if len(values) > 1 or "labeled" not in values["cases"]:
+                raise InputError('"settings": with "cases", expected names of "labeled" ones and no numbers of cases')
         _require_setting(values)
         settings.append(Setting(name=str(entry.get("name", _setting_name(task, values, data))), values=values))
-    _require_own_folders("setting", settings)
+    require_own_folders("setting", settings)
     return tuple(settings)
+
+
+def _read_cases(content: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    """Role to names, or to names by seed."""
+    content = {} if content is None else content
+    require_keys('"cases"', content, ROLES)
+    for role, names in content.items():
+        draws = names if isinstance(names, dict) else {str(seed): names for seed in seeds}
+        if not all(isinstance(draw, list) and all(isinstance(n, str) for n in draw) for draw in draws.values()):
+            raise InputError(f'"cases": "{role}" is {names!r}; expected a list of names, or such a list for each seed')
+        if missing := [seed for seed in seeds if str(seed) not in draws]:
+            raise InputError(f'"cases": "{role}" has no list for the seed {missing[0]}; expected one for each')
+    return content
+
+
+def cases_of(values: Mapping[str, Any], seed: int) -> dict[str, list[str]]:
+    """Role to names of the cases of a setting, with one seed."""
+    cases = values["cases"]
+    return {role: names[str(seed)] if isinstance(names, dict) else names for role, names in cases.items()}
+
+
+def labelled_number(values: Mapping[str, Any]) -> int:
+    """Labelled cases of a setting, or patients where these are named."""
+    if "cases" not in values:
+        return int(values["labeled"])
+    names = values["cases"]["labeled"]
+    return len(next(iter(names.values())) if isinstance(names, dict) else names)
 
 
 def _require_setting(values: Mapping[str, Any]) -> None:
     unset = ("unlabeled",) if values.get("unlabeled") is None else ()
     noise = noise_options(values)
-    with _naming('"settings"'):
+    with naming('"settings"'):
         require_numbers(values, {k: v for k, v in _SETTING_RANGES.items() if k in values and k not in unset})
         check_noise(noise["kinds"], noise["magnitude_mm"])
     rater = values.get("rater", "all")
@@ -349,7 +235,7 @@ def _require_setting(values: Mapping[str, Any]) -> None:
 def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     try:
         if task == "ssl":
-            return f"{values['labeled']} labelled"
+            return f"{labelled_number(values)} labelled"
         if task == "uda":
             for name in (values["source"], values["target"]):
                 if not isinstance(name, str) or name not in data["domains"]:
@@ -377,12 +263,12 @@ def _built(kind: Any, content: Any, name: str) -> Any:
     known = fields(kind)
     required = [field.name for field in known if field.default is MISSING and field.default_factory is MISSING]
     require_keys(f'"{name}"', content, [field.name for field in known], required)
-    with _naming(f'"{name}"'):
+    with naming(f'"{name}"'):
         return kind(**content)
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
+def naming(where: str) -> Iterator[None]:
     """Says where in the config a value stands that is refused."""
     try:
         yield
@@ -390,7 +276,8 @@ def _naming(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {error}") from error
 
 
-def _require_own_folders(kind: str, entries: Sequence[_Named], taken: Sequence[str] = ()) -> None:
+def require_own_folders(kind: str, entries: Sequence[Named], taken: Sequence[str] = ()) -> None:
+    """Refuse names that have no folder name, or the same."""
     folders = [*taken, *(entry.folder for entry in entries)]
     for entry in entries:
         if not entry.folder.strip("."):

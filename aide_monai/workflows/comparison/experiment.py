@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from aide_monai.data.datalist import Datalist
+from aide_monai.data.roles import with_roles
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
@@ -19,18 +20,18 @@ from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import (
     DATA_KEYS,
     GIVEN_LABELS,
-    Method,
     Setting,
+    cases_of,
     noise_options,
     read_budget,
     read_data,
-    read_methods,
     read_seeds,
     read_settings,
     read_split,
     read_task,
     require_keys,
 )
+from aide_monai.workflows.comparison.methods import Method, read_methods
 from aide_monai.workflows.comparison.tasks import (
     HoldOut,
     Task,
@@ -44,7 +45,7 @@ from aide_monai.workflows.comparison.tasks import (
 )
 
 _ORIGIN = ("root", "layout", "source", "qubiq_task", "qubiq_subtask")
-_KEYS = ("name", "task", "data", "split", "settings", "methods", "tested", "seeds", "budget")
+_KEYS = ("name", "task", "data", "split", "cases", "settings", "methods", "tested", "seeds", "budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ class Experiment:
         task: "ssl", "uda" or "nll".
         data: "root" (or "domains": name to root), "layout" and "source" (its options), "classes", "merge", "axis",
             "slice_size", "qubiq_task", and further arguments of ``volume_transforms``, by name.
-        split: which cases are held out.
-        settings: tasks, in the order of the tables.
+        split: which cases are held out, where they are not named.
+        settings: tasks, in the order of the tables; with the names of their cases, if the config has them.
         methods: methods, likewise.
         tested: name of the method that is tested against the others; None where there is none.
         seeds: of weights, shuffling, augmentation, views, and of the choice of labelled cases or label noise.
@@ -107,16 +108,20 @@ class Experiment:
         task = read_task(content["task"])
         data = read_data(task, content["data"])
         budget = read_budget(content["budget"])
+        seeds = read_seeds(content.get("seeds", [0]))
+        settings = read_settings(task, content.get("settings"), data, content.get("cases"), seeds)
+        if content.get("split") and any("cases" in setting.values for setting in settings):
+            raise InputError('found "split" and "cases"; expected one of them, for both say which cases are held out')
         methods, tested = read_methods(task, content.get("methods"), budget, content.get("tested"))
         return cls(
             name=str(content["name"]),
             task=task,
             data=data,
             split=read_split(content.get("split", {}), data),
-            settings=read_settings(task, content.get("settings"), data),
+            settings=settings,
             methods=methods,
             tested=tested,
-            seeds=read_seeds(content.get("seeds", [0])),
+            seeds=seeds,
             budget=budget,
         )
 
@@ -149,6 +154,8 @@ class Experiment:
                 for name in names
             }
             datalist = domain_adaptation(found, **values)
+        elif "cases" in values:
+            datalist = with_roles(self._found(data_dir, known["root"]), cases_of(values, seed))
         elif self.task == "ssl":
             whole = self._held_out(data_dir, known["root"], fold, self.split)
             # without a test set, the split would hold out what it does not hide
@@ -190,19 +197,21 @@ class Experiment:
 
         Paths are those of the config; of an absolute one only the last part counts, so that results and data may move.
         """
-        values = noise_options(setting.values) if "rate" in setting.values else setting.values
+        values = noise_options(setting.values) if "rate" in setting.values else dict(setting.values)
+        values.pop("cases", None)  # those of a run are in its list; other draws may come and go
         data = {key: self.data[key] for key in _ORIGIN if self.data.get(key)}
         if self.task == "uda":  # domains of other settings may come and go
             data["domains"] = {name: self.data["domains"][name] for name in values.values()}
         return {"setting": {k: v for k, v in values.items() if v is not None}, "data": _without_machine(data)}
 
     def _held_out(self, data_dir: Path, root: str, fold: int | None, split: HoldOut) -> Datalist:
+        return split.apply(self._found(data_dir, root), fold=fold)
+
+    def _found(self, data_dir: Path, root: str) -> Datalist:
         layout, options = self.data.get("layout"), self.data.get("source", {})
         if layout is None:
-            found = find_datalist(data_dir / root, roots=[data_dir])
-        else:
-            found = LAYOUTS[layout].source(data_dir / root, **options)
-        return split.apply(found, fold=fold)
+            return find_datalist(data_dir / root, roots=[data_dir])
+        return LAYOUTS[layout].source(data_dir / root, **options)
 
 
 def _without_machine(content: Any) -> Any:

@@ -26,7 +26,8 @@ from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.utils.files import read_object, write_atomically
 from aide_monai.utils.locks import LOCK, locked
 from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
-from aide_monai.workflows.comparison.config import GIVEN_LABELS, Method
+from aide_monai.workflows.comparison.config import GIVEN_LABELS
+from aide_monai.workflows.comparison.methods import Method
 from aide_monai.workflows.comparison.results import read_results, write_results
 from aide_monai.workflows.comparison.tasks import Task
 from aide_monai.workflows.comparison.training import (

@@ -15,8 +15,9 @@ from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.reports.html import Section, write_page
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison import figures as pictures
-from aide_monai.workflows.comparison.config import Method
+from aide_monai.workflows.comparison.config import labelled_number
 from aide_monai.workflows.comparison.differences import differences, patient_values, reported
+from aide_monai.workflows.comparison.methods import Method
 from aide_monai.workflows.comparison.pictures import draw_figures
 from aide_monai.workflows.comparison.run import Comparison
 from aide_monai.workflows.comparison.tables import (
@@ -141,7 +142,7 @@ def _efficiency(result: Comparison, summary: Sequence[_Row]) -> dict[str, list[t
     """Points of the curve, when there are several numbers of labelled cases."""
     if result.experiment.task != "ssl":
         return {}
-    labelled = {setting.name: setting.values["labeled"] for setting in result.experiment.settings}
+    labelled = {setting.name: labelled_number(setting.values) for setting in result.experiment.settings}
     points: dict[str, list[tuple[float, float, float]]] = {}
     for entry in summary:
         if not entry["pp"]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aide_monai.errors import InputError
+from aide_monai.workflows.comparison.config import cases_of
 from aide_monai.workflows.comparison.experiment import Experiment
 
 BUNDLES = Path(__file__).parents[3] / "bundles"
@@ -120,11 +121,42 @@ def test_adaptation_takes_all_ordered_pairs() -> None:
     assert names == ["A to B", "A to C", "B to A", "B to C", "C to A", "C to B"]
 
 
+NAMED = {"labeled": ["p1", "p2"], "test": ["p3"]}
+
+
+def test_cases_are_named_for_all_settings_or_one_and_by_seed() -> None:
+    own = {"labeled": {"0": ["p1"], "1": ["p5"], "7": ["p6"]}}
+    settings = [{"cases": {"labeled": ["p1", "p2"]}}, {"cases": own}]
+    experiment = Experiment.of({**MINIMAL, "cases": {"test": ["p3"]}, "settings": settings, "seeds": [0, 1]})
+    assert [setting.name for setting in experiment.settings] == ["2 labelled", "1 labelled"]
+    drawn = [cases_of(experiment.settings[1].values, seed) for seed in (0, 1)]
+    assert drawn == [{"test": ["p3"], "labeled": ["p1"]}, {"test": ["p3"], "labeled": ["p5"]}]
+    assert experiment.origin(experiment.settings[0]) == experiment.origin(experiment.settings[1])
+
+
 def test_noise_and_raters_have_names() -> None:
     settings = [{"rate": 0.3}, {"rater": 4}, {"rater": "all"}, {"rate": 0.3, "kinds": ["resize"], "name": "resized"}]
     experiment = Experiment.of({**MINIMAL, "task": "nll", "settings": settings})
     assert [s.name for s in experiment.settings] == ["30 % corrupted", "rater 4", "all raters", "resized"]
     assert experiment.settings[0].folder == "30___corrupted"
+
+
+def test_the_benchmark_has_the_split_of_the_literature(aide_data: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(BUNDLES / "cardiac_uda" / "experiments" / "acdc_benchmark.json")
+    split = json.loads((aide_data / "acdc100" / "split.json").read_text())
+    assert experiment.budget.fair
+    for setting, labelled in zip(experiment.settings, ("labelled_3", "labelled_7"), strict=True):
+        for seed in range(7):
+            task = experiment.make_task(setting, seed=seed, fold=None, data_dir=aide_data, folder=tmp_path)
+            found: dict[str, set[str]] = {}
+            for record in task.datalist.records:
+                role = "labelled" if "label" in record and record["split"] == "training" else record["split"]
+                found.setdefault(role, set()).add(record["patient"])
+            assert len(found["labelled"]) == len(split[labelled])
+            assert (found["labelled"] == set(split[labelled])) == (seed < 3)
+            assert found["training"] == set(split["training"]) - found["labelled"]
+            assert (found["validation"], found["test"]) == (set(split["validation"]), set(split["test"]))
+            assert len(task.datalist.records) == 200
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
@@ -169,6 +201,14 @@ def test_classes_and_slices_that_can_be_trained_with_are_read(data: dict[str, An
         ({"methods": {"AIDE": {"view": 3}}}, "unknown option 'view'"),
         ({"methods": {"co-teaching": {"start": 3}}}, 'unknown option "start"; the options are max_forget_rate'),
         ({"methods": {}}, '"methods" is {}; expected a list of names'),
+        ({"settings": [{"cases": {"labelled": ["a"]}}]}, '"cases": unknown key "labelled"; the keys are labeled, unl'),
+        ({"settings": [{"cases": {"test": ["a"]}}]}, 'with "cases", expected names of "labeled" ones and no numbers'),
+        ({"cases": NAMED}, 'with "cases", expected names of "labeled" ones and no numbers of cases'),
+        ({"cases": NAMED, "settings": [{}], "split": {"test": 2}}, 'found "split" and "cases"; expected one of them'),
+        ({"cases": {"labeled": "p1"}, "settings": [{}]}, "\"labeled\" is 'p1'; expected a list of names, or such"),
+        ({"cases": {"labeled": [1]}, "settings": [{}]}, '"labeled" is .1.; expected a list of names'),
+        ({"cases": {"labeled": {"1": ["p"]}}, "settings": [{}]}, '"labeled" has no list for the seed 0; expected one'),
+        ({"cases": NAMED, "task": "nll", "settings": [{"rate": 0.1}]}, '"cases" is for the task ssl; expected none'),
         ({"methods": ["AIDE"], "tested": "aide"}, '"tested" is .aide.; expected one of the methods AIDE'),
         ({"methods": ["two networks, nothing corrected"]}, 'corrected": "budget" says "networks": 1; expected 2'),
         (
