@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from aide_monai.errors import InputError
+from aide_monai.io.channels import Channels, read_channels
 from aide_monai.io.location import open_location
 from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.segmentations import Segmentation, read_segmentation
 from aide_monai.io.volumes import Volume
 from aide_monai.utils.workers import Ahead, LostError, Result
 
-VOLUME, LABELS = f"{__name__}:read_volume", f"{__name__}:read_labels"
+VOLUME, LABELS, IMAGE = (f"{__name__}:{name}" for name in ("read_volume", "read_labels", "read_image"))
+
+_announced: ContextVar[Ahead | None] = ContextVar("announced", default=None)
 
 
 @contextmanager
@@ -66,6 +71,39 @@ def segmentations_ahead(files: Sequence[Path]) -> Iterator[Callable[[Path], Segm
         yield read
 
 
+@contextmanager
+def images_ahead(images: Sequence[Sequence[str]]) -> Iterator[None]:
+    """Within the block, ``read_apart`` in this thread finds these images read already; see ``volumes_ahead``.
+
+    Args:
+        images: for each the paths of its channels.
+    """
+    with Ahead(IMAGE, [json.dumps(list(paths)) for paths in images]) as ahead:
+        token = _announced.set(ahead)
+        try:
+            yield
+        finally:
+            _announced.reset(token)
+
+
+def read_apart(paths: Sequence[str]) -> Channels:
+    """``read_channels`` by another process.
+
+    Raises:
+        InputError: as ``read_channels``, or naming the paths at which a decoder died, hung or took too much memory.
+    """
+    ahead = _announced.get()
+    if ahead is None:
+        with images_ahead([paths]):
+            return read_apart(paths)
+    try:
+        values, (voxels, affine) = ahead.result(json.dumps(list(paths)))
+    except LostError as error:
+        raise InputError(f"{', '.join(paths)}: found {error}; expected a volume: replace the file") from error
+    place = NiftiPlace.of(values.pop("place"))
+    return Channels(voxels, affine, place=place, **_tuples(values))
+
+
 def read_volume(path: str) -> Result:
     """What a worker does for ``volumes_ahead``."""
     volume = open_location(path)
@@ -79,6 +117,13 @@ def read_labels(path: str) -> Result:
     found = read_segmentation(path)
     affine = [] if found.affine is None else [found.affine]
     return _values(found, "file", "labels", "affine"), [found.labels, *affine]
+
+
+def read_image(job: str) -> Result:
+    """What a worker does for ``read_apart``."""
+    found = read_channels(json.loads(job))
+    place = dict(found.place.fields) if found.place else {}
+    return {**_values(found, "voxels", "affine", "place"), "place": place}, [found.voxels, found.affine]
 
 
 def _values(one: Any, *without: str) -> dict[str, Any]:

@@ -7,11 +7,8 @@ that several can be given: ``LoadImaged(keys, reader=[PNGStackReader, DicomSerie
 
 from __future__ import annotations
 
-import functools
 import os
-import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,18 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import ImageReader
-from monai.utils.enums import MetaKeys, SpaceKeys
 
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.pixels import decode
-from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
+from aide_monai.io.ahead import read_apart
+from aide_monai.io.channels import Channels, read_dicom, read_png_folder, read_volume_files
 from aide_monai.io.folder import holds_dicom
-from aide_monai.io.grid import shape_text
-from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
-from aide_monai.io.nifti import PLACE
-from aide_monai.io.paths import PathText, on_disk, split_channel, split_parts, split_selection
-from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
-from aide_monai.io.volumes import SUFFIXES, Volume, open_volume, tell_doubts
+from aide_monai.io.paths import PathText, split_channel, split_selection
+from aide_monai.io.png import CHAOS_DICOM, png_files
+from aide_monai.io.volumes import SUFFIXES, tell_doubts
 
 
 class DicomSeriesReader(ImageReader):
@@ -75,25 +68,7 @@ class DicomSeriesReader(ImageReader):
             InputError: no volume, several, or one with missing, doubled, unevenly spaced or damaged slices; channels on
                 different grids; a linked file that leads out of its folder.
         """
-        channels = self._channels(img)
-        _require_one_grid(channels, img)
-        for doubt in dict.fromkeys(doubt for one in channels for doubt in one.doubts):
-            warnings.warn(f"{img[0]}: {doubt}", stacklevel=2)
-        voxels = decode(channels)
-        first = channels[0]
-        meta = _meta(first.affine, first.shape, channels=len(channels)) | {"modality": first.modality}
-        return (voxels if len(channels) > 1 else voxels[0]), meta
-
-    def _channels(self, paths: Sequence[str]) -> list[DicomSeries]:
-        if len(paths) > 1 and all(os.path.isfile(path) for path in paths):
-            series = find_series(paths, roots=self.roots, check=False)
-            files = [one.files for one in series]
-            if sorted(files) != sorted([path] for path in paths):
-                return [one_series(paths, roots=self.roots)]
-            by_file = {one.files[0]: one for one in series}
-            return [by_file[path] for path in paths]
-        selected = [split_selection(path) for path in paths]
-        return [one_series(source, select=select, roots=self.roots) for source, select in selected]
+        return _told(img, read_dicom(img, roots=self.roots))
 
 
 class PNGStackReader(ImageReader):
@@ -146,10 +121,8 @@ class PNGStackReader(ImageReader):
             InputError: no PNG files, one that is damaged, in colour or of another size, or slices that do not match the
                 DICOM slices one to one.
         """
-        if len(img) != 1:
-            raise InputError(f"{', '.join(img)}: found {len(img)} paths; expected one folder of PNG files")
-        voxels, affine = open_png_stack(img[0], dicom=self.dicom, spacing_mm=self.spacing_mm, roots=self.roots)
-        return voxels, _meta(affine, voxels.shape, channels=1)
+        how: dict[str, Any] = {"dicom": self.dicom, "spacing_mm": self.spacing_mm, "roots": self.roots}
+        return _told(img, read_png_folder(img, **how))
 
 
 def _paths(data: Sequence[PathText] | PathText) -> list[str]:
@@ -164,30 +137,19 @@ def _for_this_reader(reader: ImageReader, data: Sequence[PathText] | PathText, e
     return paths
 
 
-def _require_one_grid(channels: Sequence[DicomSeries], paths: Sequence[str]) -> None:
-    first = channels[0]
-    for other, path in zip(channels[1:], paths[1:], strict=False):  # files of one volume are no channels
-        if wrong := first.grid.mismatch(other.grid):
-            expected = f"{wrong.expected} as in {paths[0]}, to be channels of one image"
-            raise InputError(f"{path}: found {wrong.found}; expected {expected}")
-
-
-def _meta(affine: np.ndarray, shape: Sequence[int], *, channels: int) -> dict[str, Any]:
-    return {
-        MetaKeys.AFFINE: affine,
-        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-        MetaKeys.SPATIAL_SHAPE: np.asarray(shape),
-        MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if channels > 1 else float("nan"),
-        MetaKeys.SPACE: SpaceKeys.RAS,
-    }
+def _told(paths: Sequence[str], found: Channels) -> tuple[np.ndarray, dict[str, Any]]:
+    """Voxels and metadata for MONAI, and a warning for each doubt."""
+    tell_doubts(paths[0], found.doubts)
+    return found.voxels, found.meta()
 
 
 class LocationReader(ImageReader):
     """Any of the locations of ``open_location`` for MONAI: ``LoadImaged(keys, reader=LocationReader)``.
 
-    ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` reads it; several locations become channels. What
-    comes out are MetaTensors with the affine in RAS mm, for any transforms of MONAI. A label on another grid than its
-    image follows with ``aide_monai.transforms.ByVotesd``::
+    They are read as ``VolumeReader``, ``PNGStackReader`` or ``DicomSeriesReader`` do, but by another process, so that a
+    decoder that dies or hangs is an error that names the file. Several locations become channels. What comes out are
+    MetaTensors with the affine in RAS mm, for any transforms of MONAI. A label on another grid than its image follows
+    with ``aide_monai.transforms.ByVotesd``::
 
         Compose([
             LoadImaged(["image", "label"], reader=LocationReader, ensure_channel_first=True),
@@ -220,9 +182,10 @@ class LocationReader(ImageReader):
         ones: of the same 16 bits if they fit, else of twice as many.
 
         Raises:
-            InputError: as ``open_location``, channels on different grids, or voxels that are no single real numbers.
+            InputError: as ``open_location``, channels on different grids, voxels that are no single real numbers, or a
+                file at which its decoder died, hung or took too much memory.
         """
-        voxels, meta = self._read(img)
+        voxels, meta = _told(img, read_apart(img))
         if voxels.dtype.kind not in "biuf":
             raise InputError(
                 f"{img[0]}: found voxels of type {voxels.dtype}; expected a number for each: convert the file"
@@ -233,17 +196,7 @@ class LocationReader(ImageReader):
             voxels = voxels.astype(np.int64)
         if voxels.dtype.kind == "f" and voxels.dtype.itemsize not in (4, 8):
             voxels = voxels.astype(np.float32 if voxels.dtype.itemsize == 2 else np.float64)
-        if min(voxels.strides, default=0) < 0 or not voxels.flags.writeable:
-            voxels = voxels.copy(order="K")
         return torch.from_numpy(voxels), meta
-
-    def _read(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
-        if all(is_volume_file(path) for path in img):
-            return VolumeReader().get_data(img)
-        for path in img:
-            if not os.path.exists(on_disk(path)):
-                raise InputError(f"{path}: found {NOTHING_THERE}")
-        return (PNGStackReader() if png_files(img[0]) else DicomSeriesReader()).get_data(img)
 
 
 class VolumeReader(ImageReader):
@@ -269,43 +222,4 @@ class VolumeReader(ImageReader):
 
     def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
         """Voxels (x, y, z), or with channels where there are any, and MONAI's metadata; affine in RAS mm."""
-        files: dict[str, Volume] = {}
-        arrays: list[np.ndarray] = []
-        first: Volume | None = None
-        for path in img:
-            try:
-                file, parts = split_parts(path)
-                if file not in files:
-                    files[file] = _decoded_once(open_volume(file))
-                volume = part_of(files[file], parts)
-                if volume.channels is None:
-                    raise InputError(f"shape {shape_text(volume.file_shape)} with several further axes")
-                arrays.append(volume.decode())
-            except InputError as error:
-                raise InputError(f"{path}: found {error}; expected a volume (x, y, z) or (x, y, z, channel)") from error
-            first = first or volume
-            if wrong := first.grid.mismatch(volume.grid):
-                expected = f"{wrong.expected} as in {img[0]}, to be channels of one image"
-                raise InputError(f"{path}: found {wrong.found}; expected {expected}")
-        if first is None:
-            raise InputError("no files; expected at least one volume")
-        tell_doubts(img[0], first)
-        stack = np.concatenate(arrays, axis=-1)
-        stack = stack.astype(stack.dtype.newbyteorder("="), copy=False)  # torch takes the machine's byte order only
-        one = stack.shape[-1] == 1
-        meta: dict[str, Any] = {
-            MetaKeys.AFFINE: first.affine,
-            MetaKeys.ORIGINAL_AFFINE: first.affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(first.shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if one else -1,
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            "oriented": first.oriented,
-        }
-        if first.place is not None:
-            meta[PLACE] = {name: np.array(numbers) for name, numbers in first.place.fields.items()}
-        return stack[..., 0] if one else stack, meta
-
-
-def _decoded_once(volume: Volume) -> Volume:
-    """The volume, whose voxels stay in memory: phases of one file are decoded together."""
-    return replace(volume, decode=functools.cache(volume.decode))
+        return _told(img, read_volume_files(img))

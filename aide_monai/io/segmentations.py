@@ -114,7 +114,7 @@ def read_segmentation(path: str | Path) -> Segmentation:
         if path.name.lower().endswith(DICOM) or (not path.name.lower().endswith(SUFFIXES) and is_dicom(path)):
             return _read_dicom_seg(path)
         volume = open_volume(str(path))
-        tell_doubts(path, volume)
+        tell_doubts(path, volume.doubts)
         if volume.channels != 1:
             raise InputError(f"shape {shape_text(volume.file_shape)} instead of one label map")
         names = {one.value: str(one) for one in named_segments(path)}

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -129,9 +129,9 @@ def label_values(voxels: np.ndarray) -> list[int]:
     return sorted({int(value) for value in whole})
 
 
-def tell_doubts(path: str | Path, volume: Volume) -> None:
+def tell_doubts(path: str | Path, doubts: Iterable[str]) -> None:
     """Warn of what is strange about a volume."""
-    for doubt in volume.doubts:
+    for doubt in doubts:
         warnings.warn(f"{path}: {doubt}", stacklevel=1)  # from one line, so that Python shows the same words once
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from aide_monai import __version__
 from aide_monai.errors import InputError
 from aide_monai.io.folder import voxel_files
 from aide_monai.label_app.guard import Guard
-from aide_monai.label_app.requests import require_name
+from aide_monai.label_app.requests import is_part, require_name
 from aide_monai.label_app.studies import FINAL
 from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
 from aide_monai.label_app.trainings import last_training
@@ -160,7 +161,20 @@ class AIDELabelApp(MONAILabelApp):
 
 
 class PlainNames(LocalDatastore):
-    """A folder of images whose clients cannot name a file elsewhere, or one that is no image."""
+    """A folder of images whose clients cannot name a file elsewhere, or one that is no image.
+
+    Files whose names no client could ask for (in no encoding that is known, of several lines) are told and passed over:
+    MONAI Label would write them into a list of the images that it cannot read again.
+    """
+
+    def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = super()._list_files(path, patterns)
+        strange = [name for name in found if not is_part(name)]
+        tell_unused(path, {os.path.join(path, ascii(name)): "a name that cannot be asked for" for name in strange})
+        return {name: file for name, file in found.items() if name not in strange}
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        return super()._add_non_existing_labels(tag) if is_part(tag) else 0
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store an image."""

@@ -57,13 +57,18 @@ def checked(task: str, request: Mapping[str, Any], *, devices: Collection[str] =
     return values
 
 
+def is_part(name: str) -> bool:
+    """Whether a name is a single part of a path in text that can be shown."""
+    return re.search(r"[/\\]", name) is None and name.isprintable() and name not in ("", ".", "..")
+
+
 def require_part(what: str, name: str) -> None:
     """Refuse what is no single part of a path; images that lie in the folder already may have any name that is.
 
     Raises:
         InputError: naming it.
     """
-    if re.search(r"[/\\]", name) or not name.isprintable() or name in (".", ".."):
+    if name and not is_part(name):
         raise InputError(f"{what} is {_shown(name)}; expected a plain name, without slashes and control characters")
 
 

@@ -18,6 +18,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.volumes import without_suffix
 from aide_monai.labels.store import LabelStore, is_high_quality
 from aide_monai.stream.training_set import Item, Volume
+from aide_monai.stream.volume_cache import mistakes
 from aide_monai.transforms.labels import AsClassIndicesd
 from aide_monai.utils.tensors import plain
 
@@ -50,8 +51,8 @@ class AIDECacheDataset(Dataset):
         cache_options: further arguments of ``CacheDataset``: ``cache_rate``, ``num_workers``, ``copy_cache``, ...
 
     Raises:
-        InputError: if there are no records, one has no label, or ``AsClassIndicesd`` refuses it; if a transform needs
-            labels of one channel; as ``LabelStore``.
+        InputError: if there are no records, a ``LocationReader`` cannot read a file, a record has no label, or
+            ``AsClassIndicesd`` refuses it; if a transform needs labels of one channel; as ``LabelStore``.
 
     Examples:
         >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
@@ -87,7 +88,8 @@ class AIDECacheDataset(Dataset):
             lambda step: isinstance(step, RandomizableTrait) or not isinstance(step, Transform)
         )
         self._first = len(self.transform.transforms) if first_random is None else first_random
-        self.volumes = CacheDataset(data, _Until(self.transform, self._first), **cache_options)
+        with mistakes():
+            self.volumes = CacheDataset(data, _Until(self.transform, self._first), **cache_options)
         self.overlap = overlap
         labelled = [self._labelled(number, quality) for number in range(len(data))]
         self._name(labelled)

@@ -146,7 +146,6 @@ def load_volumes(
     *,
     cache: str = "ram",
     folder: str | Path | None = None,
-    workers: int = 0,
     progress: bool = False,
 ) -> VolumeCache:
     """All records as preprocessed volumes, in memory or in memory-mapped files; the arguments are ``VolumeCache``'s.
@@ -161,7 +160,7 @@ def load_volumes(
         >>> volumes[0]["image"].shape
         torch.Size([1, 32, 32, 4])
     """
-    return VolumeCache(list(records), transform, cache=cache, folder=folder, workers=workers, progress=progress)
+    return VolumeCache(list(records), transform, cache=cache, folder=folder, progress=progress)
 
 
 def _require_options(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.pool import ThreadPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from monai.transforms import Compose, SpatialPadd
+from monai.transforms import Compose, LoadImaged, SpatialPadd
 from rich.progress import track
 from torch import Tensor
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import images_ahead
+from aide_monai.io.readers import LocationReader
 from aide_monai.stream.slices import StoredSlices
 from aide_monai.transforms.intensity import NormalizeSlicesd, file_name, with_metadata_of
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
@@ -38,7 +40,6 @@ class VolumeCache(Sequence[dict[str, Any]]):
         cache: "ram", or "disk": memory-mapped files in a new folder, so that the memory of the process does not grow
             with the number of cases.
         folder: where "disk" makes its folder, which is removed at the end; None is the system's temporary folder.
-        workers: threads that load.
         progress: show a progress bar.
 
     Raises:
@@ -53,7 +54,6 @@ class VolumeCache(Sequence[dict[str, Any]]):
         *,
         cache: str = "ram",
         folder: str | Path | None = None,
-        workers: int = 0,
         progress: bool = False,
     ) -> None:
         if cache not in CACHES:
@@ -65,11 +65,7 @@ class VolumeCache(Sequence[dict[str, Any]]):
         numbers = track(range(len(data)), description="Loading volumes", disable=not progress)
         self._files: list[MappedTensor] = []
         with ThreadPoolExecutor(1) as self._writer:
-            if workers > 0:
-                with ThreadPool(workers) as pool:
-                    self._stored = pool.map(self._load, numbers, chunksize=1)
-            else:
-                self._stored = [self._load(number) for number in numbers]
+            self._stored = self._load(numbers)
             for file in self._files:
                 file.finish()
         del self._writer, self._files
@@ -100,24 +96,35 @@ class VolumeCache(Sequence[dict[str, Any]]):
         values = [item[key] for item in self._stored]
         return [hollow(getattr(value, "like", value)) for value in values]
 
-    def _load(self, number: int) -> dict[str, Any]:
-        try:
-            item = self._before(dict(self.data[number]))
-            images = {key: self._store(item[key], key, number) for key in self._image_keys(item)}
-            # The steps after the normalisation move labels and metadata; of the image there is nothing left to move
-            item |= {key: hollow(item[key]) for key in images}
-            item = self._after(item)
-            for key, value in item.items():
-                if key in images:
-                    item[key] = _Stored(images[key], like=hollow(value))
-                elif isinstance(value, Tensor) and value.ndim == 4:
-                    item[key] = self._kept(_in_slices(value, images), key, number)
-            return dict(item)
-        except RuntimeError as error:
-            mistake = _mistake_behind(error)
-            if mistake is None:
-                raise
-            raise mistake from error
+    def _load(self, numbers: Iterable[int]) -> list[dict[str, Any]]:
+        """All records; after one that cannot be read, the others are read for the report alone."""
+        stored, problems = [], []
+        with images_ahead(_paths(self.data, self.transform)):
+            for number in numbers:
+                try:
+                    with mistakes():
+                        item = self._before(dict(self.data[number]))
+                except InputError as error:
+                    problems.append(str(error))
+                    continue
+                if not problems:
+                    with mistakes():
+                        stored.append(self._store_all(item, number))
+        if problems:
+            told = problems[0] if len(problems) == 1 else report("volumes that cannot be read", problems)
+            raise InputError(told, problems=problems)
+        return stored
+
+    def _store_all(self, item: Any, number: int) -> dict[str, Any]:
+        images = {key: self._store(item[key], key, number) for key in self._image_keys(item)}
+        # The steps after the normalisation move labels and metadata; of the image there is nothing left to move
+        item = self._after(item | {key: hollow(item[key]) for key in images})
+        for key, value in item.items():
+            if key in images:
+                item[key] = _Stored(images[key], like=hollow(value))
+            elif isinstance(value, Tensor) and value.ndim == 4:
+                item[key] = self._kept(_in_slices(value, images), key, number)
+        return dict(item)
 
     def _image_keys(self, item: Mapping[str, Any]) -> list[str]:
         return [] if self._normalize is None else [str(key) for key in self._normalize.key_iterator(cast(Any, item))]
@@ -199,9 +206,27 @@ def _pad_widths(step: SpatialPadd, image: Any) -> list[tuple[int, int]]:
     return [(int(before), int(after)) for before, after in step.padder.compute_pad_width(image.shape[1:])]
 
 
-def _mistake_behind(error: BaseException) -> InputError | None:
-    """The user's mistake that MONAI has wrapped, if it was one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__
-    return None if cause is None else InputError(str(cause))
+def _paths(data: Iterable[Mapping[str, Any]], transform: Compose) -> list[list[str]]:
+    """Of each image that a ``LocationReader`` will be asked for, its paths."""
+    loaders = [
+        step
+        for step in transform.flatten().transforms
+        if isinstance(step, LoadImaged) and any(isinstance(one, LocationReader) for one in step._loader.readers)
+    ]
+    read = LocationReader().read
+    keys = [str(key) for step in loaders for key in step.keys]
+    return [read(record[key]) for record in data for key in keys if key in record]
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Raise the user's mistake that MONAI has wrapped, if it was one, in place of MONAI's error."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise InputError(str(cause)) from error

@@ -14,7 +14,8 @@ PARENT = "AIDE_PARENT"
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0
 _received: list[int] = []
-_followed: list[int] = []  # the process that this one ends with
+_followed: list[int] = []  # the process that this one ends with, by the environment
+_starters: list[int] = []  # the same, of every call of ``end_with``
 
 
 class Stopped(SystemExit):
@@ -87,14 +88,21 @@ def end_with(parent: int) -> None:
         parent: number of the process that has started this one.
     """
 
+    _starters.append(parent)
+
     def watch() -> None:
-        while os.getppid() == parent:
+        while not orphaned():
             time.sleep(_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def orphaned() -> bool:
+    """Whether the process that this one shall end with, see ``end_with``, is gone."""
+    return any(os.getppid() != parent for parent in _starters)
 
 
 def end_with_parent() -> bool:

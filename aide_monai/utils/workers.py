@@ -39,7 +39,7 @@ _IDLE_S = 60.0
 _START_S = 300.0
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {name} import serve; serve(*sys.argv[2:])"
 
-_idle: dict[str, list[_Process]] = {}
+_idle: list[_Process] = []
 os.register_at_fork(after_in_child=_idle.clear)  # a copy of this process must not talk to its workers
 
 
@@ -56,7 +56,7 @@ class Ahead:
     """Results of jobs, in order, worked at by several processes while this one does something with the last one.
 
     Each process works at one job and holds its result until it is asked for, so that there are never more results than
-    processes. Processes are used again by the next ``Ahead`` of the same function, end after a minute without work, and
+    processes. Processes are used again by the next ``Ahead``, end after a minute without work, and
     end with this process, whatever ends it.
 
     Args:
@@ -120,13 +120,13 @@ class Ahead:
             try:
                 found = process.receive(self.limit_s)
             except _GoneError:  # it had ended, for want of work, before it saw the job
-                process = _Process(self.function)
-                process.send(job, self.memory_bytes)
+                process = _Process()
+                process.send(self.function, job, self.memory_bytes)
                 found = process.receive(self.limit_s)
         except BaseException:
             process.end()
             raise
-        _idle.setdefault(self.function, []).append(process)
+        _idle.append(process)
         self._fill()
         return _opened(found)
 
@@ -146,13 +146,13 @@ class Ahead:
             self._next += 1
 
     def _started(self, job: str) -> _Process:
-        waiting = _idle.get(self.function, [])
-        while waiting:
-            process = waiting.pop()
-            if process.send(job, self.memory_bytes):
-                return process
-        process = _Process(self.function)
-        process.send(job, self.memory_bytes)
+        with contextlib.suppress(IndexError):  # there may be other threads that take the last one
+            while True:
+                process = _idle.pop()
+                if process.send(self.function, job, self.memory_bytes):
+                    return process
+        process = _Process()
+        process.send(self.function, job, self.memory_bytes)
         return process
 
 
@@ -163,10 +163,10 @@ class _GoneError(RuntimeError):
 class _Process:
     """A process that works at one job at a time."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self) -> None:
         mine, other = socket.socketpair()
         with other:
-            arguments = [json.dumps(sys.path), function, str(other.fileno()), str(os.getpid())]
+            arguments = [json.dumps(sys.path), str(other.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(
                 # isolated: nothing is imported from the working folder, which may be one of data
                 [sys.executable, "-I", "-c", _START.format(name=__name__), *arguments],
@@ -177,10 +177,10 @@ class _Process:
             )
         self._connection = Connection(mine.detach())
 
-    def send(self, job: str, memory_bytes: int) -> bool:
+    def send(self, function: str, job: str, memory_bytes: int) -> bool:
         """Begin a job; False when the process is gone."""
         try:
-            self._connection.send_bytes(json.dumps([job, memory_bytes]).encode())
+            self._connection.send_bytes(json.dumps([function, job, memory_bytes]).encode())
         except OSError:
             self.end()
             return False
@@ -241,17 +241,17 @@ def echo(job: str) -> Result:
     return {"job": job}, []
 
 
-def serve(function: str, descriptor: str, parent: str) -> None:
+def serve(descriptor: str, parent: str) -> None:
     """What a worker does: jobs, one after the other, until nobody asks for more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent tidies up
     end_with(int(parent))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(int(descriptor))
-    module, _, name = function.partition(":")
-    work: Callable[[str], Result] = getattr(importlib.import_module(module), name)
     with contextlib.suppress(EOFError, OSError):
         while connection.poll(_IDLE_S):
-            job, memory_bytes = json.loads(connection.recv_bytes())
+            function, job, memory_bytes = json.loads(connection.recv_bytes())
+            module, _, name = function.partition(":")
+            work: Callable[[str], Result] = getattr(importlib.import_module(module), name)
             connection.send_bytes(b"begun")
             with _limited(memory_bytes):
                 head, arrays = _done(work, job)

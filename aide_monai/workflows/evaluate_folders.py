@@ -19,10 +19,10 @@ from rich.progress import Progress
 
 import aide_monai
 from aide_monai.errors import InputError, report
-from aide_monai.io.ahead import segmentations_ahead
+from aide_monai.io.ahead import open_apart, segmentations_ahead
 from aide_monai.io.grid import Grid, affine_text, shape_text, through_plane_axis
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
-from aide_monai.io.volumes import listed, open_volume
+from aide_monai.io.volumes import listed
 from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
 from aide_monai.transforms import largest_components
@@ -373,7 +373,7 @@ def _panels(
 
 def _image(file: Path, reference: Segmentation) -> npt.NDArray[Any]:
     try:
-        volume = open_volume(str(file))
+        volume = open_apart(str(file))
         voxels = volume.decode()[..., 0]
     except InputError as error:
         raise InputError(f"{file}: found {error}; expected the image of this case") from error

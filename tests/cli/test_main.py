@@ -16,6 +16,7 @@ import pytest
 
 from aide_monai.cli.main import app, run
 from aide_monai.data.sources.phantom import write_phantoms
+from tests.io.deadly_decoders import deadly_decoders
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "hippocampus_ssl"
 
@@ -259,6 +260,25 @@ def test_an_axis_of_no_voxels_is_refused_by_every_door(phantoms, tmp_path, capsy
     for door, arguments in doors.items():
         assert aide(door, *arguments) == 2, door
         assert_matches(r"phantom_000.*no voxels \(shape 32 x 32 x 0\)", one_line(capsys))
+
+
+def test_a_training_names_all_files_at_which_decoders_die(phantoms, tmp_path, capsys, monkeypatch):
+    """The check does not see them here, so that the first reading of the training has to."""
+    for kind in ("images", "labels"):
+        (phantoms / f"{kind}Tr").rename(tmp_path / kind)
+        for file in (tmp_path / kind).iterdir():
+            file.rename(file.with_name(file.name.replace("phantom", "deadly")))
+    with deadly_decoders(monkeypatch, "IMAGE"):
+        arguments = ("--dataset_dir", tmp_path, "--run_dir", tmp_path / "run", "--labeled", 5, "--unlabeled", 0)
+        assert aide("train", BUNDLE, *arguments) == 2
+    lines = capsys.readouterr().err.partition("Error: ")[2].splitlines()
+    assert lines[0] == "volumes that cannot be read: 5 problems"
+    assert len(lines) == 6
+    assert all(
+        re.search(r"/deadly_00\d\.nii\.gz: found a file at which its decoder died \(SIGSEGV\);", line)
+        for line in lines[1:]
+    )
+    assert not list((tmp_path / "run").rglob("*.pt"))
 
 
 @pytest.mark.parametrize("value", ["1" * 5000, "٣"])

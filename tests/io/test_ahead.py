@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,29 +14,29 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from monai.transforms import LoadImage
 
 from aide_monai.data.checks.datalist import check_datalist, require_valid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import folder_datalist
 from aide_monai.errors import InputError
 from aide_monai.io import ahead
-from aide_monai.io.ahead import segmentations_ahead, volumes_ahead
+from aide_monai.io.ahead import images_ahead, read_apart, segmentations_ahead, volumes_ahead
+from aide_monai.io.channels import read_channels
 from aide_monai.io.location import open_location
+from aide_monai.io.readers import LocationReader
 from aide_monai.io.segmentations import read_segmentation
 from aide_monai.utils import workers
+from aide_monai.workflows.comparison.tasks import with_label_noise, write_label_noise
 from aide_monai.workflows.evaluate_folders import evaluate_folders
+from tests.io.deadly_decoders import deadly_decoders
 from tests.io.dicom.dicom_files import write_series
 
 
 @pytest.fixture
 def _deadly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setattr(ahead, "VOLUME", "deadly_decoders:read_volume")
-    monkeypatch.setattr(ahead, "LABELS", "deadly_decoders:read_labels")
-    yield
-    for function in (ahead.VOLUME, ahead.LABELS):
-        for process in workers._idle.pop(function, []):
-            process.end()
+    with deadly_decoders(monkeypatch, "VOLUME", "LABELS", "IMAGE"):
+        yield
 
 
 def write_labels(folder: Path, *names: str) -> None:
@@ -62,6 +66,68 @@ def test_volumes_are_what_they_are_here(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found.decode(), expected.decode())
         with pytest.raises(InputError, match=r"^no such file$"):
             opened(paths[-1])
+
+
+def test_images_are_what_they_are_here(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 900, (5, 4, 3)).astype(np.int16)
+    write_series(tmp_path / "series", voxels)
+    nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float64) / 3, np.diag([2.0, 2, 3, 1])), tmp_path / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3, 2)), np.eye(4)), tmp_path / "two.nii")
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "b.nrrd"))
+    names = (["series"], ["a.nii.gz"], ["a.nii.gz#z=1", "a.nii.gz#z=1"], ["two.nii"], ["b.nrrd"], ["series", "series"])
+    images = [[str(tmp_path / name) for name in some] for some in names]
+    with images_ahead(images):
+        for paths in images:
+            found, expected = read_apart(paths), read_channels(paths)
+            for field in fields(expected):
+                if field.name not in ("affine", "voxels"):
+                    assert getattr(found, field.name) == getattr(expected, field.name)
+            np.testing.assert_array_equal(found.affine, expected.affine)
+            assert found.voxels.dtype == expected.voxels.dtype
+            assert (
+                np.argsort(np.abs(found.voxels.strides)).tolist()
+                == np.argsort(np.abs(expected.voxels.strides)).tolist()
+            )
+            np.testing.assert_array_equal(found.voxels, expected.voxels)
+            np.testing.assert_equal(found.meta(), expected.meta())
+
+
+@pytest.mark.usefixtures("_deadly")
+@pytest.mark.parametrize("announced", [True, False])
+def test_images_that_are_read_to_name_them(tmp_path: Path, announced: bool) -> None:
+    write_labels(tmp_path / "images", "a", "deadly")
+    paths = [str(tmp_path / "images" / f"{name}.nii.gz") for name in ("deadly", "a")]
+    load = LoadImage(reader=LocationReader)
+    with images_ahead([[path] for path in paths]) if announced else nullcontext():
+        message = f"{paths[0]}: found a file at which its decoder died (SIGSEGV); expected a volume: replace the file"
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            load(paths[0])
+        assert load(paths[1]).shape == (9, 7, 5)
+
+
+@pytest.mark.usefixtures("_deadly")
+def test_a_comparison_names_the_labels_that_it_cannot_read(tmp_path: Path) -> None:
+    names = ("a", "deadly_1", "b", "deadly_2")
+    write_labels(tmp_path / "labels", *names)
+    records = [
+        {"case": name, "image": "", "label": str(tmp_path / "labels" / f"{name}.nii.gz"), "quality": "high"}
+        for name in names
+    ]
+    data = with_label_noise(Datalist("x", {0: "b", 1: "l"}, {0: "MR"}, records), tmp_path / "noisy", rate=1, seed=0)
+    with pytest.raises(InputError) as caught:
+        write_label_noise(data, tmp_path / "noisy", kinds=["boundary"], magnitude_mm=2, seed=0)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "x: labels that cannot be read: 2 problems"
+    for line, name in zip(lines[1:], ("deadly_1", "deadly_2"), strict=True):
+        assert line.startswith(
+            f"  - {tmp_path}/labels/{name}.nii.gz: found a file at which its decoder died (SIGSEGV);"
+        )
+
+
+@pytest.mark.parametrize("name", ["grid", "location", "segmentations", "ahead"])
+def test_a_process_that_reads_starts_without_torch(name: str) -> None:
+    script = f"import sys, aide_monai.io.{name}; print(sorted({{'torch', 'monai'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_segmentations_are_what_they_are_here(tmp_path: Path) -> None:

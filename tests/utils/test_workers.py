@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from aide_monai.errors import InputError
-from aide_monai.utils import workers
 from aide_monai.utils.workers import Ahead
+from tests.io.deadly_decoders import end_idle_workers
 
 WORK = "hostile_work:work"
 HERE = str(Path(__file__).parent)
@@ -23,10 +23,10 @@ HERE = str(Path(__file__).parent)
 
 @pytest.fixture(autouse=True)
 def _found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    end_idle_workers()  # they do not know the path yet
     monkeypatch.syspath_prepend(HERE)
     yield
-    for process in workers._idle.pop(WORK, []):
-        process.end()
+    end_idle_workers()
 
 
 @pytest.mark.parametrize(

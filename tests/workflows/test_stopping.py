@@ -234,6 +234,19 @@ def test_the_jobs_of_a_comparison_end_with_it(comparing: subprocess.Popen, end: 
         assert last_line(comparing) == "stopped; the same command continues"
 
 
+def test_a_job_whose_comparison_is_gone_does_not_wait_for_another(
+    tmp_path: Path, started: list[subprocess.Popen]
+) -> None:
+    """Here the process would be patient for ever, so that it ends by itself or not at all."""
+    parent = command("tests.workflows.orphans", tmp_path / "begun")
+    started.append(parent)
+    wait_for((tmp_path / "begun").exists, alive=lambda: parent.poll() is None, what="a job")
+    workers = workers_of(parent)
+    assert len(workers) == 1
+    parent.kill()
+    wait_for(lambda: gone(workers), what="the end of the job")
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_a_job_that_the_system_ends_is_named(comparing: subprocess.Popen, end: int) -> None:
     workers = workers_of(comparing)

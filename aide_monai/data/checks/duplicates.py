@@ -10,13 +10,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from monai.data import ImageReader
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from aide_monai.io.paths import as_paths, split_channel
-from aide_monai.io.readers import DicomSeriesReader, VolumeReader
-from aide_monai.io.volumes import SUFFIXES
+from aide_monai.io.ahead import read_apart
+from aide_monai.io.paths import as_paths
 
 GRID = (32, 32, 16)
 LIKENESS = 0.98
@@ -94,9 +92,8 @@ def record_signature(record: Mapping[str, Any]) -> NDArray[np.float32] | None:
         InputError: the image cannot be read.
     """
     path = as_paths(record["image"])[0]
-    reader: ImageReader = VolumeReader() if split_channel(path)[0].lower().endswith(SUFFIXES) else DicomSeriesReader()
-    voxels, meta = reader.get_data([path])
-    return signature(voxels if voxels.ndim == 3 else voxels[..., 0], meta["affine"])
+    found = read_apart([path])
+    return signature(found.voxels if found.channel_axis is None else found.voxels[..., 0], found.affine)
 
 
 def leaks(records: Sequence[Mapping[str, Any]], twins: Sequence[Twins]) -> list[str]:

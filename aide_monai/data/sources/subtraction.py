@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, report
-from aide_monai.io.location import open_location
+from aide_monai.io.ahead import open_apart
 from aide_monai.io.nifti import write_nifti
 from aide_monai.io.paths import as_paths
+from aide_monai.io.volumes import Volume
 from aide_monai.transforms.subtraction import subtraction_channels
 
 
@@ -49,15 +50,23 @@ def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
 
 
 def _write(paths: Sequence[str], targets: Sequence[Path]) -> list[Path]:
-    before, *after = [open_location(path) for path in paths]
+    before = _opened(paths[0])
     first = before.decode()[..., 0]
     written = []
-    for volume, path, target in zip(after, paths[1:], targets, strict=True):
+    for path, target in zip(paths[1:], targets, strict=True):
+        volume = _opened(path)
         if volume.shape != before.shape:
             raise InputError(f"{path}: found another grid than {paths[0]}; expected phases on one grid")
         difference = _difference(volume.decode()[..., 0], first)
         written.append(write_nifti(target, difference, before.affine, before.place))
     return written
+
+
+def _opened(path: str) -> Volume:
+    try:
+        return open_apart(path)
+    except InputError as error:
+        raise InputError(f"{path}: found {error}; expected a phase: replace the file") from error
 
 
 def _difference(late: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ import aide_monai
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
-from aide_monai.io.location import open_location
+from aide_monai.io.ahead import read_apart
 from aide_monai.metrics import qubiq_score
 from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
@@ -315,7 +315,7 @@ class Job:
         scores = {}
         for name, variant in network_variants(network).items():
             for volume in volumes:
-                masks = [open_location(file).decode() > 0.5 for file in self.task.raters[volume["case"]]]
+                masks = [read_apart([file]).voxels > 0.5 for file in self.task.raters[volume["case"]]]
                 probability = probabilities(
                     variant,
                     volume["image"],

@@ -19,7 +19,7 @@ from monai.utils import set_determinism
 
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
-from aide_monai.utils.processes import Stopped, end_with, stop_at_signals
+from aide_monai.utils.processes import Stopped, end_with, orphaned, stop_at_signals
 from aide_monai.utils.texts import names_text
 from aide_monai.workflows.comparison.experiment import Experiment
 from aide_monai.workflows.comparison.job import Job
@@ -270,7 +270,12 @@ def _start_worker(threads: int, parent: int) -> None:
 
 def _run_job(job: Job) -> None:
     set_determinism(job.budget.seed)
-    job.run()
+    try:
+        job.run()
+    except Stopped as stop:
+        if orphaned():  # nobody takes the result, and the pool would wait for another job
+            os._exit(stop.code)
+        raise
 
 
 class _Progress:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
 from aide_monai.data.split import expert_label, fold_cases, hidden, hold_out, split_cases
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, report
+from aide_monai.io.ahead import images_ahead, read_apart
+from aide_monai.io.channels import Channels
 from aide_monai.io.grid import through_plane_axis
-from aide_monai.io.location import open_location
 from aide_monai.io.paths import as_paths, on_disk
 from aide_monai.io.writers import write_label
 from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
@@ -340,13 +341,23 @@ def write_label_noise(
         axis: slice axis; None: the through-plane axis of each label.
 
     Raises:
-        InputError: unknown noise.
+        InputError: unknown noise, or one report of all labels that cannot be read.
     """
     check_noise(kinds, magnitude_mm)
-    for record in datalist.split("training"):
-        if "label" in record and Path(record["label"]).parent == Path(os.path.abspath(folder)):
+    written = Path(os.path.abspath(folder))
+    drawn = [r for r in datalist.split("training") if "label" in r and Path(r["label"]).parent == written]
+    problems = []
+    with images_ahead([[record["clean_label"]] for record in drawn]):
+        for record in drawn:
+            try:
+                clean = read_apart([record["clean_label"]])
+            except InputError as error:
+                problems.append(str(error))
+                continue
             generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
-            _write_corrupted(record["clean_label"], Path(record["label"]), kinds, magnitude_mm, axis, generator)
+            _write_corrupted(clean, Path(record["label"]), kinds, magnitude_mm, axis, generator)
+    if problems:
+        raise InputError(report(f"{datalist.name}: labels that cannot be read", problems), problems=problems)
 
 
 def qubiq_truth(root: str | Path, folder: str | Path, **options: Any) -> tuple[Datalist, dict[str, dict[int, str]]]:
@@ -362,21 +373,20 @@ def qubiq_truth(root: str | Path, folder: str | Path, **options: Any) -> tuple[D
 
 
 def _write_corrupted(
-    source: str,
+    clean: Channels,
     path: Path,
     kinds: Sequence[str],
     magnitude_mm: float,
     axis: int | None,
     generator: np.random.Generator,
 ) -> None:
-    volume = open_location(source)
-    voxels: NDArray[np.uint8] = np.rint(volume.decode()).astype(np.uint8).reshape(volume.shape)
+    voxels: NDArray[np.uint8] = np.rint(clean.voxels).astype(np.uint8).reshape(clean.shape)
     noisy = corrupt(
         voxels,
         kinds,
         magnitude_mm=magnitude_mm,
-        spacing_mm=np.linalg.norm(volume.affine[:3, :3], axis=0).tolist(),
-        axis=through_plane_axis(volume.affine) if axis is None else axis,
+        spacing_mm=np.linalg.norm(clean.affine[:3, :3], axis=0).tolist(),
+        axis=through_plane_axis(clean.affine) if axis is None else axis,
         generator=generator,
     )
-    write_label(path, torch.from_numpy(noisy), volume.affine, volume.place)
+    write_label(path, torch.from_numpy(noisy), clean.affine, clean.place)
