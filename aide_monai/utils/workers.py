@@ -37,7 +37,14 @@ MOST_PROCESSES = 4
 _FEW_JOBS = 8
 _IDLE_S = 60.0
 _START_S = 300.0
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {name} import serve; serve(*sys.argv[2:])"
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+for name in [name for name in sys.modules if name.partition(".")[0] == {package!r}]:
+    del sys.modules[name]  # that of an environment, which its start has imported, may be another version
+from {module} import serve
+serve(*sys.argv[2:])
+"""
 
 _idle: list[_Process] = []
 os.register_at_fork(after_in_child=_idle.clear)  # a copy of this process must not talk to its workers
@@ -169,7 +176,13 @@ class _Process:
             arguments = [json.dumps(sys.path), str(other.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(
                 # isolated: nothing is imported from the working folder, which may be one of data
-                [sys.executable, "-I", "-c", _START.format(name=__name__), *arguments],
+                [
+                    sys.executable,
+                    "-I",
+                    "-c",
+                    _START.format(module=__name__, package=__name__.partition(".")[0]),
+                    *arguments,
+                ],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

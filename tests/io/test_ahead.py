@@ -110,8 +110,9 @@ def test_a_comparison_names_the_labels_that_it_cannot_read(tmp_path: Path) -> No
     names = ("a", "deadly_1", "b", "deadly_2")
     write_labels(tmp_path / "labels", *names)
     records = [
-        {"case": name, "image": "", "label": str(tmp_path / "labels" / f"{name}.nii.gz"), "quality": "high"}
+        {"case": name, "image": file, "label": file, "quality": "high"}
         for name in names
+        for file in [str(tmp_path / "labels" / f"{name}.nii.gz")]
     ]
     data = with_label_noise(Datalist("x", {0: "b", 1: "l"}, {0: "MR"}, records), tmp_path / "noisy", rate=1, seed=0)
     with pytest.raises(InputError) as caught:
