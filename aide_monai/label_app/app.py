@@ -170,7 +170,7 @@ class PlainNames(LocalDatastore):
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = super()._list_files(path, patterns)
         strange = [name for name in found if not is_part(name)]
-        tell_unused(path, {os.path.join(path, ascii(name)): "a name that cannot be asked for" for name in strange})
+        tell_unused(path, {os.path.join(path, name): "a name that cannot be asked for" for name in strange})
         return {name: file for name, file in found.items() if name not in strange}
 
     def _add_non_existing_labels(self, tag: str) -> int:
@@ -207,7 +207,7 @@ class PlainNames(LocalDatastore):
         listed += [Path(self.get_label_uri(image, FINAL)) for image in self.get_labeled_images()]
         used = {*listed, *voxel_files(listed), Path(self._datastore.label_path(None))}
         for folder, reason in folders.items():
-            there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+            there = [path for path in sorted(folder.iterdir()) if is_part(path.name) and not path.name.startswith(".")]
             tell_unused(folder, {str(path): reason for path in there if path not in used})
 
     def _require_plain(self, what: str, name: str, file: str, info: dict[str, Any]) -> None:
