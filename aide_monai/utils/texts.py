@@ -31,7 +31,7 @@ def tell_unused(folder: str | Path, reasons: Mapping[str, str], *, they_are: str
     groups: dict[str, list[str]] = {}
     for file, reason in files.items():
         name = os.path.relpath(file, folder) + ("/" if os.path.isdir(file) else "")
-        groups.setdefault(reason, []).append(name)
+        groups.setdefault(reason, []).append(name if name.isprintable() else ascii(name))
     parts = [f"{names_text(names)} ({reason})" for reason, names in groups.items()]
     if parts:
         kinds = {"folder" if os.path.isdir(file) else "file" for file in files}
