@@ -139,6 +139,13 @@ def evaluate(
     compare: Annotated[
         tuple[str, str] | None, typer.Option(help="Two per-case tables, FILE or FILE:METHOD, to test for a difference.")
     ] = None,
+    patients: Annotated[
+        str | None,
+        typer.Option(
+            help="With --compare: regular expression for the name of a case; its first group is the patient. Default: "
+            "the name without _frame01 and the like, or the column patient of a table."
+        ),
+    ] = None,
 ) -> None:
     """Score segmentations: DSC, RAVD, ASSD, MSSD per case, with a summary; or compare two such tables.
 
@@ -147,7 +154,7 @@ def evaluate(
     if compare is not None:
         if pred or ref:
             raise InputError("found --compare with --pred or --ref; expected one job at a time")
-        _compare(*compare, out)
+        _compare(*compare, out, patients)
     elif pred is None or ref is None:
         raise InputError("nothing to score; expected --pred DIR and --ref DIR, or --compare A.csv B.csv")
     else:
@@ -181,14 +188,16 @@ def evaluate(
             console.print(str(out), soft_wrap=True)
 
 
-def _compare(first: str, second: str, out: Path | None) -> None:
+def _compare(first: str, second: str, out: Path | None, patients: str | None) -> None:
+    from aide_monai.data.sources.folder import patient_expression
     from aide_monai.reports.tables import paired_tests_table
     from aide_monai.utils.files import require_place, write_text
     from aide_monai.workflows.paired_tests import paired_tests, read_method
 
     if out is not None:
         require_place(out, folder=True)
-    comparison = paired_tests(read_method(first), read_method(second))
+    options = {} if patients is None else {"patients": patient_expression(patients, "--patients").pattern}
+    comparison = paired_tests(read_method(first), read_method(second), **options)
     table = paired_tests_table(comparison)
     console.print(table.rich(f"A: {first}\nB: {second}"))
     if out is not None:

@@ -33,7 +33,7 @@ COLUMNS = (
     "fn",
 )
 _INTEGERS = ("label", "tp", "fp", "fn")
-_TEXTS = ("method", "network", "case", "label_name")
+_TEXTS = ("method", "network", "case", "label_name", "patient")
 # metric in the rows, title, unit, factor from the rows to the table, digits
 METRICS = (
     ("dsc", "DSC", "%", 100.0, 1),
@@ -57,16 +57,21 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: str | Path) -> list[dict[str, Any]]:
-    """Read what ``write_csv`` wrote.
+    """Read what ``write_csv`` wrote, or such a table to which a last column "patient" was added.
 
     Raises:
         InputError: if the file is missing, has other columns, or a value is not a number.
     """
-    return read_rows(path, COLUMNS, _parsed, what="a table of per-case scores")
+    return read_rows(path, COLUMNS, _parsed, what="a table of per-case scores", optional=("patient",))
 
 
 def read_rows(
-    path: str | Path, columns: Sequence[str], parse: Callable[[str, str], Any], *, what: str
+    path: str | Path,
+    columns: Sequence[str],
+    parse: Callable[[str, str], Any],
+    *,
+    what: str,
+    optional: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Rows of a CSV file.
 
@@ -75,6 +80,7 @@ def read_rows(
         columns: the header it must have.
         parse: name of a column and text of a cell to its value.
         what: what the file should be, for the error.
+        optional: columns that may come after these.
 
     Raises:
         InputError: if the file is missing, has other columns, or a value is not a number.
@@ -89,8 +95,10 @@ def read_rows(
     reader = csv.DictReader(io.StringIO(text, newline=""))
     rows = []
     try:
-        if tuple(reader.fieldnames or ()) != tuple(columns):
-            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}")
+        found = tuple(reader.fieldnames or ())
+        if found not in (tuple(columns), (*columns, *optional)):
+            more = f", and perhaps {', '.join(optional)}" if optional else ""
+            raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}{more}")
         for line in reader:
             rows.append({key: parse(key, as_given(value)) for key, value in line.items()})
     except InputError:
@@ -174,7 +182,7 @@ def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
 
 def paired_tests_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
     """A comparison, see ``workflows.paired_tests``, as a table."""
-    header = ["label", "metric", "n", "A", "B", "A - B", "95 % interval", "P (t-test)", "P (Wilcoxon)"]
+    header = ["label", "metric", "patients", "A", "B", "A - B", "95 % interval", "P (t-test)", "P (Wilcoxon)"]
     lines = []
     for entry in comparison:
         _, title, unit, factor, digits = next(metric for metric in METRICS if metric[0] == entry["metric"])
@@ -220,7 +228,13 @@ def _comparison_notes(comparison: Sequence[Mapping[str, Any]]) -> list[str]:
         for entry in comparison
         if entry["n_infinite"]
     ]
-    return ["* without the cases where one of both is infinite: " + "; ".join(left_out) + "."] if left_out else []
+    notes = [
+        f"A patient is the mean over its cases ({comparison[0]['cases']} of {comparison[0]['patients']} patients). P "
+        "and intervals are those of two models as they are, and say nothing about another training of them."
+    ]
+    if left_out:
+        notes.append("* without the patients where one of both is infinite: " + "; ".join(left_out) + ".")
+    return notes
 
 
 def _notes(summary: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,13 +1,15 @@
-"""Two methods on the same cases: what is the difference, and how sure is it?"""
+"""Two models on the same cases: what is the difference, and how sure is it?"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression
 from aide_monai.errors import InputError, report
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
 from aide_monai.reports.tables import METRICS, read_csv
@@ -21,23 +23,27 @@ def paired_tests(
     second: Sequence[Mapping[str, Any]],
     *,
     metrics: Sequence[str] = _ALL_METRICS,
+    patients: str = PATIENT_PATTERN,
 ) -> list[dict[str, Any]]:
-    """Paired two-sided tests of every metric and label, over the cases that both methods have.
+    """Paired two-sided tests of every metric and label, over the patients; a patient is the mean over its cases.
 
     Args:
         first: per-case rows of method A.
         second: per-case rows of method B, of the same cases and labels.
         metrics: keys of the rows that are tested.
+        patients: regular expression for the whole name of a case; its first group is the patient, and a case that it
+            does not fit is a patient of its own. It is not asked where rows name the "patient".
 
     Returns:
-        A dictionary per label and metric: "label_name", "metric", "n" (pairs), "n_infinite" (pairs left out because one
-        of both is infinite), "mean_a", "mean_b", "difference" (mean of A - B), "low" and "high" (95 % interval of the
-        difference), "p_t" (paired t-test) and "p_wilcoxon" (signed-rank test, for few cases). DSC as a ratio, RAVD in
-        percent, distances in mm. NaN where fewer than two pairs are left.
+        A dictionary per label and metric: "label_name", "metric", "cases", "patients", "n" (patients in the test),
+        "n_infinite" (those left out because one of both is infinite), "mean_a", "mean_b", "difference" (mean of A - B),
+        "low" and "high" (95 % interval of the difference), "p_t" (paired t-test) and "p_wilcoxon" (signed-rank test,
+        for few cases). DSC as a ratio, RAVD in percent, distances in mm. NaN where fewer than two pairs are left.
 
     Raises:
-        InputError: if the cases or labels of both differ.
+        InputError: if the cases or labels of both differ, or ``patients`` is no expression with a group.
     """
+    pattern = patient_expression(patients, "patients")
     by_key = [_by_key(rows) for rows in (first, second)]
     missing = [
         f'case "{case}", {label}: only in {"AB"[i]}'
@@ -49,10 +55,21 @@ def paired_tests(
     comparison = []
     for label in dict.fromkeys(row["label_name"] for row in first):
         keys = [key for key in by_key[0] if key[1] == label]
+        groups: dict[str, list[_Key]] = {}
+        for key in keys:
+            groups.setdefault(_patient([rows[key] for rows in by_key], pattern), []).append(key)
+        counts = {"cases": len(keys), "patients": len(groups)}
         for metric in metrics:
-            values = np.array([[rows[key][metric] for key in keys] for rows in by_key])
-            comparison.append({"label_name": label, "metric": metric, **_tests(values)})
+            values = [[np.mean([rows[key][metric] for key in mine]) for mine in groups.values()] for rows in by_key]
+            comparison.append({"label_name": label, "metric": metric, **counts, **_tests(np.array(values))})
     return comparison
+
+
+def _patient(rows: Sequence[Mapping[str, Any]], pattern: re.Pattern[str]) -> str:
+    case = str(rows[0]["case"])
+    match = pattern.fullmatch(case)
+    named = [str(row["patient"]) for row in rows if row.get("patient")]
+    return named[0] if named else match[1] if match and match[1] else case
 
 
 def read_method(table: str) -> list[dict[str, Any]]:
@@ -84,7 +101,7 @@ def _by_key(rows: Sequence[Mapping[str, Any]]) -> dict[_Key, Mapping[str, Any]]:
 
 
 def _tests(values: np.ndarray) -> dict[str, Any]:
-    """Both tests over the finite pairs of (2, cases) values."""
+    """Both tests over the finite pairs of (2, patients) values."""
     finite = np.isfinite(values).all(axis=0)
     first, second = values[:, finite]
     result: dict[str, Any] = {"n": int(finite.sum()), "n_infinite": int((~finite).sum())}

@@ -184,6 +184,12 @@ def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, ca
     table = out / "per_case.csv"
     assert aide("evaluate", "--compare", table, f"{table}:pred", "--out", tmp_path / "comparison") == 0
     assert "| liver | DSC (%) | 2 | 83.3 | 83.3 | 0.0 |" in (tmp_path / "comparison" / "comparison.md").read_text()
+    table.write_text(table.read_text().replace(",a,", ",p_1,").replace(",b,", ",p_2,"))
+    compared = ("evaluate", "--compare", table, table, "--out", tmp_path / "one", "--patients")
+    assert aide(*compared, "(p)_.") == 0
+    assert "| liver | DSC (%) | 1 |" in (tmp_path / "one" / "comparison.md").read_text()
+    assert aide(*compared, "x") == 2
+    assert '--patients "x": no group; put the part that names the patient in ( )' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,38 @@ def test_infinite_pairs_are_left_out_and_said() -> None:
     assert "liver, ASSD: 1" in table.markdown()
 
 
+@pytest.mark.parametrize("how", ["by the pattern", "by another pattern", "by the column"])
+def test_a_patient_counts_once(how: str) -> None:
+    """Three patients, the first with two phases."""
+    first, second = rows([0.9, 0.7, 0.6, 0.5]), rows([0.7, 0.5, 0.5, 0.2])
+    names = {
+        "by the pattern": ["p1_frame01", "p1_frame12", "p2_frame01", "p3"],
+        "by another pattern": ["1-a", "1-b", "2-a", "3"],
+        "by the column": ["a", "b", "c", "d"],
+    }[how]
+    for row, other, case, patient in zip(first, second, names, "1123", strict=True):
+        row["case"] = other["case"] = case
+        if how == "by the column":
+            other["patient"] = patient
+    options = {"patients": r"(\d)-."} if how == "by another pattern" else {}
+    entry = paired_tests(first, second, **options)[0]
+    expected = stats.ttest_rel([0.8, 0.6, 0.5], [0.6, 0.5, 0.2])
+    assert (entry["cases"], entry["patients"], entry["n"]) == (4, 3, 3)
+    assert entry["p_t"] == pytest.approx(expected.pvalue)
+    assert "mean over its cases (4 of 3 patients)" in paired_tests_table([entry]).markdown()
+
+
+def test_a_table_may_have_a_column_of_patients(tmp_path: Path) -> None:
+    table = tmp_path / "per_case.csv"
+    write_csv(table, rows([0.7, 0.8]))
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([header + ",patient", *(f"{line},p" for line in lines)]) + "\n")
+    assert [row["patient"] for row in read_method(str(table))] == ["p", "p"]
+    table.write_text("\n".join([header + ",colour", *(f"{line},p" for line in lines)]) + "\n")
+    with pytest.raises(InputError, match="and perhaps patient"):
+        read_method(str(table))
+
+
 def test_one_pair_is_no_test() -> None:
     entry = paired_tests(rows([0.5]), rows([0.6]))[0]
     assert entry["n"] == 1

@@ -44,12 +44,7 @@ def folder_datalist(
         InputError: a folder or partner is missing, two files stand for one case, or label values have gaps.
     """
     root = Path(os.path.abspath(root))
-    try:
-        pattern = re.compile(patient_pattern)
-    except re.error as error:
-        raise InputError(f'patient_pattern "{patient_pattern}": not a regular expression ({error})') from error
-    if not pattern.groups:
-        raise InputError(f'patient_pattern "{patient_pattern}": no group; put the part that names the patient in ( )')
+    pattern = patient_expression(patient_pattern, "patient_pattern")
 
     image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
     labels = _cases(label_files, channels=False)
@@ -108,6 +103,21 @@ def folder_datalist(
     names = dict(enumerate(stored.values()))
     classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
     return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, records, classes)
+
+
+def patient_expression(text: str, name: str) -> re.Pattern[str]:
+    """A regular expression whose first group names the patient; ``name`` is that of the option.
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InputError(f'{name} "{text}": not a regular expression ({error})') from error
+    if not pattern.groups:
+        raise InputError(f'{name} "{text}": no group; put the part that names the patient in ( )')
+    return pattern
 
 
 def _volumes(folder: Path) -> list[Path]:
