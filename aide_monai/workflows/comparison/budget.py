@@ -39,8 +39,6 @@ RANGES: dict[str, tuple[float, float]] = {
 """What the numbers of a training may be, in ``TrainingSettings`` as in the configs of a bundle."""
 
 _CHOICES = {"norm": ("batch", "instance"), "amp": tuple(AMP_DTYPES), "kept": ("last", "best")}
-FAIR: dict[str, Any] = {"networks": 2, "average": 0.99, "trusted_share": 0.5, "kept": "last"}
-"""The part of a budget that makes methods differ in nothing but what they are named for, with usual values."""
 
 
 @dataclass(frozen=True, kw_only=True)

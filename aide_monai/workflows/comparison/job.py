@@ -149,7 +149,6 @@ class Job:
         uniform = {"trusted_share": 0.0}
         options = {
             "aide": asdict(AIDEOptions()),
-            "labelled": {"raw": False},
             "clean": {"raw": False},
             "noisy": {"raw": False} | uniform,
             "pseudo_label": uniform | {"largest_component": "none"},

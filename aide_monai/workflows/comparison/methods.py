@@ -155,7 +155,6 @@ def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[s
     schedule = {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)}
     uniform = {"trusted_share": 0.0}
     of_all: dict[str, dict[str, Any]] = {
-        "labelled": {"raw": False},
         "noisy": {"raw": False} | uniform,
         "clean": {"raw": False},
         "pseudo_label": schedule | {"largest_component": "none"} | uniform,

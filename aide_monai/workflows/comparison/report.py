@@ -30,14 +30,8 @@ from aide_monai.workflows.comparison.tables import (
 
 _Row = Mapping[str, Any]
 _OF_SINGLE_NETWORKS = "gap closure between single networks"
-_LEFT_OUT = (
-    "train HQA",
-    "train LQA",
-    "PP",
-    "RAVD (%)",
-    "MSSD (mm)",
-    _OF_SINGLE_NETWORKS,
-)  # of the terminal, which they do not fit
+# of the terminal, which they do not fit
+_LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)", _OF_SINGLE_NETWORKS)
 
 
 def write_report(result: Comparison) -> RichTable:
@@ -51,8 +45,9 @@ def write_report(result: Comparison) -> RichTable:
     """
     folder, rows, tested = result.folder, result.rows, result.experiment.tested
     tests = differences(rows, tested) if tested else []
-    summary = summarize_comparison(rows, closures=_closures(result))
-    table = summary_table(summary, tests, tested=tested)
+    shared: dict[str, Any] = {"tested": tested, "closures": _closures(result)}
+    summary = summarize_comparison(rows, closures=shared["closures"])
+    table = summary_table(summary, tests, **shared)
     write_text(folder / "summary.md", table.markdown() + "\n")
     sections = [Section("Summary", _state(result), table)]
     sections.append(Section("Figures", pictures=_figures(result, summary, tests)))
@@ -64,9 +59,7 @@ def write_report(result: Comparison) -> RichTable:
     sections.append(Section("What was run", code=json.dumps(_description(result), indent=2)))
     write_page(folder / "report.html", result.experiment.name, sections)
     plain = [entry for entry in summary if not entry["pp"]]
-    shown = replace(
-        summary_table(plain, tests, tested=tested), notes=["All columns are in summary.md and report.html."]
-    )
+    shown = replace(summary_table(plain, tests, **shared), notes=["All columns are in summary.md and report.html."])
     return shown.rich(result.experiment.name, without=_LEFT_OUT)
 
 

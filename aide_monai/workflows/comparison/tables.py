@@ -89,7 +89,11 @@ _HOW_TESTED = (
 
 
 def summary_table(
-    summary: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = (), *, tested: str | None = None
+    summary: Sequence[Mapping[str, Any]],
+    tests: Sequence[Mapping[str, Any]] = (),
+    *,
+    tested: str | None = None,
+    closures: Mapping[str, Bounds] | None = None,
 ) -> Table:
     """The summary as a table, with P of the DSC (QUBIQ score for such data) against the tested method.
 
@@ -97,19 +101,20 @@ def summary_table(
         summary: see ``summarize_comparison``.
         tests: see ``differences``.
         tested: name of the method that was tested.
+        closures: as in ``summarize_comparison``.
     """
     metrics = [m for m in (*METRICS, QUBIQ) if m[0] != "qubiq" or any(_known(entry, "qubiq") for entry in summary)]
     key = metrics[-1][0] if metrics[-1] is QUBIQ else "dsc"
-    closures = [name for name in summary[0]["closures"] if any(entry["closures"][name] for entry in summary)]
+    shown = {n: both for n, both in (closures or {}).items() if any(entry["closures"].get(n) for entry in summary)}
     of_key = {(t["setting"], t["method"], t["pp"]): t for t in tests if t["metric"] == key}
     header = ["setting", "train HQA", "train LQA", "method", "PP"]
     header += [f"{title} ({unit})" for _, title, unit, _, _ in metrics]
-    header += closures + [f"P against {tested}"] * (tested is not None)
+    header += [*shown] + [f"P against {tested}"] * (tested is not None)
     lines = []
     for entry in summary:
         line = [entry["setting"], str(entry["train_hqa"]), str(entry["train_lqa"]), entry["method"]]
         line += ["yes" if entry["pp"] else "no", *(_cell(entry, metric) for metric in metrics)]
-        line += [_closure_text(entry["closures"][name]) for name in closures]
+        line += [_closure_text(entry["closures"][name]) for name in shown]
         if tested is not None:
             test = of_key.get((entry["setting"], entry["method"], entry["pp"]))
             counts = "" if test is None else f" ({test['patients']} x {test['seeds']})"
@@ -124,11 +129,9 @@ def summary_table(
     ]
     if tested is not None:
         notes.append(f"P, of the {title}, with (patients x seeds): {_HOW_TESTED}")
-    if closures:
-        notes.append(
-            "Gap closure, of the DSC, with its 95 % interval over seeds and patients (Fieller): 0 and 1 are the two "
-            "methods that have none in its column."
-        )
+    if shown:
+        ends = "; ".join(f'{name}: 0 is "{low}", 1 is "{high}"' for name, (low, high) in shown.items())
+        notes.append(f"Of the DSC, with 95 % intervals over seeds and patients (Fieller): {ends}.")
     infinite = [
         f"{e['setting']}, {e['method']}{', PP' if e['pp'] else ''}: {title} {e[f'{name}_infinite']}"
         for e in summary

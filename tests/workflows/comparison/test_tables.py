@@ -95,7 +95,9 @@ def test_the_table_is_in_the_papers_notation() -> None:
     rows = [*ROWS, row("noisy", 0, "a", 0.6, pp=1, assd=math.inf), row("noisy", 0, "b", 0.6, pp=1)]
     test = {"setting": "2 labelled", "method": "noisy", "pp": False, "metric": "dsc", "patients": 2, "seeds": 2}
     closures = CLOSURES | {"other": ("AIDE", "clean")}
-    table = summary_table(summarize_comparison(rows, closures=closures), [{**test, "p_holm": 0.012}], tested="AIDE")
+    summary = summarize_comparison(rows, closures=closures)
+    table = summary_table(summary, [{**test, "p_holm": 0.012}], tested="AIDE", closures=closures)
+    assert 'gap closure: 0 is "noisy", 1 is "clean"; other: 0 is "AIDE", 1 is "clean".' in table.notes[2]
     assert table.header[:6] == ["setting", "train HQA", "train LQA", "method", "PP", "DSC (%)"]
     assert table.header[-3:] == ["gap closure", "other", "P against AIDE"]
     assert table.lines[0][3:6] == ["noisy", "no", "55.0 ± 7.1"]
@@ -114,7 +116,7 @@ def test_the_table_is_in_the_papers_notation() -> None:
 
 def test_the_closure_of_one_patient_has_no_interval() -> None:
     rows = [r for r in ROWS if r["patient"] == "a"]
-    table = summary_table(summarize_comparison(rows, closures=CLOSURES))
+    table = summary_table(summarize_comparison(rows, closures=CLOSURES), closures=CLOSURES)
     assert table.lines[1][-1] == "0.75"
 
 
