@@ -63,12 +63,13 @@ def image_grids(bundle: Path, **overrides: Any) -> dict[str, tuple[tuple[int, ..
 
 
 @torch.no_grad()
-def write_undecided_weights(bundle: Path, run_dir: Path, **inference: Any) -> None:
+def write_undecided_weights(bundle: Path, run_dir: Path, *, index: int = 1, **inference: Any) -> None:
     """Weights of untrained networks that mark about half of the first volume to be segmented, so that masks differ.
 
     Args:
-        bundle: its class 1 is the one that is marked.
+        bundle: the bundle.
         run_dir: run folder, which gets ``models/model.pt``.
+        index: the class that is marked; 1 competes with the background alone, others with all classes.
         inference: overrides of the inference config.
     """
     parser = parsed(bundle, "inference", **inference)
@@ -78,6 +79,7 @@ def write_undecided_weights(bundle: Path, run_dir: Path, **inference: Any) -> No
     for single in (network.network_1, network.network_2):
         last = [module for module in single.modules() if isinstance(module, torch.nn.Conv2d)][-1]
         logits = single(slices)
-        last.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
-    (run_dir / "models").mkdir(parents=True)
+        others = [0] if index == 1 else [other for other in range(logits.shape[1]) if other != index]
+        last.bias[index] -= (logits[:, index] - logits[:, others].amax(dim=1)).median()
+    (run_dir / "models").mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), run_dir / "models" / "model.pt")

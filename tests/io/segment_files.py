@@ -9,7 +9,7 @@ import numpy as np
 
 
 def seg_nrrd(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[str, int, int, str]]) -> Path:
-    """A ``.seg.nrrd``.
+    """A ``.seg.nrrd``, or an ``.nhdr`` with its voxels in a ``.raw`` file beside it.
 
     Args:
         path: file to write.
@@ -43,5 +43,10 @@ def seg_nrrd(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[
         ]
     voxels = np.stack(layers) if several else layers[0]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("\n".join([*lines, "", ""]).encode() + voxels.tobytes(order="F"))
+    content = voxels.tobytes(order="F")
+    if path.suffix == ".nhdr":
+        lines.insert(lines.index("encoding: raw") + 1, f"data file: {path.stem}.raw")
+        path.with_suffix(".raw").write_bytes(content)
+        content = b""
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + content)
     return path

@@ -335,3 +335,19 @@ def test_zooms_are_drawn_up_and_down_alike() -> None:
 def test_a_zoom_out_of_range_is_refused(zoom: float) -> None:
     with pytest.raises(ValueError, match=r"max_zoom is .*; expected a value in 1\.\.10"):
         RandomRotateFlip(max_zoom=zoom)
+
+
+@pytest.mark.parametrize("max_zoom", [1.0, 1.5])
+def test_labels_of_a_thin_line_keep_its_size_and_place_in_the_mean(max_zoom: float) -> None:
+    """One pixel wide; the largest share of each pixel would leave 94 % of it."""
+    label = torch.zeros(1, 1, 48, 40)
+    label[:, :, 23, 10:30] = 1
+    drawn = RandomRotateFlip(max_zoom=max_zoom, seed=1).draw(400)
+    views = drawn.apply_to_batch(label.expand(400, -1, -1, -1), [label.expand(400, -1, -1, -1)])[1][0][:, 0]
+    zoom = torch.ones(400) if drawn.zoom is None else drawn.zoom
+    assert views.sum((1, 2)).div(20 * zoom**2).mean() == pytest.approx(1, abs=0.02)
+    shares = views / views.sum((1, 2), keepdim=True)
+    centre = (shares[:, None] * coordinates(48, 40)).sum((2, 3))
+    offset = torch.stack([drawn.angle.cos(), -drawn.angle.sin()], dim=1) * zoom[:, None] * -0.5  # of row 23
+    offset[:, 0] *= 1 - 2 * drawn.flip.float()
+    assert (centre - offset).mean(dim=0).abs().max() < 0.05

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom.sr.codedict import codes
 
 from aide_monai.cli.main import app, run
@@ -16,6 +17,7 @@ from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.folder import folder_datalist
 from aide_monai.errors import InputError
+from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
 from tests.io.segment_files import seg_nrrd
 from tests.io.test_segmentations import AFFINE, dicom_seg
@@ -45,10 +47,11 @@ def write(folder: Path, case: str, names: tuple[str, str], *, kind: str) -> None
     if kind == "dicom":
         dicom_seg(folder / f"{case}.dcm", labels, names=names, kinds=(LIVER, SPLEEN) if first else (SPLEEN, LIVER))
     else:
-        seg_nrrd(folder / f"{case}.nrrd", [labels], [(names[0], 1, 0, ""), (names[1], 2, 0, "")])
+        suffix = "nhdr" if kind == "detached" else "nrrd"
+        seg_nrrd(folder / f"{case}.{suffix}", [labels], [(names[0], 1, 0, ""), (names[1], 2, 0, "")])
 
 
-@pytest.mark.parametrize("kind", ["dicom", "slicer"])
+@pytest.mark.parametrize("kind", ["dicom", "slicer", "detached"])
 def test_segments_are_matched_by_name_across_cases_and_sides(kind: str, tmp_path: Path) -> None:
     write(tmp_path / "ref", "a", ("Liver", "Spleen"), kind=kind)
     write(tmp_path / "pred", "a", ("spleen", "liver"), kind=kind)
@@ -181,3 +184,34 @@ def test_values_with_gaps_are_named_as_the_message_says(tmp_path: Path, capsys: 
     assert datalist.stored_classes == {0: 0, 1: 1, 4: 2}
     assert prepare("--label-names", "oedema") == 2
     assert "--label-names" in capsys.readouterr().err
+
+
+def test_detached_headers_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read with their names by prepare, check and evaluate; no door takes their voxels for another file."""
+
+    def aide(*words: object) -> int:
+        return run(lambda: app([str(word) for word in words], standalone_mode=False))
+
+    rng = np.random.default_rng(0)
+    for case, thickness in (("a", 2), ("b", 3)):
+        labels = drawn(1, 2)
+        labels[1:4, 1:3, 0] = thickness - 2  # labels that differ
+        segments = [("Liver", 1, 0, ""), ("Spleen", 2, 0, "")]
+        label = seg_nrrd(tmp_path / "set" / "labels" / f"{case}.nhdr", [labels], segments)
+        seg_nrrd(tmp_path / "pred" / f"{case}.nhdr", [labels], segments)
+        read = sitk.ReadImage(str(label))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read).T, labels)
+        image = sitk.GetImageFromArray(rng.integers(0, 500, labels.T.shape).astype(np.int16))
+        image.CopyInformation(read)
+        (tmp_path / "set" / "images").mkdir(exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / "set" / "images" / f"{case}.nhdr"))
+    listed = tmp_path / "list.json"
+    assert aide("prepare", "folder", tmp_path / "set", "--out", listed) == 0
+    assert Datalist.load(listed, roots=[tmp_path]).labels == {0: "background", 1: "Liver", 2: "Spleen"}
+    assert aide("check", listed, "--root", tmp_path / "set", "--out", tmp_path / "report") == 0
+    out = tmp_path / "scores"
+    assert aide("evaluate", "--pred", tmp_path / "pred", "--ref", tmp_path / "set" / "labels", "--out", out) == 0
+    rows = read_csv(out / "per_case.csv")
+    assert [(row["label_name"], row["dsc"]) for row in rows] == [("Liver", 1), ("Spleen", 1)] * 2
+    told = capsys.readouterr()
+    assert "not used" not in told.out + told.err
