@@ -60,3 +60,24 @@ def test_an_arrow_up_is_found():
         "stream"
     }  # neighbours do not know each other
     assert arrows_up("cli", "from aide_monai import __version__\nfrom aide_monai.workflows import demo") == set()
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without those of its docstring, which describes arguments and layouts of files in full."""
+    said = function.body[0] if ast.get_docstring(function) else None
+    return function.end_lineno - function.lineno + 1 - (said.end_lineno - said.lineno + 1 if said else 0)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_and_functions_are_short(path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 400, "two modules"
+    functions = [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [node.name for node in functions if code_lines(node) > 60] == []
+
+
+def test_lines_are_counted_without_the_docstring():
+    (function,) = ast.parse('def f(x):\n    """One.\n\n    Two.\n    """\n    return x\n').body
+    assert code_lines(function) == 2

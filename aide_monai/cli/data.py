@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +15,13 @@ from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 from aide_monai.utils.validation import is_text
 
+if TYPE_CHECKING:
+    from aide_monai.data.datalist import Datalist
+    from aide_monai.workflows.evaluate_folders import Evaluation
+
 
 def prepare(
+    context: typer.Context,
     layout: Annotated[
         str, typer.Argument(help="chaos, nci-isbi, promise12, prostate, qubiq, breast, decathlon or folder.")
     ],
@@ -60,39 +66,43 @@ def prepare(
     from aide_monai.data.split import SplitSettings
     from aide_monai.workflows.prepare import write_datalist
 
+    given = _options_of_layouts(context.params)
+    split = SplitSettings(labeled=labeled, unlabeled=unlabeled, test=test, fold=_fold(fold), seed=seed)
+    shown = console.is_terminal
+    datalist = write_datalist(layout, folders, out, split=split, paper_split=paper_split, progress=shown, **given)
+    console.print(literal(f"{datalist.name}: {_counts(datalist)}. Written to:", "dim"))
+    console.print(str(out), soft_wrap=True)
+
+
+def _options_of_layouts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line says for one layout or another, by the names that these have for it."""
+    organs, rater, phases, times = (given[name] for name in ("organs", "rater", "phases", "times"))
+    as_typed = ("modality", "task", "subtask", "reference", "fused_dir", "centre", "subtraction_dir", "patient_pattern")
     options = {
-        "modality": modality,
+        **{name: given[name] for name in as_typed},
         "organs": organs and [organ.strip() for organ in organs.split(",")],
-        "task": task,
-        "subtask": subtask,
         "rater": int(rater) if rater and re.fullmatch("[0-9]{1,9}", rater) else rater,
-        "reference": reference,
-        "fused_dir": fused_dir,
-        "centre": centre,
         "phases": phases and _numbers("--phases", phases, ","),
         "times_s": times and _numbers("--times", times, ","),
-        "keep_unlabeled": keep_unlabeled or None,
-        "subtraction_dir": subtraction_dir,
-        "merge_zones": False if zones else None,
-        "keep_duplicates": keep_duplicates or None,
-        "patient_pattern": patient_pattern,
-        "label_names": _labels(label_names, "--label-names"),
+        "keep_unlabeled": given["keep_unlabeled"] or None,
+        "merge_zones": False if given["zones"] else None,
+        "keep_duplicates": given["keep_duplicates"] or None,
+        "label_names": _labels(given["label_names"], "--label-names"),
     }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _fold(fold: str | None) -> tuple[int, int] | None:
     parts = _numbers("--fold", fold, "/") if fold else None
     if parts is not None and len(parts) != 2:
         raise InputError(f'--fold is "{fold}"; expected part and number of parts, such as 1/5')
-    split = SplitSettings(
-        labeled=labeled, unlabeled=unlabeled, test=test, fold=(parts[0], parts[1]) if parts else None, seed=seed
-    )
-    given = {name: value for name, value in options.items() if value is not None}
-    datalist = write_datalist(
-        layout, folders, out, split=split, paper_split=paper_split, progress=console.is_terminal, **given
-    )
+    return (parts[0], parts[1]) if parts else None
+
+
+def _counts(datalist: Datalist) -> str:
     counts = ", ".join(f"{len(datalist.split(name))} {name}" for name in ("training", "validation", "test"))
     labelled = sum("label" in record for record in datalist.split("training"))
-    said = f"{datalist.name}: {counts} cases; {labelled} training cases have a label. Written to:"
-    console.print(literal(said, "dim"))
-    console.print(str(out), soft_wrap=True)
+    return f"{counts} cases; {labelled} training cases have a label"
 
 
 def check(
@@ -172,20 +182,24 @@ def evaluate(
         cases = len({row["case"] for row in result.rows})
         title = f"{pred}: {cases} cases, mean ± standard deviation"
         console.print(scores_table(result.summary).rich(title))
-        if result.ignored:
-            console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
-        if result.unknown_spacing:
-            from aide_monai.utils.texts import names_text
-
-            console.print(
-                f"{names_text(result.unknown_spacing)}: DICOM SEGs alone, without SpacingBetweenSlices: slices "
-                "between two marked ones are unknown, so distances may be off; score against volumes of the whole grid",
-                style="yellow",
-                soft_wrap=True,
-                highlight=False,
-            )
+        _tell_what_is_doubtful(result)
         if out is not None:
             console.print(str(out), soft_wrap=True)
+
+
+def _tell_what_is_doubtful(result: Evaluation) -> None:
+    if result.ignored:
+        console.print(f"Label values that were not scored: {', '.join(map(str, result.ignored))}", style="dim")
+    if result.unknown_spacing:
+        from aide_monai.utils.texts import names_text
+
+        console.print(
+            f"{names_text(result.unknown_spacing)}: DICOM SEGs alone, without SpacingBetweenSlices: slices "
+            "between two marked ones are unknown, so distances may be off; score against volumes of the whole grid",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _compare(first: str, second: str, out: Path | None, patients: str | None) -> None:

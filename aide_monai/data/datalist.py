@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,25 +123,7 @@ class Datalist:
         ]
 
         of_cases = problems if left_out is None else left_out
-        records: dict[str, dict[str, Any]] = {}
-        for section in SPLITS:
-            entries = content.get(section, [])
-            if not isinstance(entries, list):
-                problems.append(f'key "{section}": found {_kind(entries)}, expected a list of cases')
-                continue
-            for index, entry in enumerate(entries):
-                where = f"{section}[{index}]"
-                malformed = _record_problems(entry, where)
-                if not malformed and entry.get("split", section) != section:
-                    malformed = [f'{where}: "split" is "{entry["split"]}" but the case stands under "{section}"']
-                of_cases += malformed
-                if not malformed:
-                    records[where] = {**entry, "split": section}
-        for key, section in (("numTraining", "training"), ("numTest", "test")):
-            listed = content.get(section, [])
-            if key in content and isinstance(listed, list) and content[key] != len(listed):
-                of_cases.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
-
+        records = _sections(content, problems, of_cases)
         sound = dict(records)
         for where, record in records.items():
             for key in PATH_KEYS:
@@ -305,6 +287,29 @@ def _map_problems(names: dict[int, str], key: str) -> list[str]:
         for number, name in names.items()
         if not is_text(name)
     ]
+
+
+def _sections(content: Mapping[str, Any], problems: list[str], of_cases: list[str]) -> dict[str, dict[str, Any]]:
+    """The well-formed records by place; what is wrong with the file, and with single cases, is added to the lists."""
+    records: dict[str, dict[str, Any]] = {}
+    for section in SPLITS:
+        entries = content.get(section, [])
+        if not isinstance(entries, list):
+            problems.append(f'key "{section}": found {_kind(entries)}, expected a list of cases')
+            continue
+        for index, entry in enumerate(entries):
+            where = f"{section}[{index}]"
+            malformed = _record_problems(entry, where)
+            if not malformed and entry.get("split", section) != section:
+                malformed = [f'{where}: "split" is "{entry["split"]}" but the case stands under "{section}"']
+            of_cases += malformed
+            if not malformed:
+                records[where] = {**entry, "split": section}
+    for key, section in (("numTraining", "training"), ("numTest", "test")):
+        listed = content.get(section, [])
+        if key in content and isinstance(listed, list) and content[key] != len(listed):
+            of_cases.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
+    return records
 
 
 def _record_problems(record: Any, where: str) -> list[str]:

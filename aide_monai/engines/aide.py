@@ -24,7 +24,7 @@ from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
 from aide_monai.networks.global_batch_norm import is_synchronised
 from aide_monai.options import AIDEOptions
 from aide_monai.transforms.rotate_flip import RandomRotateFlip
-from aide_monai.utils.distributed import Share
+from aide_monai.utils.share import Share
 
 
 class AIDETrainer(TwoNetworkTrainer):

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from aide_monai.algorithm import forget_rate, small_loss_mask
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.losses import PerSampleDiceCELoss
-from aide_monai.utils.distributed import Share
+from aide_monai.utils.share import Share
 from aide_monai.utils.validation import require_numbers
 
 SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)}

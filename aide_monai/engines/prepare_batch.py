@@ -9,7 +9,8 @@ import torch
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from aide_monai.utils.distributed import Share, world_size
+from aide_monai.utils.distributed import world_size
+from aide_monai.utils.share import Share
 
 Augmentation = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 """Augments a batch on the device: (image, [label, ...]) to the same, all (B, channels, spatial...)."""

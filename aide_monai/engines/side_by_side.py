@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.losses import PerSampleDiceCELoss
-from aide_monai.utils.distributed import Share
+from aide_monai.utils.share import Share
 
 
 class SideBySideTrainer(TwoNetworkTrainer):

@@ -102,8 +102,7 @@ class TwoNetworkTrainer(Trainer):
             decollate=decollate,
             **kwargs,
         )
-        self.augment = augment
-        self.perturb = perturb
+        self.augment, self.perturb = augment, perturb
         self.optim_set_to_none = optim_set_to_none
         self._nothing: tuple[Any, ...] | None = None  # a batch without samples
         self._no_logits: tuple[Tensor, Tensor]
@@ -112,34 +111,30 @@ class TwoNetworkTrainer(Trainer):
         self.state.network_1 = place(network_1, self.state.device, channels_last=channels_last)
         self.state.network_2 = place(network_2, self.state.device, channels_last=channels_last)
         self.predictors = tuple(Predictor(n, i) for n, i in zip(self.networks, self.inferers, strict=True))
-        self._trained: list[Callable[..., Tensor]] = list(self.networks)
-        if compile is not False:
-            arguments = {} if compile is True else compile
-            self._trained = [torch.compile(network, **arguments) for network in self.networks]
-        self.state.optimizer_1 = optimizer_1
-        self.state.optimizer_2 = optimizer_2
-        self.state.scaler_1 = torch.amp.GradScaler("cuda", enabled=scaled)
-        self.state.scaler_2 = torch.amp.GradScaler("cuda", enabled=scaled)
+        self._trained = [_compiled(network, compile) for network in self.networks]
+        self.state.optimizer_1, self.state.optimizer_2 = optimizer_1, optimizer_2
+        self.state.scaler_1, self.state.scaler_2 = (torch.amp.GradScaler("cuda", enabled=scaled) for _ in range(2))
         self._state_dict_user_keys.extend(
             ["network_1", "network_2", "optimizer_1", "optimizer_2", "scaler_1", "scaler_2"]
         )
         self._average: WeightAverage | None = None
+        self._view_predictors = self.predictors
         if average > 0:
-            self._average = WeightAverage(self.networks, average)
-            self.state.average_1, self.state.average_2 = self._average.averages
-            self._state_dict_user_keys.extend(["average_1", "average_2"])
-            self._view_predictors = tuple(
-                Predictor(n, i) for n, i in zip(self._average.averages, self.inferers, strict=True)
-            )
-            self.add_event_handler(Events.EPOCH_STARTED, self._take_averages_out)
-        else:
-            self._view_predictors = self.predictors
+            self._keep_average(average)
         self.add_event_handler(Events.STARTED, self._begin_as_one)
         FiniteLosses().attach(self)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch_as_one)
         # Handlers come last: they may look at the networks when they are attached.
         if train_handlers is not None:
             self._register_handlers(train_handlers)
+
+    def _keep_average(self, decay: float) -> None:
+        self._average = WeightAverage(self.networks, decay)
+        self.state.average_1, self.state.average_2 = self._average.averages
+        self._state_dict_user_keys.extend(["average_1", "average_2"])
+        pairs = zip(self._average.averages, self.inferers, strict=True)
+        self._view_predictors = tuple(Predictor(network, inferer) for network, inferer in pairs)
+        self.add_event_handler(Events.EPOCH_STARTED, self._take_averages_out)
 
     def state_dict(self) -> OrderedDict[str, Any]:
         """State of the engine as tensors and numbers, so that a checkpoint loads with ``weights_only=True``.
@@ -213,7 +208,7 @@ class TwoNetworkTrainer(Trainer):
             labels: current labels of both networks, (B, 1, spatial...) integers.
 
         Of several processes, each has a share of the batch, and its losses are parts that add up to those of the whole
-        batch: divide by the number of samples in ``distributed.Share.of(len(image)).total``. A share may be empty.
+        batch: divide by the number of samples in ``Share.of(len(image)).total``. A share may be empty.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement compute_losses")
 
@@ -308,3 +303,7 @@ class TwoNetworkTrainer(Trainer):
     @property
     def _all_networks(self) -> list[nn.Module]:
         return [*self.networks, *([] if self._average is None else self._average.averages)]
+
+
+def _compiled(network: nn.Module, how: bool | dict[str, Any]) -> Callable[..., Tensor]:
+    return network if how is False else torch.compile(network, **({} if how is True else how))

@@ -72,19 +72,7 @@ def datastore_cases(
     """
     if not 0 <= validation < 1:
         raise InputError(f"val_split is {validation}; expected a share from 0 up to but not including 1")
-    labelled = sorted(datastore.get_labeled_images())
-    records: list[dict[str, Any]] = [
-        {
-            "case": image,
-            "image": datastore.get_image_uri(image),
-            "label": datastore.get_label_uri(image, FINAL),
-            "quality": "high",
-        }
-        for image in labelled
-    ]
-    records += [
-        {"case": image, "image": datastore.get_image_uri(image)} for image in sorted(datastore.get_unlabeled_images())
-    ]
+    records = _records(datastore)
     names = {int(index): name for index, name in labels.items()}
     datalist = Datalist(
         name="MONAI Label datastore",
@@ -98,15 +86,31 @@ def datastore_cases(
     sound = [record for record in records if record["case"] not in broken]
     trainable = [record for record in sound if "label" in record]
     if not trainable:
+        labelled = sum("label" in record for record in records)
         left_out = "".join(f"\n  - {problem}" for problem in problems)
         raise InputError(
-            f"found {len(records)} images, {len(labelled)} of them labelled, and none to learn from; expected at least "
+            f"found {len(records)} images, {labelled} of them labelled, and none to learn from; expected at least "
             f"one image with a sound label: label one, then train{left_out}"
         )
     for record in trainable[len(trainable) - int(validation * len(trainable)) :]:
         record["split"] = "validation"
     datalist.records = sound
     return datalist, problems
+
+
+def _records(datastore: Datastore) -> list[dict[str, Any]]:
+    """Those with a final label first, by name."""
+    labelled: list[dict[str, Any]] = [
+        {
+            "case": image,
+            "image": datastore.get_image_uri(image),
+            "label": datastore.get_label_uri(image, FINAL),
+            "quality": "high",
+        }
+        for image in sorted(datastore.get_labeled_images())
+    ]
+    unlabelled = sorted(datastore.get_unlabeled_images())
+    return labelled + [{"case": image, "image": datastore.get_image_uri(image)} for image in unlabelled]
 
 
 def findings_of(info: Mapping[str, Any]) -> dict[str, Any]:

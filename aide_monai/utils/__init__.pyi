@@ -1,4 +1,5 @@
-from .distributed import batch_mean, data_parallel, finalize, initialize, local_device, rank, world_size
+from .distributed import data_parallel, finalize, initialize, local_device, rank, world_size
+from .share import batch_mean
 
 __all__ = [
     "batch_mean",

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -108,10 +107,10 @@ def gather(content: T) -> list[T]:
     if world_size() == 1:
         return [content]
     packed = _pack(content)
-    sizes = [int(size) for size in _all_gather(torch.tensor([len(packed)]))]
+    sizes = [int(size) for size in all_gather(torch.tensor([len(packed)]))]
     padded = torch.zeros(max(sizes), dtype=torch.uint8)
     padded[: len(packed)] = packed
-    return [_unpack(other[:size]) for other, size in zip(_all_gather(padded), sizes, strict=True)]
+    return [_unpack(other[:size]) for other, size in zip(all_gather(padded), sizes, strict=True)]
 
 
 def broadcast(content: T) -> T:
@@ -168,71 +167,6 @@ def total(values: Tensor) -> Tensor:
     with _exchange():
         dist.all_reduce(summed, group=group)
     return summed.to(values.device)
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of the global batch that this process has; the shares in order of rank are the whole batch.
-
-    Attributes:
-        sizes: samples of each process.
-        rank: number of this process.
-    """
-
-    sizes: tuple[int, ...]
-    rank: int
-
-    @classmethod
-    def of(cls, samples: int) -> Share:
-        """The share of a process that has so many samples; every process must ask."""
-        if world_size() == 1:
-            return cls((samples,), 0)
-        return cls(tuple(int(size) for size in _all_gather(torch.tensor([samples]))), rank())
-
-    @property
-    def total(self) -> int:
-        """Samples of the global batch."""
-        return sum(self.sizes)
-
-    @property
-    def part(self) -> slice:
-        """Which samples of the global batch are here."""
-        start = sum(self.sizes[: self.rank])
-        return slice(start, start + self.sizes[self.rank])
-
-    def holds(self, positions: Tensor) -> Tensor:
-        """(N,) bool on the CPU: which of some positions (N,) in the global batch are here."""
-        if len(self.sizes) == 1:
-            return torch.ones(len(positions), dtype=torch.bool)
-        return ((positions >= self.part.start) & (positions < self.part.stop)).cpu()
-
-    def local(self, positions: Tensor) -> Tensor:
-        """Positions in the global batch (N,) as those in the share, without the ones that are elsewhere."""
-        if len(self.sizes) == 1:
-            return positions
-        return positions[self.holds(positions).to(positions.device)] - self.part.start
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Values of all samples of the global batch, from those of the samples here (without their gradient)."""
-        values = values.detach()
-        if len(self.sizes) == 1:
-            return values
-        if values.dtype == torch.bool:  # gloo has no such messages
-            return self.gather(values.byte()).bool()
-        padded = values.new_zeros(max(self.sizes), *values.shape[1:])
-        padded[: len(values)] = values
-        parts = _all_gather(padded)
-        return torch.cat([part[:size] for part, size in zip(parts, self.sizes, strict=True)])
-
-
-def batch_mean(losses: Tensor) -> Tensor:
-    """Mean of per-sample losses (b,) over the global batch, for the network of ``data_parallel``.
-
-    The mean of this over the processes is the loss, also where their shares differ in size.
-    """
-    if world_size() == 1:
-        return losses.mean()
-    return losses.sum() * (world_size() / Share.of(len(losses)).total)
 
 
 def sum_gradients(network: nn.Module) -> Callable[[], None]:
@@ -312,7 +246,7 @@ def average_buffers(network: nn.Module) -> None:
         if buffer.is_floating_point():
             buffer.copy_(total(buffer) / world_size())
         else:
-            buffer.copy_(torch.stack(_all_gather(buffer.detach().clone())).amax(dim=0))
+            buffer.copy_(torch.stack(all_gather(buffer.detach().clone())).amax(dim=0))
 
 
 def require_same_weights(*networks: nn.Module) -> None:
@@ -324,7 +258,7 @@ def require_same_weights(*networks: nn.Module) -> None:
     if world_size() == 1:
         return
     sums = torch.stack([p.detach().double().sum() for network in networks for p in network.parameters()]).cpu()
-    everyone = torch.stack(_all_gather(sums))
+    everyone = torch.stack(all_gather(sums))
     if not bool(((everyone == everyone[0]) | (everyone.isnan() & everyone[0].isnan())).all()):
         raise RuntimeError(
             "the weights of the processes have drifted apart; expected the same in all: use an optimiser and hooks "
@@ -384,7 +318,8 @@ def _channel(device: torch.device) -> tuple[dist.ProcessGroup | None, torch.devi
     return _host_group(), torch.device("cpu")
 
 
-def _all_gather(values: Tensor) -> list[Tensor]:
+def all_gather(values: Tensor) -> list[Tensor]:
+    """A tensor of the same shape and type from every process, in order of rank."""
     group, device = _channel(values.device)
     sent = values.to(device).contiguous()
     received = [torch.empty_like(sent) for _ in range(world_size())]

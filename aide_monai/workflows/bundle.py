@@ -82,6 +82,12 @@ def run_bundle(
         raise InputError(
             f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
         )
+    _run(workflow)
+    return workflow
+
+
+def _run(workflow: ConfigWorkflow) -> None:
+    """Run it to its end; what stops it becomes one sentence."""
     try:
         with locks_of_this_block():
             workflow.initialize()
@@ -98,7 +104,6 @@ def run_bundle(
         if mistake is None:
             raise
         raise mistake from error
-    return workflow
 
 
 def _how_to_continue(history: Path) -> str:

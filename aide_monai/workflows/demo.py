@@ -160,8 +160,7 @@ def run_demo(
         raise InputError(f"{run_dir} is not empty; choose a new run folder with --run-dir")
     training = settings.training
     cost = sum(STEP_COST[STANDARD_METHODS[name]] for name in METHODS)
-    progress = _Progress(on_progress, total=training.epochs * training.steps_per_epoch * cost)
-    progress.stage = "reading the data"
+    progress = _Progress(on_progress, "reading the data", total=training.epochs * training.steps_per_epoch * cost)
 
     datalist = prepare_datalist(
         write_phantoms(run_dir / "data", seed=training.seed) if data is None else data,
@@ -181,20 +180,20 @@ def run_demo(
     rows = [row for job in jobs for row in job.rows() if not row["pp"]]
     summary = tables.summarize(rows, noisy=NOISY, clean=CLEAN)
     draw_figures(run_dir / "figures", jobs)
-    seconds = time.monotonic() - start
-    _write_tables(run_dir, settings, rows, summary, data=data, seconds=seconds)
+    result = DemoResult(run_dir, rows, summary, time.monotonic() - start)
+    _write_tables(result, settings, data=data)
     progress.finish()
-    return DemoResult(run_dir, rows, summary, seconds)
+    return result
 
 
 class _Progress:
     """Counts plain optimiser steps and tells whoever listens."""
 
-    def __init__(self, listener: OnProgress | None, *, total: float) -> None:
+    def __init__(self, listener: OnProgress | None, stage: str, *, total: float) -> None:
         self.listener = listener
         self.total = total
         self.done = 0.0
-        self.stage = ""
+        self.stage = stage
 
     def step(self, job: Job) -> None:
         self.stage = f"training: {job.method.name}"
@@ -209,21 +208,13 @@ class _Progress:
             self.listener(self.stage, self.done, self.total)
 
 
-def _write_tables(
-    run_dir: Path,
-    settings: DemoSettings,
-    rows: list[dict[str, Any]],
-    summary: list[dict[str, Any]],
-    *,
-    data: str | Path | None,
-    seconds: float,
-) -> None:
-    tables.write_csv(run_dir / "per_case.csv", rows)
-    write_text(run_dir / "summary.md", tables.markdown_table(summary) + "\n")
+def _write_tables(result: DemoResult, settings: DemoSettings, *, data: str | Path | None) -> None:
+    tables.write_csv(result.folder / "per_case.csv", result.rows)
+    write_text(result.folder / "summary.md", tables.markdown_table(result.summary) + "\n")
     content = {
         "version": aide_monai.__version__,
         "data": "phantoms" if data is None else str(data),
-        "seconds": round(seconds, 1),
+        "seconds": round(result.seconds, 1),
         **asdict(settings),
     }
-    write_text(run_dir / "settings.json", json.dumps(content, indent=2) + "\n")
+    write_text(result.folder / "settings.json", json.dumps(content, indent=2) + "\n")

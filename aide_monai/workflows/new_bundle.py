@@ -176,7 +176,6 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     labels = {str(index): _caption(name) for index, name in sorted(cases.labels.items())}
     modality = {str(channel): _caption(name) for channel, name in sorted(cases.modality.items())}
     structures = ", ".join(name for index, name in labels.items() if index != "0")
-    name = Path(folder).name
     network = _content(TEMPLATE / "configs" / "train.json")["network_args"]
     parameters = {
         "roots": literal([os.path.abspath(root) for root in roots or ()]),
@@ -193,7 +192,7 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     metadata = {
         "version": "0.1.0",
         "changelog": {"0.1.0": "first version"},
-        "name": name,
+        "name": Path(folder).name,
         "task": f"Segmentation of {structures}",
         "description": f"Two 2D U-Nets trained by cross-model self-correction (AIDE) to segment {structures}.",
         "data_source": _caption(cases.name),
@@ -205,16 +204,21 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "channels": modality,
         "classes": labels,
     }
-    texts = {
+    texts = _texts(structures, cases.name)
+    return write_bundle(folder, parameters, metadata=metadata, texts=texts)
+
+
+def _texts(structures: str, data: str) -> dict[str, str]:
+    """Of the page of a bundle whose networks find some structures, by place."""
+    return {
         "title": f"{structures[:1].upper()}{structures[1:]} from few labels",
         "tags": f"Segmentation, {structures}, noisy labels, label correction",
         "model": _MODEL,
-        "data": f"{cases.name}. `dataset_dir` is the datalist, or a folder that has it as `datalist.json`.",
+        "data": f"{data}. `dataset_dir` is the datalist, or a folder that has it as `datalist.json`.",
         "performance": "Not measured yet: `evaluate.json` writes a table per case to `eval/` of the run folder.",
         "references": "None yet.",
         "data_license": "Whoever trains on data keeps to their licence.",
     }
-    return write_bundle(folder, parameters, metadata=metadata, texts=texts)
 
 
 def _caption(name: str) -> str:

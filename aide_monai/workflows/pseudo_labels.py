@@ -62,22 +62,8 @@ def standardize_datalist(
     Raises:
         InputError: if no training case has a label, or ``folder`` holds the standardisation of others.
     """
-    finished = Path(folder) / "datalist.json"
-    if distributed.on_main(finished.exists):
-        share_files(path for path in sorted(Path(folder).rglob("*")) if path.is_file())
-        paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
-        try:
-            done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
-        except InputError as error:
-            raise InputError(
-                f"{finished}: the data that this run began with are not where they were; put them back, or choose a "
-                f"new run folder\n{error}"
-            ) from error
-        if _roles(done, folder) != _roles(datalist, folder):
-            raise InputError(
-                f"{finished} holds other cases than this run, or others of them with labels; choose a new run folder, "
-                "or the same labeled, unlabeled and seed"
-            )
+    done = _standardized_before(datalist, Path(folder))
+    if done is not None:
         return done
     training = datalist.split("training")
     if not any("label" in record for record in training):
@@ -90,6 +76,28 @@ def standardize_datalist(
         distributed.copy_from_main(network)
     how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "classes": classes, "device": device}
     return write_pseudo_labels(network, datalist, folder, **how, **preprocessing)
+
+
+def _standardized_before(datalist: Datalist, folder: Path) -> Datalist | None:
+    """What ``folder`` holds already; None where it holds nothing yet."""
+    finished = folder / "datalist.json"
+    if not distributed.on_main(finished.exists):
+        return None
+    share_files(path for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
+    try:
+        done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
+    except InputError as error:
+        raise InputError(
+            f"{finished}: the data that this run began with are not where they were; put them back, or choose a "
+            f"new run folder\n{error}"
+        ) from error
+    if _roles(done, folder) != _roles(datalist, folder):
+        raise InputError(
+            f"{finished} holds other cases than this run, or others of them with labels; choose a new run folder, "
+            "or the same labeled, unlabeled and seed"
+        )
+    return done
 
 
 def write_pseudo_labels(
@@ -143,12 +151,11 @@ def write_pseudo_labels(
         images = [record["image"] for record in unlabelled[first:]]
         for path, image, label in zip(paths[first:], images, labels, strict=False):  # the last round may be short
             assert label is not None
-            place = image_header(as_paths(image)[0]).place
-            distributed.on_main(partial(write_label, path, *label, place))
+            distributed.on_main(partial(write_label, path, *label, image_header(as_paths(image)[0]).place))
             if on_case is not None:
                 on_case()
     for record, path in zip(unlabelled, paths, strict=True):
-        record |= {"label": str(path), "quality": "low"}
+        record.update(label=str(path), quality="low")
     standardized = replace(datalist, records=records)
     distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
     share_files([*paths, folder / "datalist.json"])

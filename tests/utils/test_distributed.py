@@ -11,6 +11,7 @@ from aide_monai.errors import InputError, MainProcessError
 from aide_monai.networks import GlobalBatchNorm, synchronise_batch_norm
 from aide_monai.stream import ShareBatchSampler, collate_share
 from aide_monai.utils import distributed
+from aide_monai.utils.share import Share, batch_mean
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
@@ -26,8 +27,8 @@ def test_one_process_exchanges_nothing() -> None:
     assert distributed.broadcast("a") == "a"
     assert distributed.total(value) is value
     assert distributed.on_main(lambda: 3) == 3
-    assert float(distributed.batch_mean(value)) == 1.5
-    share = distributed.Share.of(5)
+    assert float(batch_mean(value)) == 1.5
+    share = Share.of(5)
     assert (share.total, share.part, share.sizes) == (5, slice(0, 5), (5,))
     network = nn.Linear(2, 2)
     assert distributed.data_parallel(network, torch.optim.SGD(network.parameters())) is network
@@ -89,8 +90,8 @@ def test_gathered_values_are_in_the_order_of_the_batch(monkeypatch: pytest.Monke
     padded = [torch.cat([part, torch.zeros(2 - len(part))]) for part in parts]
     for rank, part in enumerate(parts):
         sent = []
-        monkeypatch.setattr(distributed, "_all_gather", lambda values, sent=sent: sent.append(values) or padded)
-        share = distributed.Share((2, 0, 1), rank)
+        monkeypatch.setattr(distributed, "all_gather", lambda values, sent=sent: sent.append(values) or padded)
+        share = Share((2, 0, 1), rank)
         assert share.gather(part).tolist() == [1, 2, 3]
         assert torch.equal(sent[0], padded[rank])
         assert share.part == [slice(0, 2), slice(2, 2), slice(2, 3)][rank]

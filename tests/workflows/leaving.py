@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from aide_monai.utils import distributed
+from aide_monai.utils.share import batch_mean
 
 
 def threads() -> list[str]:
@@ -24,7 +25,7 @@ if __name__ == "__main__":
     network = distributed.data_parallel(network, optimizer)
     start = network.weight.detach().clone()
     samples = torch.eye(2)[: 2 - distributed.rank()]  # two in the first process, one in the second
-    distributed.batch_mean(network(samples).flatten()).backward()
+    batch_mean(network(samples).flatten()).backward()
     optimizer.step()
     moved = [round(float(value), 4) for value in (start - network.weight.detach()).flatten()]
     same = len({str(weights.tolist()) for weights in distributed.gather(network.weight.detach())}) == 1

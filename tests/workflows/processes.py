@@ -36,6 +36,7 @@ from aide_monai.stream import PatchDataset, ShareBatchSampler, SliceDataset, col
 from aide_monai.stream.share_sampler import share_files
 from aide_monai.transforms import CutMix, RandomIntensity, RandomRotateFlip
 from aide_monai.utils import distributed
+from aide_monai.utils.share import Share
 from aide_monai.workflows.bundle import history_folder
 
 EPOCHS = 3
@@ -111,7 +112,7 @@ class Recorder:
 
     def step(self, engine: AIDETrainer) -> None:
         output = engine.state.output
-        share = distributed.Share.of(len(output["kept_1"]))
+        share = Share.of(len(output["kept_1"]))
         self.seen["share"].append(share.sizes)
         self.seen["kept"].append([share.gather(output[f"kept_{n}"]).tolist() for n in (1, 2)])
         self.seen["losses"].append([float(output["loss_1"]), float(output["loss_2"])])

@@ -20,6 +20,7 @@ from aide_monai.io.volumes import SUFFIXES, label_values, without_suffix
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 
 _FOLDERS = ("images", "labels", "unlabeled")
+_Cases = dict[str, list[Path]]  # name to files
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -45,7 +46,6 @@ def folder_datalist(
     """
     root = Path(os.path.abspath(root))
     pattern = patient_expression(patient_pattern, "patient_pattern")
-
     image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
     labels = _cases(label_files, channels=False)
     channels = _has_channel_suffix(image_files, set(labels))
@@ -55,19 +55,7 @@ def folder_datalist(
         raise InputError(
             f"{root}: no volumes in images/ or unlabeled/; expected DICOM, or files that end in {', '.join(SUFFIXES)}"
         )
-    problems = [
-        f"{root / 'images' / images[case][0].name}: no label of this name in labels/; add it, or move the image to "
-        "unlabeled/"
-        for case in sorted(images.keys() - labels.keys())
-    ]
-    problems += [
-        f"{labels[case][0]}: no image of this name in images/; add it, or remove the label"
-        for case in sorted(labels.keys() - images.keys())
-    ]
-    problems += [
-        f'case "{case}": found in images/ and in unlabeled/; remove one of the two'
-        for case in sorted(images.keys() & unlabeled.keys())
-    ]
+    problems = _without_partner(root, images, labels, unlabeled)
     tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
@@ -120,6 +108,24 @@ def patient_expression(text: str, name: str) -> re.Pattern[str]:
     return pattern
 
 
+def _without_partner(root: Path, images: _Cases, labels: _Cases, unlabeled: _Cases) -> list[str]:
+    """What is wrong with the names in the three folders."""
+    problems = [
+        f"{root / 'images' / images[case][0].name}: no label of this name in labels/; add it, or move the image to "
+        "unlabeled/"
+        for case in sorted(images.keys() - labels.keys())
+    ]
+    problems += [
+        f"{labels[case][0]}: no image of this name in images/; add it, or remove the label"
+        for case in sorted(labels.keys() - images.keys())
+    ]
+    problems += [
+        f'case "{case}": found in images/ and in unlabeled/; remove one of the two'
+        for case in sorted(images.keys() & unlabeled.keys())
+    ]
+    return problems
+
+
 def _volumes(folder: Path) -> list[Path]:
     return volumes_in(folder) if folder.is_dir() else []
 
@@ -134,8 +140,8 @@ def _has_channel_suffix(images: list[Path], labels: set[str]) -> bool:
     return bool(names) and all(_CHANNEL.fullmatch(name) for name in names) and not labels & set(names)
 
 
-def _cases(files: list[Path], *, channels: bool) -> dict[str, list[Path]]:
-    cases: dict[str, list[Path]] = {}
+def _cases(files: list[Path], *, channels: bool) -> _Cases:
+    cases: _Cases = {}
     seen: dict[str, Path] = {}
     for file in files:
         name = _case(file)
