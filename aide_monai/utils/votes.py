@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, sparse
 
 _TOLERANCE_VOXELS = 0.01
 """Axes count as parallel when no voxel is further off than this; a centre is inside up to this beyond an edge."""
@@ -94,6 +93,8 @@ def _elect_by_volume(
     if not all(map(len, near)):
         return
     here = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in near)
+    from scipy import sparse  # only here, for a process that reads files starts faster without
+
     kept = [sparse.csr_matrix(lengths[rows, part]) for lengths, rows, part in zip(overlaps, here, there, strict=True)]
     background = reduce(
         np.multiply.outer, [lengths[rows].sum(axis=1) for lengths, rows in zip(overlaps, here, strict=True)]
@@ -136,6 +137,8 @@ def _elect_by_points(
     beyond_edges: bool,
 ) -> None:
     """Fill ``result``, point after point of all its voxels at once."""
+    from scipy import ndimage  # only here, as above
+
     values, codes = np.unique(label, return_inverse=True)
     stored: npt.NDArray[np.uint16] = (codes.reshape(label.shape) + 1).astype(np.uint16)  # 0 is outside
     how: dict[str, Any] = {"output": np.uint16, "order": 0, "mode": "nearest" if beyond_edges else "grid-constant"}
