@@ -2,7 +2,7 @@ from .data.datalist import Datalist
 from .data.sources.layouts import find_datalist
 from .data.sources.phantom import write_phantoms
 from .engines import AIDESupervisedTrainer, AIDETrainer, CoTeachingTrainer, PseudoLabelTrainer
-from .errors import InputError
+from .errors import InputError, Problem
 from .handlers import BestCheckpoint, EpochLog, GlobalLabelCorrection
 from .io.readers import LocationReader
 from .labels import LabelStore
@@ -33,6 +33,7 @@ __all__ = [
     "MeanNetwork",
     "MultiStreamUNet",
     "PatchDataset",
+    "Problem",
     "PseudoLabelTrainer",
     "SegmentationMetrics",
     "SliceDataset",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.paths import absolute_paths, as_paths
 from aide_monai.utils.files import write_atomically
 from aide_monai.utils.validation import TEXT, is_orientation, is_text
@@ -84,7 +84,9 @@ class Datalist:
         self._require_well_formed()
 
     @classmethod
-    def load(cls, path: str | Path, *, roots: Iterable[str | Path] = (), left_out: list[str] | None = None) -> Datalist:
+    def load(
+        cls, path: str | Path, *, roots: Iterable[str | Path] = (), left_out: list[Problem] | None = None
+    ) -> Datalist:
         """Read a datalist and make its paths absolute.
 
         Args:
@@ -100,14 +102,16 @@ class Datalist:
         content = read_json(path)
         folder = path.parent
         problems = [
-            f'key "{key}": unknown; the keys are {", ".join(_TOP_KEYS)}' for key in content if key not in _TOP_KEYS
+            Problem(f'unknown key "{key}"', advice=f"the keys are {', '.join(_TOP_KEYS)}")
+            for key in content
+            if key not in _TOP_KEYS
         ]
-        problems += [f'key "{key}": missing' for key in _REQUIRED_TOP_KEYS if key not in content]
+        problems += [Problem(f'no key "{key}"') for key in _REQUIRED_TOP_KEYS if key not in content]
         name = content.get("name", "")
         if not isinstance(name, str):
-            problems.append(f'key "name": found {_kind(name)}, expected text')
+            problems.append(Problem(_kind(name), "text", place='key "name"'))
         elif name and not is_text(name):
-            problems.append(f'key "name": found {name!r}, expected {TEXT}')
+            problems.append(Problem(repr(name), TEXT, place='key "name"'))
         maps = {}
         for key in ("labels", "modality"):
             maps[key], found = numbered_names(content.get(key, {"0": "absent"}), key)
@@ -117,7 +121,7 @@ class Datalist:
         problems += found
         flags = {key: content.get(key, False) for key in _FLAGS}
         problems += [
-            f'key "{key}": found {flag!r}, expected true or false'
+            Problem(repr(flag), "true or false", place=f'key "{key}"')
             for key, flag in flags.items()
             if not isinstance(flag, bool)
         ]
@@ -131,12 +135,12 @@ class Datalist:
                     try:
                         record[key] = absolute_paths(record[key], folder, roots=roots)
                     except InputError as error:
-                        of_cases.append(f"{where}: {error}")
+                        of_cases += error.at(where).problems
                         sound.pop(where, None)
         doubled = _doubled_cases(sound)
         of_cases += doubled.values()
         if problems:
-            raise InputError(report(f"{path}: the datalist cannot be used", problems))
+            raise InputError(f"{path}: the datalist cannot be used", problems=problems)
         kept = [record for where, record in sound.items() if where not in doubled]
         return cls(name, maps["labels"], maps["modality"], kept, classes, **flags)
 
@@ -154,14 +158,17 @@ class Datalist:
         path = Path(os.path.abspath(path))
         folder = path.parent
         clashes = [
-            f'case "{record["case"]}": "{key}" is "{record[key]}", which is also the name of a file or folder in '
-            f"{folder}; MONAI would read it as a path. Save the datalist in another folder or change the value"
+            Problem(
+                f'"{key}": "{record[key]}", which is also the name of a file or folder in {folder}',
+                advice="MONAI would read it as a path. Save the datalist in another folder or change the value",
+                case=record["case"],
+            )
             for record in self.records
             for key in TEXT_KEYS
             if key in record and (folder / record[key]).exists()
         ]
         if clashes:
-            raise InputError(report(f"{path}: the datalist was not saved", clashes))
+            raise InputError(f"{path}: the datalist was not saved", problems=clashes)
         sections = {
             split: [_portable({**record, "split": split}, folder) for record in self.split(split)] for split in SPLITS
         }
@@ -201,12 +208,12 @@ class Datalist:
     def _require_well_formed(self) -> None:
         problems = _map_problems(self.labels, "labels") + _map_problems(self.modality, "modality")
         problems += [
-            f"classes: {value} stands for {index}, expected one of the labels {sorted(self.labels)}"
+            Problem(f"{value} for {index}", f"one of the labels {sorted(self.labels)}", place="classes")
             for value, index in self.classes.items()
             if index not in self.labels
         ]
         if not is_text(self.name):
-            problems.append(f"name: found {self.name!r}, expected {TEXT}")
+            problems.append(Problem(repr(self.name), TEXT, place="name"))
         sound: dict[str, dict[str, Any]] = {}
         for index, record in enumerate(self.records):
             where = f"records[{index}]"
@@ -214,7 +221,7 @@ class Datalist:
             if not malformed:
                 sound[where] = record
                 malformed = [
-                    f'{where}: "{key}" is "{path}", expected an absolute path'
+                    Problem(f'"{key}": "{path}"', "an absolute path", place=where)
                     for key in PATH_KEYS
                     for path in as_paths(record.get(key, []))
                     if not os.path.isabs(path)
@@ -222,7 +229,7 @@ class Datalist:
             problems += malformed
         problems += _doubled_cases(sound).values()
         if problems:
-            raise InputError(report(f'datalist "{self.name}" is malformed', problems))
+            raise InputError(f'datalist "{self.name}" is malformed', problems=problems)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -242,84 +249,94 @@ def read_json(path: Path) -> dict[str, Any]:
         return content
 
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a datalist in JSON")
+        raise InputError("no such file", expected="a datalist in JSON", place=path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); correct the file or write it anew") from error
+        advice = "correct the file or write it anew"
+        raise InputError(f"not readable as JSON ({error})", advice=advice, place=path) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found {_kind(content)}, expected a JSON object")
+        raise InputError(_kind(content), expected="a JSON object", place=path)
     if doubled:
-        raise InputError(f"{path}: keys given twice in one object: {', '.join(sorted(set(doubled)))}; keep one of each")
+        found = f"keys given twice in one object: {', '.join(sorted(set(doubled)))}"
+        raise InputError(found, advice="keep one of each", place=path)
     return content
 
 
-def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[str]]:
+def numbered_names(value: Any, key: str) -> tuple[dict[int, str], list[Problem]]:
     """Turn JSON's ``{"0": "background", ...}`` into ``{0: "background", ...}``; second value: what is wrong with it."""
+    place = f'key "{key}"'
     if not isinstance(value, dict):
-        return {}, [f'key "{key}": found {_kind(value)}, expected numbers with names, such as {{"0": "background"}}']
+        return {}, [Problem(_kind(value), 'numbers with names, such as {"0": "background"}', place=place)]
     wrong = [number for number in value if not re.fullmatch(r"0|[1-9][0-9]{0,4}", number)]
     if wrong:
-        return {}, [f'key "{key}": {_short(wrong[0])} is not a whole number; write {{"0": "background", "1": ...}}']
+        expected = 'names of whole numbers below 100000, such as {"0": "background"}'
+        return {}, [Problem(f"the number {_short(wrong[0])}", expected, place=place)]
     names = {int(number): name for number, name in value.items()}
     return names, _map_problems(names, key)
 
 
-def _stored_classes(value: Any) -> tuple[dict[int, int], list[str]]:
+def _stored_classes(value: Any) -> tuple[dict[int, int], list[Problem]]:
     """JSON's ``{"63": 1}`` as ``{63: 1}``; second value: what is wrong with it."""
     if not isinstance(value, dict) or not all(
         re.fullmatch(r"[0-9]{1,5}", stored) and int(stored) <= MAX_STORED and type(index) is int
         for stored, index in value.items()
     ):
         expected = f'stored values up to {MAX_STORED} with class indices, such as {{"63": 1}}'
-        return {}, [f'key "classes": found {_short(value)}, expected {expected}']
+        return {}, [Problem(_short(value), expected, place='key "classes"')]
     return {int(stored): index for stored, index in value.items()}, []
 
 
-def _map_problems(names: dict[int, str], key: str) -> list[str]:
+def _map_problems(names: dict[int, str], key: str) -> list[Problem]:
     if key == "labels" and len(names) > MAX_LABELS:
         expected = f"at most {MAX_LABELS}, for a label takes one byte; merge structures, or leave some out"
-        return [f"{key}: found {len(names)} names, expected {expected}"]
+        return [Problem(f"{len(names)} names", expected, place=key)]
     if sorted(names) != list(range(len(names))) or not names:
-        return [f"{key}: found the numbers {_short(sorted(names))}, expected 0, 1, 2, ... without gaps"]
+        return [Problem(f"the numbers {_short(sorted(names))}", "0, 1, 2, ... without gaps", place=key)]
     return [
-        f"{key}: the name of {number} is {name!r}, expected {TEXT}"
+        Problem(f"the name {name!r} of {number}", TEXT, place=key)
         for number, name in names.items()
         if not is_text(name)
     ]
 
 
-def _sections(content: Mapping[str, Any], problems: list[str], of_cases: list[str]) -> dict[str, dict[str, Any]]:
+def _sections(
+    content: Mapping[str, Any], problems: list[Problem], of_cases: list[Problem]
+) -> dict[str, dict[str, Any]]:
     """The well-formed records by place; what is wrong with the file, and with single cases, is added to the lists."""
     records: dict[str, dict[str, Any]] = {}
     for section in SPLITS:
         entries = content.get(section, [])
         if not isinstance(entries, list):
-            problems.append(f'key "{section}": found {_kind(entries)}, expected a list of cases')
+            problems.append(Problem(_kind(entries), "a list of cases", place=f'key "{section}"'))
             continue
         for index, entry in enumerate(entries):
             where = f"{section}[{index}]"
             malformed = _record_problems(entry, where)
             if not malformed and entry.get("split", section) != section:
-                malformed = [f'{where}: "split" is "{entry["split"]}" but the case stands under "{section}"']
+                malformed = [Problem(f'"split": "{entry["split"]}" of a case under "{section}"', place=where)]
             of_cases += malformed
             if not malformed:
                 records[where] = {**entry, "split": section}
     for key, section in (("numTraining", "training"), ("numTest", "test")):
         listed = content.get(section, [])
         if key in content and isinstance(listed, list) and content[key] != len(listed):
-            of_cases.append(f'key "{key}": found {content[key]!r}, but "{section}" lists {len(listed)} cases')
+            found = f'{content[key]!r}, but "{section}" lists {len(listed)} cases'
+            of_cases.append(Problem(found, place=f'key "{key}"'))
     return records
 
 
-def _record_problems(record: Any, where: str) -> list[str]:
+def _record_problems(record: Any, where: str) -> list[Problem]:
     if not isinstance(record, dict):
-        return [f"{where}: found {_kind(record)}, expected an object with the keys case, image, ..."]
+        return [Problem(_kind(record), "an object with the keys case, image, ...", place=where)]
     known = (*TEXT_KEYS, *PATH_KEYS, *DETAIL_KEYS)
-    problems = [
-        f'{where}: key "{key}" is unknown; the keys are {", ".join(known)}' for key in record if key not in known
-    ]
-    problems += [f'{where}: key "{key}" is missing' for key in ("case", "image") if key not in record]
+    advice = f"the keys are {', '.join(known)}"
+    problems = [Problem(f'unknown key "{key}"', "", advice, where) for key in record if key not in known]
+    problems += [Problem(f'no key "{key}"', place=where) for key in ("case", "image") if key not in record]
+
+    def refuse(key: str, expected: str) -> None:
+        problems.append(Problem(f'"{key}": {record[key]!r}', expected, place=where))
+
     for key in (*TEXT_KEYS, *PATH_KEYS):
         if key not in record:
             continue
@@ -327,35 +344,32 @@ def _record_problems(record: Any, where: str) -> list[str]:
         texts = value if key == "image" and isinstance(value, list) and value else [value]
         if not all(map(is_text, texts)):
             expected = "a path or a list of paths" if key == "image" else "text"
-            expected = TEXT if all(isinstance(text, str) and text.strip() for text in texts) else expected
-            problems.append(f'{where}: "{key}" is {value!r}, expected {expected}')
+            refuse(key, TEXT if all(isinstance(text, str) and text.strip() for text in texts) else expected)
         elif key == "case" and not _CASE_NAME.fullmatch(value):
-            problems.append(f'{where}: "case" is {value!r}, expected a name without slashes and without a leading dot')
+            refuse(key, "a name without slashes and without a leading dot")
         elif (key == "quality" and value not in QUALITIES) or (key == "split" and value not in SPLITS):
-            allowed = QUALITIES if key == "quality" else SPLITS
-            problems.append(f'{where}: "{key}" is "{value}", expected one of {", ".join(allowed)}')
+            refuse(key, f"one of {', '.join(QUALITIES if key == 'quality' else SPLITS)}")
     steps = record.get("spacing", [1.0])
     if not isinstance(steps, list) or not all(type(step) in (int, float) and 0 < step < math.inf for step in steps):
-        problems.append(f'{where}: "spacing" is {steps!r}, expected positive numbers in mm, one for each axis')
+        refuse("spacing", "positive numbers in mm, one for each axis")
     if not is_orientation(record.get("orientation", "RAS")):
-        problems.append(f'{where}: "orientation" is {record["orientation"]!r}, expected three letters, such as "RAS"')
+        refuse("orientation", 'three letters, such as "RAS"')
     hashes = record.get("sha256", {})
     if not isinstance(hashes, dict) or not all(
         isinstance(text, str) for value in hashes.values() for text in (value if isinstance(value, list) else [value])
     ):
-        problems.append(f'{where}: "sha256" is {hashes!r}, expected a hash, or a list of them, for "image" and "label"')
+        refuse("sha256", 'a hash, or a list of them, for "image" and "label"')
     return problems
 
 
-def _doubled_cases(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _doubled_cases(records: dict[str, dict[str, Any]]) -> dict[str, Problem]:
     """Place of the second record of a case, or a later one, to what is wrong with it."""
     first: dict[str, str] = {}
     problems = {}
     for where, record in records.items():
         if (place := first.setdefault(record["case"], where)) != where:
-            problems[where] = (
-                f'case "{record["case"]}" stands in {place} and {where}; every case needs an id of its own'
-            )
+            found = f'the case "{record["case"]}" twice, in {place} and {where}'
+            problems[where] = Problem(found, advice="every case needs an id of its own")
     return problems
 
 

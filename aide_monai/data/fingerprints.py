@@ -11,8 +11,8 @@ import numpy as np
 from rich.progress import track
 
 from aide_monai.data.datalist import PATH_KEYS, Datalist
-from aide_monai.errors import InputError, report
-from aide_monai.io.location import content_hash, files_of, open_location
+from aide_monai.errors import InputError, Problem
+from aide_monai.io.location import content_hash, files_of, image_header
 from aide_monai.io.paths import as_paths
 
 
@@ -25,20 +25,23 @@ def with_details(datalist: Datalist, *, progress: bool = False) -> Datalist:
     Raises:
         InputError: one report of all files that cannot be read.
     """
-    records, problems = [], []
+    records: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     for record in track(datalist.records, description="Reading", disable=not progress):
         try:
-            affine = open_location(as_paths(record["image"])[0]).affine
+            affine = image_header(as_paths(record["image"])[0]).affine
             details = {
                 "spacing": [round(float(step), 6) for step in np.linalg.norm(affine[:3, :3], axis=0)],
                 "orientation": "".join(nibabel.aff2axcodes(affine)),
                 "sha256": hashes(record),
             }
             records.append({**record, **details})
-        except (InputError, OSError) as error:
-            problems.append(f'case "{record["case"]}": {error}')
+        except InputError as error:
+            problems += error.at("", case=record["case"]).problems
+        except OSError as error:
+            problems.append(Problem(str(error), case=record["case"]))
     if problems:
-        raise InputError(report(f"{datalist.name}: files that cannot be read", problems))
+        raise InputError(f"{datalist.name}: files that cannot be read", problems=problems)
     return replace(datalist, records=records)
 
 

@@ -44,7 +44,7 @@ def image_records(
     place, select = split_selection(folder)
     if select:
         if dicom_channels:
-            raise InputError(f"{folder}: found a selection and dicom_channels; expected one of them")
+            raise InputError("a selection and dicom_channels", expected="one of them", place=folder)
         dicom_channels = [select]
     folder = Path(place)
     if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
@@ -60,7 +60,9 @@ def image_records(
 def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[str, Any]]:
     """The volumes of a folder that is no datalist."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder of {', '.join(SUFFIXES)} volumes or of DICOM")
+        raise InputError(
+            "no such folder", advice=f"give a folder of {', '.join(SUFFIXES)} volumes or of DICOM", place=folder
+        )
     entries = volumes_in(folder)
     files = [path for path in entries if path.name.lower().endswith(SUFFIXES)]
     loose = [path for path in entries if path.is_file() and path not in files]
@@ -80,13 +82,15 @@ def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[st
     else:
         found += [[f"{path}#{select}" for select in dicom_channels] or str(path) for path in studies]
     if not found:
-        raise InputError(f"{folder}: found no volume; expected DICOM, or files that end in {', '.join(SUFFIXES)}")
+        raise InputError("no volume", expected=f"DICOM, or files that end in {', '.join(SUFFIXES)}", place=folder)
     found.sort(key=as_paths)
     require_file_names(folder, [path for image in found for path in as_paths(image)])
     records = [{"image": image, "case": case_of(image)} for image in found]
     names = [record["case"] for record in records]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{folder}: found two volumes called {doubled[0]}; expected a name for each: rename one")
+        raise InputError(
+            f"two volumes called {doubled[0]}", expected="a name for each", advice="rename one", place=folder
+        )
     return records
 
 
@@ -97,8 +101,10 @@ def _require_channels(images: Sequence[Any], expected: int) -> None:
         found = sum(_channels(path) for path in paths)
         if found != expected:
             raise InputError(
-                f"{paths[0]}: found {found} {'channel' if found == 1 else 'channels'}; expected {expected} as the "
-                "network has: give images like those it was trained on, or a datalist that names FILE#channel=K"
+                f"{found} {'channel' if found == 1 else 'channels'}",
+                expected=f"{expected} as the network has",
+                advice="give images like those it was trained on, or a datalist that names FILE#channel=K",
+                place=paths[0],
             )
 
 
@@ -107,7 +113,10 @@ def _channels(path: str) -> int:
     header = image_header(path)
     if header.channels is None:
         raise InputError(
-            f"{path}: found shape {shape_text(header.file_shape)}; expected (x, y, z) or (x, y, z, channel): convert it"
+            f"shape {shape_text(header.file_shape)}",
+            expected="(x, y, z) or (x, y, z, channel)",
+            advice="convert it",
+            place=path,
         )
     return header.channels
 

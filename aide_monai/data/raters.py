@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import shape_text
 from aide_monai.io.nifti import write_nifti
@@ -39,13 +39,15 @@ def as_mask(voxels: ArrayLike, *, name: str = "mask") -> NDArray[np.bool_]:
     """
     values = np.asarray(voxels)
     if values.dtype.kind not in "biuf":
-        raise InputError(f"{name}: found voxels of type {values.dtype}; expected a mask of 0 and 1")
+        raise InputError(f"voxels of type {values.dtype}", expected="a mask of 0 and 1", place=name)
     mask = values >= 0.5
     wrong = np.unique(values[~(np.abs(values - mask.astype(np.float32)) <= LABEL_TOLERANCE)])
     if wrong.size:
         raise InputError(
-            f"{name}: found the values {listed(wrong)}; expected a mask of 0 and 1: write one mask per structure, "
-            "without intermediate values"
+            f"the values {listed(wrong)}",
+            expected="a mask of 0 and 1",
+            advice="write one mask per structure, without intermediate values",
+            place=name,
         )
     return mask
 
@@ -192,25 +194,26 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
     Raises:
         InputError: one report of all files that are unreadable, are no mask, or have another grid than the first.
     """
-    masks, grids, problems = [], [], []
+    masks, grids = [], []
+    problems: list[Problem] = []
     for file in files:
         try:
             volume = open_apart(str(file))
             masks.append(as_mask(volume.decode(), name=str(file)))
         except InputError as error:
-            problems.append(str(error) if str(error).startswith(str(file)) else f"{file}: found {error}")
+            problems += error.at(file).problems
             continue
         grids.append((file, volume))
         first_file, first = grids[0]
         if volume.file_shape != first.file_shape:
             found, expected = shape_text(volume.file_shape), shape_text(first.file_shape)
-            problems.append(f"{file}: found shape {found}; expected {expected} as in {first_file}")
+            problems.append(Problem(f"shape {found}", expected=f"{expected} as in {first_file}", place=file))
         elif wrong := first.grid.mismatch(volume.grid):
-            problems.append(f"{file}: found {wrong.found}; expected {wrong.expected} as in {first_file}")
+            problems.append(Problem(wrong.found, expected=f"{wrong.expected} as in {first_file}", place=file))
     if not files:
-        problems.append("no files; expected the masks of at least one rater")
+        problems.append(Problem("no files", expected="the masks of at least one rater"))
     if problems:
-        raise InputError(report(f"{target}: the raters cannot be fused", problems))
+        raise InputError(f"{target}: the raters cannot be fused", problems=problems)
     grid = grids[0][1]
     fused = fuse_raters(np.stack(masks), method).reshape(grid.file_shape)
     return write_nifti(target, fused, grid.affine, grid.place)

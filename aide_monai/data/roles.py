@@ -9,7 +9,7 @@ from typing import Any
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.split import hidden, patient_of
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError
 from aide_monai.utils.texts import names_text
 
 ROLES = ("labeled", "unlabeled", "validation", "test")
@@ -70,7 +70,7 @@ def with_roles(datalist: Datalist, roles: Mapping[str, Sequence[str]]) -> Datali
         problems.append("labeled: no case to learn from; expected at least one")
     if problems:
         title = f"{datalist.name}: cases cannot have the roles that are named"
-        raise InputError(report(title, list(dict.fromkeys(problems))))
+        raise InputError(title, problems=list(dict.fromkeys(problems)))
     if "unlabeled" not in roles:
         chosen["unlabeled"] = [record for record in datalist.records if patient_of(record) not in patients]
     records = [

@@ -246,7 +246,9 @@ def hold_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     cases = len(datalist.records)
     if not 1 <= test < cases:
         raise InputError(
-            f"{datalist.name}: test={test} of {cases} cases; expected 1 to {cases - 1}, so that both sides have cases"
+            f"test={test} of {cases} cases",
+            expected=f"1 to {cases - 1}, so that both sides have cases",
+            place=datalist.name,
         )
     records = [{**record, "split": "training"} for record in datalist.records]
     pool = replace(datalist, records=records)

@@ -63,7 +63,7 @@ def segmentations_ahead(files: Sequence[Path]) -> Iterator[Callable[[Path], Segm
             try:
                 values, (labels, *affine) = ahead.result(str(file))
             except LostError as error:
-                raise InputError(f"{file}: found {error}; expected a label map of whole numbers from 0") from error
+                raise InputError(error, expected="a label map of whole numbers from 0", place=file) from error
             names = {int(value): name for value, name in values.pop("names").items()}
             place = affine[0] if affine else None
             return Segmentation(file=file, labels=labels, affine=place, names=names, **_tuples(values))
@@ -99,7 +99,8 @@ def read_apart(paths: Sequence[str]) -> Channels:
     try:
         values, (voxels, affine) = ahead.result(json.dumps(list(paths)))
     except LostError as error:
-        raise InputError(f"{', '.join(paths)}: found {error}; expected a volume: replace the file") from error
+        named = ", ".join(paths)
+        raise InputError(error, expected="a volume", advice="replace the file", place=named) from error
     place = NiftiPlace.of(values.pop("place"))
     return Channels(voxels, affine, place=place, **_tuples(values))
 

@@ -70,7 +70,7 @@ def read_channels(paths: Sequence[str]) -> Channels:
         return read_volume_files(paths)
     for path in paths:
         if not os.path.exists(on_disk(path)):
-            raise InputError(f"{path}: found {NOTHING_THERE}")
+            raise InputError(problems=[replace(NOTHING_THERE, place=path)])
     return read_png_folder(paths) if png_files(paths[0]) else read_dicom(paths)
 
 
@@ -89,13 +89,13 @@ def read_volume_files(paths: Sequence[str]) -> Channels:
                 raise InputError(f"shape {shape_text(volume.file_shape)} with several further axes")
             arrays.append(volume.decode())
         except InputError as error:
-            raise InputError(f"{path}: found {error}; expected a volume (x, y, z) or (x, y, z, channel)") from error
+            raise error.at(path, expected="a volume (x, y, z) or (x, y, z, channel)") from error
         first = first or volume
         if wrong := first.grid.mismatch(volume.grid):
             expected = f"{wrong.expected} as in {paths[0]}, to be channels of one image"
-            raise InputError(f"{path}: found {wrong.found}; expected {expected}")
+            raise InputError(wrong.found, expected=expected, place=path)
     if first is None:
-        raise InputError("no files; expected at least one volume")
+        raise InputError("no files", expected="at least one volume")
     stack = np.concatenate(arrays, axis=-1)
     stack = stack.astype(stack.dtype.newbyteorder("="), copy=False)  # torch takes the machine's byte order only
     one = stack.shape[-1] == 1
@@ -117,7 +117,7 @@ def read_dicom(paths: Sequence[str], *, roots: Iterable[str | Path] = ()) -> Cha
     for other, path in zip(series[1:], paths[1:], strict=False):  # files of one volume are no channels
         if wrong := first.grid.mismatch(other.grid):
             expected = f"{wrong.expected} as in {paths[0]}, to be channels of one image"
-            raise InputError(f"{path}: found {wrong.found}; expected {expected}")
+            raise InputError(wrong.found, expected=expected, place=path)
     voxels = decode(series)
     several = len(series) > 1
     return Channels(
@@ -151,7 +151,7 @@ def read_png_folder(
 ) -> Channels:
     """A folder of PNG slices; see ``PNGStackReader``."""
     if len(paths) != 1:
-        raise InputError(f"{', '.join(paths)}: found {len(paths)} paths; expected one folder of PNG files")
+        raise InputError(f"{len(paths)} paths", expected="one folder of PNG files", place=", ".join(paths))
     voxels, affine = open_png_stack(paths[0], dicom=dicom, spacing_mm=spacing_mm, roots=roots)
     return Channels(voxels, affine, voxels.shape)
 

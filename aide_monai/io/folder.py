@@ -27,7 +27,7 @@ def volumes_in(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError("no such folder", place=folder)
     shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     volumes = [path for path in shown if _is_volume(path)]
     unused = {str(path): "no DICOM or PNG slices in it" if path.is_dir() else NO_VOLUME for path in shown}

@@ -144,12 +144,12 @@ def require_inside(image: Grid, label: Grid, voxels: NDArray[np.generic], *, lab
     if not outside:
         return
     found = (
-        f"{label_name}: found {outside} of {len(places)} label voxels outside of the image {image_name}, up to "
-        f"{beyond.max():.3g} voxels"
+        f"{outside} of {len(places)} label voxels outside of the image {image_name}, up to {beyond.max():.3g} voxels"
     )
     if outside > len(places) / 2:
-        raise InputError(f"{found}; expected the label of this image: download both again")
-    logger.warning("%s; resampling onto the image loses them", found)
+        advice = "download both again"
+        raise InputError(found, expected="the label of this image", advice=advice, place=label_name)
+    logger.warning("%s: found %s; resampling onto the image loses them", label_name, found)
 
 
 def through_plane_axis(affine: Any, *, tolerance: float = 0.01) -> int:

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.io import metaimage, nrrd
 from aide_monai.io.header_lines import Header, Lines
 
@@ -56,7 +56,7 @@ def read_header(file: Path) -> Header:
     """
     lines = _lines(file)
     if problem := _data_problem(file, lines.name, Path(os.path.abspath(file)).parent):
-        raise InputError(problem)
+        raise problem
     header: Header = _SUFFIXES[file.suffix.lower()].header(file, lines)
     return header
 
@@ -71,7 +71,7 @@ def data_file(file: Path) -> Path:
     return file.parent / name if name else file
 
 
-def data_file_problems(file: Path, root: Path) -> list[str]:
+def data_file_problems(file: Path, root: Path) -> list[Problem]:
     """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
 
     Args:
@@ -81,8 +81,8 @@ def data_file_problems(file: Path, root: Path) -> list[str]:
     try:
         problem = _data_problem(file, _data_name(file), root)
     except InputError as error:
-        return [f"{file}: found {error}; replace the file"]
-    return [f"{file}: {problem}"] if problem else []
+        return list(error.at(file, advice="replace the file").problems)
+    return list(problem.at(file).problems) if problem else []
 
 
 def _data_name(file: Path) -> str:
@@ -107,7 +107,9 @@ def length_unit(header: Header) -> tuple[float, tuple[str, ...]]:
     named = {text.strip().lower() for text in texts} - {"", "?", "???"}
     lengths = {_LENGTHS_MM[text] for text in named if text in _LENGTHS_MM}
     if len(lengths) > 1:
-        raise InputError(f"axes in different units ({', '.join(sorted(named))}); expected one: convert the volume")
+        raise InputError(
+            f"axes in different units ({', '.join(sorted(named))})", expected="one", advice="convert the volume"
+        )
     unknown = sorted(named - _LENGTHS_MM.keys())
     if unknown:
         return 1.0, (f'lengths in "{unknown[0]}", taken for mm',)
@@ -135,18 +137,18 @@ def _lines(file: Path) -> Lines:
         return lines or parse(start + stream.read(_MAX_BYTES), more=False)
 
 
-def _data_problem(file: Path, name: str, root: Path) -> str:
+def _data_problem(file: Path, name: str, root: Path) -> InputError | None:
     if not name:
-        return ""
-    place = f'its voxels are in "{name}"'
+        return None
+    found = f'voxels in "{name}"'
     if name.upper().startswith("LIST") or "%" in name:
-        return f'its voxels are in several files ("{name}"); expected one: convert the volume'
+        return InputError(f'voxels in several files ("{name}")', expected="one", advice="convert the volume")
     path = file.parent / name
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        return f"{place}, outside {root}; expected a file beside it"
+        return InputError(f"{found}, outside {root}", expected="a file beside it")
     plain = name.removeprefix("./")
     if plain in ("", "-", ".", "..") or plain != plain.strip() or re.search(r"[/\\]|^.:", plain):
-        return f"{place}; expected the plain name of a file beside it"
+        return InputError(found, expected="the plain name of a file beside it")
     if not path.is_file():
-        return f"{place}, which does not exist; put that file beside it"
-    return ""
+        return InputError(f"{found}, which does not exist", advice="put that file beside it")
+    return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import one_series
@@ -21,7 +21,7 @@ from aide_monai.io.paths import PathText, split_channel, split_parts, split_sele
 from aide_monai.io.png import open_png_stack, png_files
 from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
 
-NOTHING_THERE = f"no such file or folder; expected {', '.join(SUFFIXES)}, DICOM, or a folder of PNG slices"
+NOTHING_THERE = Problem("no such file or folder", f"{', '.join(SUFFIXES)}, DICOM, or a folder of PNG slices")
 
 
 def open_location(path: str) -> Volume:
@@ -41,9 +41,9 @@ def open_location(path: str) -> Volume:
         return _volume(voxels.shape, affine, (), lambda: voxels)
     source, select = split_selection(path)
     if not os.path.exists(source):
-        raise InputError(NOTHING_THERE)
+        raise InputError(problems=[NOTHING_THERE])
     if os.path.isfile(source) and not is_dicom(source):
-        raise InputError(f"a file of an unknown kind; expected {', '.join(SUFFIXES)} or DICOM")
+        raise InputError("a file of an unknown kind", expected=f"{', '.join(SUFFIXES)} or DICOM")
     series = one_series(source, select=select)
     volume = _volume(series.shape, series.affine, series.doubts, lambda: decode([series])[0])
     return replace(volume, modality=series.modality, echo_ms=series.echo_ms, acquired=series.acquired)
@@ -135,4 +135,4 @@ def image_header(path: str) -> Volume:
     try:
         return open_location(path)
     except InputError as error:
-        raise InputError(f"{path}: cannot read the image header ({error}); replace it or leave the case out") from error
+        raise error.at(path, expected="an image", advice="replace it or leave the case out") from error

@@ -46,8 +46,9 @@ def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str 
         target = Path(os.path.realpath(on_disk(path)))
         if not any(target.is_relative_to(root) for root in allowed):
             raise InputError(
-                f'path "{text}" leads to {target}, outside {" and ".join(allowed)}; '
-                "move the file there, or name its folder as a root (--root DIR; of a bundle --roots '[\"DIR\"]')"
+                f'path "{text}", which leads to {target}, outside {" and ".join(allowed)}',
+                advice="move the file there, or name its folder as a root "
+                "(--root DIR; of a bundle --roots '[\"DIR\"]')",
             )
         absolute.append(path)
     return absolute[0] if isinstance(value, str) else absolute

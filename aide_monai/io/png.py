@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.header import MAX_SLICE_PIXELS
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files, listing, require_sound
 from aide_monai.io.grid import shape_text
@@ -43,18 +43,20 @@ def read_png(file: str) -> np.ndarray:
         with Image.open(file, formats=("PNG",)) as picture:
             if picture.width * picture.height > MAX_SLICE_PIXELS:
                 size = f"{picture.width} x {picture.height} pixels"
-                raise InputError(f"{file}: found {size}, expected at most {MAX_SLICE_PIXELS}; replace the file")
+                raise InputError(size, expected=f"at most {MAX_SLICE_PIXELS}", advice="replace the file", place=file)
             if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
                 raise InputError(
-                    f"{file}: found a picture in colour or with transparency ({picture.mode}); expected one grey value "
-                    "per pixel; convert it"
+                    f"a picture in colour or with transparency ({picture.mode})",
+                    expected="one grey value per pixel",
+                    advice="convert it",
+                    place=file,
                 )
             pixels = np.asarray(picture)
     except InputError:
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file is the same finding
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: found no readable PNG ({reason}); replace the file") from error
+        raise InputError(f"no readable PNG ({reason})", advice="replace the file", place=file) from error
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
@@ -66,22 +68,22 @@ def read_png_stack(files: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: one report of all files that cannot be read or differ from the first in size.
     """
-    problems, slices = [], []
+    problems: list[Problem] = []
+    slices: list[np.ndarray] = []
     for file in files:
         try:
             slices.append(read_png(file))
         except InputError as error:
-            problems.append(str(error))
+            problems += error.problems
             continue
         if slices[-1].shape != slices[0].shape:
             rows, columns = slices[-1].shape
             expected = f"{slices[0].shape[0]} x {slices[0].shape[1]}"
-            problems.append(
-                f"{file}: found {rows} x {columns} pixels (rows x columns), expected {expected} as in others"
-            )
+            found = f"{rows} x {columns} pixels (rows x columns)"
+            problems.append(Problem(found, f"{expected} as in others", place=file))
     if problems:
         title = f"{os.path.dirname(files[0])}: the slices do not make a volume"
-        raise InputError(report(title, problems), problems=problems)
+        raise InputError(title, problems=problems)
     return np.stack(slices).transpose(2, 1, 0)
 
 
@@ -129,14 +131,20 @@ def pair_slices(files: Sequence[str], series: Sequence[DicomSeries], folder: str
     without_dicom, without_png = sorted(by_stem.keys() - set(stems)), sorted(set(stems) - by_stem.keys())
     if without_dicom or without_png:
         raise InputError(
-            f"{os.path.dirname(files[0])}: PNG and DICOM slices do not match; without a DICOM slice in {folder}: "
-            f"{_names(without_dicom)}; without a PNG: {_names(without_png)}; add or remove files"
+            (
+                f"PNG and DICOM slices that do not match; without a DICOM slice in {folder}: "
+                f"{_names(without_dicom)}; without a PNG: {_names(without_png)}"
+            ),
+            advice="add or remove files",
+            place=os.path.dirname(files[0]),
         )
     require_sound([best], folder)
     if shared.count(max(shared)) > 1 or len(set(stems)) < len(stems):
         raise InputError(
-            f"{os.path.dirname(files[0])}: the names of the PNG files fit several slices in {folder}; expected one "
-            "for each; name the folder of one DICOM volume"
+            f"names of PNG files that fit several slices in {folder}",
+            expected="one for each",
+            advice="name the folder of one DICOM volume",
+            place=os.path.dirname(files[0]),
         )
     return [by_stem[stem] for stem in stems], best
 
@@ -145,8 +153,10 @@ def _by_rank(files: Sequence[str], series: Sequence[DicomSeries], folder: str) -
     fitting = [one for one in series if len(one.slices) == len(files)]
     if len(fitting) != 1:
         raise InputError(
-            f"{os.path.dirname(files[0])}: found {len(files)} PNG files, none with the name of a DICOM slice; expected "
-            f"one volume of as many slices in {folder}, which has\n{listing(series)}"
+            f"{len(files)} PNG files, none with the name of a DICOM slice",
+            expected=f"one volume of as many slices in {folder}",
+            advice=f"the folder has\n{listing(series)}",
+            place=os.path.dirname(files[0]),
         )
     require_sound(fitting, folder)
     slices = fitting[0].slices
@@ -184,7 +194,7 @@ def open_png_stack(
     """
     files = png_files(folder)
     if not files:
-        raise InputError(f"{folder}: found no PNG files; expected a folder with one PNG per slice")
+        raise InputError("no PNG files", expected="a folder with one PNG per slice", place=folder)
     list_files(folder, roots=roots)  # refuses links that lead out
     place = "" if dicom is None else os.path.normpath(os.path.join(folder, dicom))
     if not place or (not os.path.isdir(place) and str(dicom) == CHAOS_DICOM):
@@ -197,5 +207,5 @@ def open_png_stack(
     voxels = read_png_stack(files)
     if voxels.shape != series.shape:
         found, expected = shape_text(voxels.shape), shape_text(series.shape)
-        raise InputError(f"{folder}: found shape {found}; expected {expected} as the DICOM slices in {place}")
+        raise InputError(f"shape {found}", expected=f"{expected} as the DICOM slices in {place}", place=folder)
     return voxels, series.affine

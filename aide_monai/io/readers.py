@@ -98,7 +98,7 @@ class PNGStackReader(ImageReader):
     ) -> None:
         super().__init__()
         if spacing_mm is not None and (len(spacing_mm) != 3 or not all(value > 0 for value in spacing_mm)):
-            raise InputError(f"spacing_mm={spacing_mm}: expected three lengths (x, y, z) in mm above 0")
+            raise InputError(f"spacing_mm={spacing_mm}", expected="three lengths (x, y, z) in mm above 0")
         self.dicom = dicom
         self.spacing_mm = spacing_mm
         self.roots = tuple(roots)
@@ -133,7 +133,7 @@ def _for_this_reader(reader: ImageReader, data: Sequence[PathText] | PathText, e
     paths = _paths(data)
     foreign = [path for path in paths if os.path.exists(path) and not reader.verify_suffix(path)]
     if foreign:
-        raise InputError(f"{foreign[0]}: expected {expected}")
+        raise InputError("another kind of file", expected=expected, place=foreign[0])
     return paths
 
 
@@ -188,7 +188,7 @@ class LocationReader(ImageReader):
         voxels, meta = _told(img, read_apart(img))
         if voxels.dtype.kind not in "biuf":
             raise InputError(
-                f"{img[0]}: found voxels of type {voxels.dtype}; expected a number for each: convert the file"
+                f"voxels of type {voxels.dtype}", expected="a number for each", advice="convert the file", place=img[0]
             )
         if voxels.dtype == np.uint16:
             voxels = voxels.view(np.int16) if voxels.max(initial=0) < 2**15 else voxels.astype(np.int32)
@@ -217,7 +217,11 @@ class VolumeReader(ImageReader):
     def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
         """The paths: files are opened in ``get_data``, whose errors MONAI does not hide behind other readers."""
         if not self.verify_suffix(data):
-            raise InputError(f"{', '.join(map(str, _paths(data)))}: expected files that end in {', '.join(SUFFIXES)}")
+            raise InputError(
+                "another kind of file",
+                expected=f"files that end in {', '.join(SUFFIXES)}",
+                place=", ".join(map(str, _paths(data))),
+            )
         return [str(path) for path in _paths(data)]
 
     def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:

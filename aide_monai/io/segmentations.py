@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.seg import read_dicom_seg
 from aide_monai.io.folder import NO_VOLUME, voxel_files
@@ -72,12 +72,13 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected a folder of segmentations")
+        raise InputError("no such folder", expected="a folder of segmentations", place=root)
     found = sorted(_volumes(root), key=lambda path: path.as_posix())
     if not found:
         raise InputError(
-            f"{root}: no segmentations; expected files that end in {', '.join(SUFFIXES + DICOM)}, or folders of PNG "
-            "slices"
+            "no segmentations",
+            expected=f"files that end in {', '.join(SUFFIXES + DICOM)}, or folders of PNG slices",
+            place=root,
         )
     require_file_names(root, found)
     parts = [path.relative_to(root).parts for path in found]
@@ -87,12 +88,12 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
         name = first if firsts.count(first) == 1 else "/".join((first, *others))
         cases.setdefault(_POSTFIX.sub("", _stem(name)), []).append(path)
     doubles = [
-        f'case "{case}": {", ".join(str(path.relative_to(root)) for path in paths)}'
+        Problem(", ".join(str(path.relative_to(root)) for path in paths), case=case)
         for case, paths in cases.items()
         if len(paths) > 1
     ]
     if doubles:
-        raise InputError(report(f"{root}: several files for one case; leave one of each", doubles))
+        raise InputError(f"{root}: several files for one case; leave one of each", problems=doubles)
     return {case: paths[0] for case, paths in cases.items()}
 
 
@@ -121,7 +122,7 @@ def read_segmentation(path: str | Path) -> Segmentation:
         read = _segmentation(path, volume.decode()[..., 0], volume.affine)
         return replace(read, names=names, doubts=volume.doubts)
     except InputError as error:
-        raise InputError(f"{path}: found {error}; expected a label map of whole numbers from 0") from error
+        raise error.at(path, expected="a label map of whole numbers from 0") from error
 
 
 def on_one_grid(
@@ -144,8 +145,10 @@ def on_one_grid(
     if prediction.affine is None or reference.affine is None:
         if prediction.affine is not reference.affine:
             raise InputError(
-                f"{prediction.file} and {reference.file}: found pictures, which have no place in space, and a volume; "
-                "expected two of a kind: convert the pictures to a volume"
+                "pictures, which have no place in space, and a volume",
+                expected="two of a kind",
+                advice="convert the pictures to a volume",
+                place=f"{prediction.file} and {reference.file}",
             )
         if prediction.labels.shape != reference.labels.shape:
             raise _mismatch(prediction, reference)
@@ -331,6 +334,8 @@ def _mismatch(prediction: Segmentation, reference: Segmentation) -> InputError:
         doubts = [f"{one.file.name} has {doubt}" for one in (prediction, reference) for doubt in one.doubts]
         found += "".join(f" ({reason})" for reason in (wrong.reason, *doubts) if reason)
     return InputError(
-        f"{prediction.file}: found {found}; expected one grid: save the prediction on the grid of its image, or "
-        "resample it in physical space (--resample)"
+        found,
+        expected="one grid",
+        advice="save the prediction on the grid of its image, or resample it in physical space (--resample)",
+        place=prediction.file,
     )

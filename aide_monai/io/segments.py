@@ -155,8 +155,8 @@ def one_label_map(voxels: npt.NDArray[Any], segments: Segments) -> tuple[npt.NDA
         if taken.any():
             other = next(each for each in numbered if each.value == taken[taken > 0][0])
             raise InputError(
-                f'segments "{other}" and "{one}" that overlap in {np.count_nonzero(taken)} voxels; export them into a '
-                "file each"
+                f'segments "{other}" and "{one}" that overlap in {np.count_nonzero(taken)} voxels',
+                advice="export them into a file each",
             )
         merged[..., 0][marked] = result.value
     for layer in range(layers):
@@ -190,5 +190,5 @@ def _meaning(tags: str) -> str:
 
 def _whole(text: str, key: str) -> int:
     if not re.fullmatch(r"\d{1,5}", text.strip()):
-        raise InputError(f'a header with {key} "{text}"; expected a whole number')
+        raise InputError(f'a header with {key} "{text}"', expected="a whole number")
     return int(text)

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -87,7 +87,7 @@ def open_volume(file: str) -> Volume:
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"a file with an unknown suffix instead of one of {', '.join(SUFFIXES)}")
     if path.suffix.lower() == ".hdr" and (problems := data_file_problems(path, path.absolute().parent)):
-        raise InputError(problems[0].removeprefix(f"{path}: ").removeprefix("found "))
+        raise InputError(problems=[replace(problem, place="") for problem in problems])
     opener = _opener(path)
     file_shape, affine, doubts, decode, place, oriented = _or_unreadable(lambda: opener(file), "a header")
     shape = (*file_shape[:3], 1, 1)[:3]
@@ -269,8 +269,9 @@ def _require_directions(header: Header) -> None:
         if direction.lower() == "none" and kind.lower() in ("domain", "space", "time"):
             right = " ".join([*kinds[:number], "list", *kinds[number + 1 :]])
             raise InputError(
-                f"axis {number + 1} of kind {kind} without a direction, which no reader here takes; expected another "
-                f'kind of it: write the line "kinds: {right}"'
+                f"axis {number + 1} of kind {kind} without a direction, which no reader here takes",
+                expected="another kind of it",
+                advice=f'write the line "kinds: {right}"',
             )
 
 

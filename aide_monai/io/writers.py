@@ -51,7 +51,7 @@ class SaveSegmentationd(SaveImaged):
     ) -> None:
         super().__init__(keys, output_dir=output_dir)
         if output_format not in FORMATS:
-            raise InputError(f"output_format is {output_format!r}; expected one of {', '.join(FORMATS)}")
+            raise InputError(f"output_format is {output_format!r}", expected=f"one of {', '.join(FORMATS)}")
         self.folder = Path(output_dir)
         self.labels = stored_names(labels, classes)
         self.output_format = output_format
@@ -70,8 +70,10 @@ class SaveSegmentationd(SaveImaged):
             folder, select = split_selection(source)
             if folder.lower().endswith(SUFFIXES):
                 raise InputError(
-                    f"{source} is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti "
-                    "(--output_format nifti)"
+                    "no DICOM",
+                    expected="DICOM images, as a DICOM SEG needs",
+                    advice="ask for output_format nifti (--output_format nifti)",
+                    place=source,
                 )
             write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(folder, select=select), self.labels)
         return dict(data)

@@ -53,7 +53,7 @@ def checked(task: str, request: Mapping[str, Any], *, devices: Collection[str] =
         else:
             problems.append(f"{key} is {_shown(value)}; expected {expected}")
     if problems:
-        raise InputError("; ".join(problems), problems=problems)
+        raise InputError("; ".join(problems))
     return values
 
 

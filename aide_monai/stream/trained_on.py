@@ -14,7 +14,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import InvertibleTransform, MapTransform, Orientation
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError
 from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.utils.files import read_object
 from aide_monai.utils.tensors import plain
@@ -279,7 +279,7 @@ def require_like_training(dataset: Sequence[Mapping[str, Any]]) -> None:
     finally:
         logger.disabled = enabled
     if found := [text for text in dict.fromkeys(texts) if text]:
-        raise InputError(report("volumes that are unlike those of the training (without --strict it is told)", found))
+        raise InputError("volumes that are unlike those of the training (without --strict it is told)", problems=found)
 
 
 def through_plane(affine: Any, shape: Sequence[int]) -> int | None:

@@ -13,7 +13,7 @@ from monai.transforms import Compose, LoadImaged, SpatialPadd
 from rich.progress import track
 from torch import Tensor
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import images_ahead
 from aide_monai.io.readers import LocationReader
 from aide_monai.stream.slices import StoredSlices
@@ -98,21 +98,21 @@ class VolumeCache(Sequence[dict[str, Any]]):
 
     def _load(self, numbers: Iterable[int]) -> list[dict[str, Any]]:
         """All records; after one that cannot be read, the others are read for the report alone."""
-        stored, problems = [], []
+        stored: list[dict[str, Any]] = []
+        problems: list[Problem] = []
         with images_ahead(_paths(self.data, self.transform)):
             for number in numbers:
                 try:
                     with mistakes():
                         item = self._before(dict(self.data[number]))
                 except InputError as error:
-                    problems.append(str(error))
+                    problems += error.problems
                     continue
                 if not problems:
                     with mistakes():
                         stored.append(self._store_all(item, number))
         if problems:
-            told = problems[0] if len(problems) == 1 else report("volumes that cannot be read", problems)
-            raise InputError(told, problems=problems)
+            raise InputError("volumes that cannot be read" if len(problems) > 1 else "", problems=problems)
         return stored
 
     def _store_all(self, item: Any, number: int) -> dict[str, Any]:

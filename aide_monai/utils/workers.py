@@ -20,13 +20,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.utils.processes import end_with
 
 Result = tuple[dict[str, Any], list[npt.NDArray[Any]]]
@@ -241,7 +242,7 @@ def _opened(found: Result) -> Result:
     for text in values.get("warnings", ()):
         warnings.warn(text, stacklevel=3)
     if "refused" in values:
-        raise InputError(values["refused"], problems=values["problems"])
+        raise InputError(values["refused"], problems=[Problem(**told) for told in values["problems"]])
     if "lost" in values:
         raise LostError(values["lost"])
     if "failed" in values:
@@ -320,7 +321,7 @@ def _done(work: Callable[[str], Result], job: str) -> tuple[bytes, list[npt.NDAr
             found = {"values": values, "arrays": layouts, "warnings": told}
             return json.dumps(found, default=_plain).encode(), arrays
         except InputError as error:
-            found = {"refused": str(error), "problems": error.problems}
+            found = {"refused": error.title, "problems": [asdict(problem) for problem in error.problems]}
         except MemoryError:
             found = {"lost": "a file that takes more memory than its decoder may have"}
         except Exception:

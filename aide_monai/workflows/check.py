@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aide_monai.data.checks.datalist import Problem, check_datalist
+from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
-from aide_monai.errors import InputError, problems_of
+from aide_monai.errors import Problem
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
@@ -66,7 +66,7 @@ def check_data(
         >>> check_data("phantoms/datalist.json", "report").errors
         0
     """
-    left_out: list[str] = []
+    left_out: list[Problem] = []
     data = Datalist.load(datalist, roots=roots, left_out=left_out)
     if left_out and not data.records:
         Datalist.load(datalist, roots=roots)  # raises: there is nothing to look at
@@ -86,9 +86,13 @@ def check_data(
             values.setdefault(name, {})[record["case"]] = float(f"{value:.6g}")
 
     problems = [
-        found
-        for text in left_out
-        for found in problems_of(InputError(text), "", str(datalist), expected="a well-formed case")
+        replace(
+            found,
+            place=f"{datalist}: {found.place}".removesuffix(": "),
+            expected=found.expected or "a well-formed case",
+            advice=found.advice or "correct the datalist",
+        )
+        for found in left_out
     ]
     problems += check_datalist(data, progress=progress, visit=look)
     broken = {found.case for found in problems if found.severity == "error"}
@@ -163,7 +167,7 @@ def _outlier_problems(
         for case in cases:
             found = f"{name}: {values[name][case]:.4g}, far from the others"
             expected = f"about {low:.4g} to {high:.4g}, as half of the cases have"
-            yield Problem("warning", case, "", found, expected, "look at this case in the contact sheet")
+            yield Problem(found, expected, "look at this case in the contact sheet", "", case, "warning")
 
 
 def _draw(
@@ -196,7 +200,7 @@ def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
         "",
     ]
     if problems:
-        header = ["", "case", "file", "found", "expected", "what to do"]
-        cells = [[p.severity, p.case, p.file, p.found, p.expected, p.advice] for p in problems]
+        header = ["", "case", "place", "found", "expected", "what to do"]
+        cells = [[p.severity, p.case, str(p.place), p.found, p.expected, p.advice] for p in problems]
         lines.append(Table(header, cells, len(header)).markdown())
     return "\n".join(lines) + "\n"

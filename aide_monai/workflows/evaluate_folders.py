@@ -18,7 +18,7 @@ import torch
 from rich.progress import Progress
 
 import aide_monai
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart, segmentations_ahead
 from aide_monai.io.grid import Grid, affine_text, shape_text, through_plane_axis
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
@@ -120,7 +120,7 @@ def evaluate_folders(
     numbering = one_numbering([both[i] for i in (1, 0) for both in files.values()], settings.labels)
     pairs, problems = _scores(files, settings, numbering, progress=progress)
     if problems:
-        raise InputError(report(f"{predictions}: cases that cannot be scored", problems))
+        raise InputError(f"{predictions}: cases that cannot be scored", problems=problems)
     labels, ignored = _labels(pairs.values(), settings, numbering, predictions, references)
     method = Path(os.path.abspath(predictions)).name
     rows = [
@@ -148,10 +148,10 @@ def evaluate_folders(
 
 def _scores(
     files: Mapping[str, tuple[Path, Path]], settings: EvaluationSettings, numbering: Numbering, *, progress: bool
-) -> tuple[dict[str, _Scored], list[str]]:
+) -> tuple[dict[str, _Scored], list[Problem]]:
     """Scores by case, and what is wrong with the others: read ahead by other processes, scored in threads."""
     pairs: dict[str, _Scored] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     waiting: deque[tuple[str, Future[_Scored]]] = deque()
     side_by_side = os.cpu_count() or 1
     with (
@@ -168,7 +168,7 @@ def _scores(
                 try:
                     pairs[case] = future.result()
                 except InputError as error:
-                    problems.append(str(error))
+                    problems.extend(error.problems)
                 bar.advance(task)
 
         for case, (prediction, reference) in files.items():
@@ -188,16 +188,20 @@ def _matched(
     predictions: dict[str, Path], references: dict[str, Path], settings: EvaluationSettings
 ) -> dict[str, tuple[Path, Path]]:
     problems = [
-        f'{predictions[case]}: no reference for case "{case}"; add it, or remove the prediction'
+        Problem(f'no reference for case "{case}"', advice="add it, or remove the prediction", place=predictions[case])
         for case in sorted(predictions.keys() - references.keys())
     ]
     if not settings.subset:
         problems += [
-            f'{references[case]}: no prediction for case "{case}"; add it, or score the predicted alone (--subset)'
+            Problem(
+                f'no prediction for case "{case}"',
+                advice="add it, or score the predicted alone (--subset)",
+                place=references[case],
+            )
             for case in sorted(references.keys() - predictions.keys())
         ]
     if problems:
-        raise InputError(report("cases without a partner of the same name", problems))
+        raise InputError("cases without a partner of the same name", problems=problems)
     return {case: (predictions[case], references[case]) for case in sorted(predictions)}
 
 
@@ -207,8 +211,9 @@ def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, setti
     spacing = settings.spacing_mm if grid is None else grid.spacing_mm
     if spacing is None:
         raise InputError(
-            f"{reference.file}: found pictures, which carry no spacing; expected --spacing COLUMN,ROW,SLICE in mm (the "
-            "slice spacing from the slices' positions)"
+            "pictures, which carry no spacing",
+            expected="--spacing COLUMN,ROW,SLICE in mm (the slice spacing from the slices' positions)",
+            place=reference.file,
         )
     if settings.keep_largest:
         found = both[0].labels
@@ -298,7 +303,9 @@ def _images(folder: str | Path | None, cases: Sequence[str]) -> dict[str, Path]:
     found = find_segmentations(folder)
     missing = [case for case in cases if case not in found]
     if missing:
-        raise InputError(f'{folder}: no image for case "{missing[0]}"; expected one of the same name for every case')
+        raise InputError(
+            f'no image for case "{missing[0]}"', expected="one of the same name for every case", place=folder
+        )
     return {case: found[case] for case in cases}
 
 
@@ -376,11 +383,12 @@ def _image(file: Path, reference: Segmentation) -> npt.NDArray[Any]:
         volume = open_apart(str(file))
         voxels = volume.decode()[..., 0]
     except InputError as error:
-        raise InputError(f"{file}: found {error}; expected the image of this case") from error
+        raise error.at(file, expected="the image of this case") from error
     expected = reference.grid or Grid(reference.labels.shape, volume.affine)  # pictures have no place
     if expected.mismatch(volume.grid):
         raise InputError(
-            f"{file}: found shape {shape_text(voxels.shape)} and affine {affine_text(volume.affine)}; expected the "
-            f"grid of {reference.file}"
+            f"shape {shape_text(voxels.shape)} and affine {affine_text(volume.affine)}",
+            expected=f"the grid of {reference.file}",
+            place=file,
         )
     return voxels

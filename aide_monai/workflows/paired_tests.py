@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
 from aide_monai.reports.tables import METRICS, read_csv
 
@@ -51,7 +51,7 @@ def paired_tests(
         for case, label in sorted(by_key[i].keys() - by_key[1 - i].keys())
     ]
     if missing:
-        raise InputError(report("the methods cannot be compared; expected the same cases and labels in both", missing))
+        raise InputError("the methods cannot be compared; expected the same cases and labels in both", problems=missing)
     comparison = []
     for label in dict.fromkeys(row["label_name"] for row in first):
         keys = [key for key in by_key[0] if key[1] == label]

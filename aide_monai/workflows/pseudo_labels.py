@@ -90,7 +90,8 @@ def _standardized_before(datalist: Datalist, folder: Path) -> Datalist | None:
     except InputError as error:
         raise InputError(
             f"{finished}: the data that this run began with are not where they were; put them back, or choose a "
-            f"new run folder\n{error}"
+            "new run folder",
+            problems=error.problems,
         ) from error
     if _roles(done, folder) != _roles(datalist, folder):
         raise InputError(

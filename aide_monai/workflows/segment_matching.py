@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError
 from aide_monai.io.segments import Segment, Segments, named_segments, plain_name
 
 
@@ -72,7 +72,7 @@ def one_numbering(files: Iterable[Path], labels: Mapping[int, str] | None = None
         problems += _unnamed(found, changes, known)
     if problems:
         advice = "name segments alike in all files, or number them alike"
-        raise InputError(report(f"segments that cannot be matched: {advice}", problems))
+        raise InputError(f"segments that cannot be matched: {advice}", problems=problems)
     moved = {file: _complete(own, found[file]) for file, own in changes.items()}
     return Numbering({one.value: one.name for one in known}, moved)
 

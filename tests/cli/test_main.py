@@ -198,7 +198,7 @@ def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, ca
         ([], "nothing to score; expected --pred DIR and --ref DIR, or --compare"),
         (["--pred", "PRED"], "nothing to score"),
         (["--pred", "PRED", "--ref", "REF", "--compare", "a.csv", "b.csv"], "one job at a time"),
-        (["--pred", "PRED", "--ref", "absent"], "absent: no such folder"),
+        (["--pred", "PRED", "--ref", "absent"], "absent: found no such folder"),
         (["--pred", "PRED", "--ref", "REF", "--labels", "liver"], "--labels is 'liver'; expected values from 1"),
         (["--pred", "PRED", "--ref", "REF", "--labels", "1=a,1=b"], "--labels is"),
         (["--pred", "PRED", "--ref", "REF", "--labels", "1=a\x07"], r"--labels is '1=a.x07'; expected values from 1"),
@@ -216,8 +216,11 @@ def test_evaluate_names_what_is_wrong(folders, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"0": "background", "1" * 5000: "liver"}, r"1111\.\.\. is not a whole number"),
-        ({str(value): f"structure {value}" for value in range(300)}, "found 300 names, expected at most 256"),
+        (
+            {"0": "background", "1" * 5000: "liver"},
+            r"found the number .1111.*; expected names of whole numbers below 100000",
+        ),
+        ({str(value): f"structure {value}" for value in range(300)}, "found 300 names; expected at most 256"),
     ],
 )
 @pytest.mark.parametrize("file", ["dataset.json", "datalist.json"])

@@ -48,7 +48,9 @@ def test_each_domain_gives_its_share() -> None:
     assert sorted(case[0] for case in held(drawn)) == ["a", "a", "b", "b"]
     assert drawn.name == "set"
     assert held(drawn)[:2] == held(hold_out(datalist_of(a=4), test=2, seed=0))
-    with pytest.raises(InputError, match="set a: test=4 of 4 cases; expected 1 to 3, so that both sides have cases"):
+    with pytest.raises(
+        InputError, match="set a: found test=4 of 4 cases; expected 1 to 3, so that both sides have cases"
+    ):
         hold_out_per_domain(datalist_of(a=4, b=6), test=4, seed=0)
 
 

@@ -99,7 +99,7 @@ def test_images_that_are_read_to_name_them(tmp_path: Path, announced: bool) -> N
     paths = [str(tmp_path / "images" / f"{name}.nii.gz") for name in ("deadly", "a")]
     load = LoadImage(reader=LocationReader)
     with images_ahead([[path] for path in paths]) if announced else nullcontext():
-        message = f"{paths[0]}: found a file at which its decoder died (SIGSEGV); expected a volume: replace the file"
+        message = f"{paths[0]}: found a file at which its decoder died (SIGSEGV); expected a volume; replace the file"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             load(paths[0])
         assert load(paths[1]).shape == (9, 7, 5)
@@ -162,7 +162,7 @@ def test_a_check_names_the_file_and_goes_on(tmp_path: Path, monkeypatch: pytest.
     seen: list[str] = []
     problems = check_datalist(datalist, visit=lambda record, *_: seen.append(record["case"]))
     errors = {
-        (found.case, Path(found.file).parent.name, found.found) for found in problems if found.severity == "error"
+        (found.case, Path(found.place).parent.name, found.found) for found in problems if found.severity == "error"
     }
     assert errors >= {
         ("deadly", "images", "a file at which its decoder died (SIGSEGV)"),

@@ -87,11 +87,11 @@ def test_voxels_out_of_the_folder(tmp_path: Path, target: str, name: str) -> Non
         "x.nrrd": f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: {target}\n\n",
     }
     (folder / name).write_text(lines[name])
-    refused(folder / name, "its voxels are in .* outside")
+    refused(folder / name, "voxels in .* outside")
 
 
 def test_a_long_nrrd_header_with_voxels_out_of_the_folder(tmp_path: Path) -> None:
     comments = "".join(f"# {k:060d}\n" for k in range(2000))
     fields = "type: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: /etc/hostname\n\n"
     (tmp_path / "x.nrrd").write_text(f"NRRD0004\n{comments}{fields}")
-    refused(tmp_path / "x.nrrd", "its voxels are in .* outside")
+    refused(tmp_path / "x.nrrd", "voxels in .* outside")

@@ -145,7 +145,7 @@ def test_an_analyze_file_is_read_with_a_doubt(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.decode()[..., 0], VOXELS)
     assert volume.doubts == ("an Analyze file, which does not tell left from right (x is taken to run to the left)",)
     (tmp_path / "a.img").unlink()
-    with pytest.raises(InputError, match=r'its voxels are in "a\.img", which does not exist; put that file beside it'):
+    with pytest.raises(InputError, match=r'voxels in "a\.img", which does not exist; put that file beside it'):
         open_location(str(tmp_path / "a.hdr"))
 
 

@@ -253,7 +253,7 @@ def test_voxels_lie_beside_their_header(tmp_path: Path, template: str, target: s
     (folder / "x.raw").write_bytes(VOXELS.tobytes())
     text = template.replace("x.raw.gz", "x.raw").replace("x.raw", target)
     (folder / name).write_text(text)
-    with pytest.raises(InputError, match=r"its voxels are in .*(expected|which does not exist)"):
+    with pytest.raises(InputError, match=r"voxels in .*(expected|which does not exist)"):
         open_volume(str(folder / name))
 
 

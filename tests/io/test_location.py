@@ -127,13 +127,13 @@ def test_a_changed_file_is_a_warning(places: dict[str, str]) -> None:
     assert check_datalist(datalist) == []
     nibabel.save(nibabel.Nifti1Image(VOXELS + 5, AFFINE), places["nifti"])
     (problem,) = check_datalist(datalist)
-    assert (problem.severity, problem.file) == ("warning", places["nifti"])
+    assert (problem.severity, problem.place) == ("warning", places["nifti"])
     assert "other content than when the datalist was made" in problem.found
 
 
 def test_unreadable_files_are_all_named(tmp_path: Path) -> None:
     records = [{"case": case, "image": str(tmp_path / f"{case}.nii")} for case in "ab"]
-    with pytest.raises(InputError, match=r'(?s)2 problems.*case "a": no such file.*case "b"'):
+    with pytest.raises(InputError, match=r'(?s)2 problems.*case "a".*a.nii: found no such file.*case "b"'):
         with_details(Datalist("d", {0: "background"}, {0: "x"}, records))
 
 
@@ -149,7 +149,7 @@ def test_stored_label_values(tmp_path: Path) -> None:
     assert Datalist.load(tmp_path / "datalist.json").stored_classes == {0: 0, 63: 1}
     assert Datalist("d", labels, {0: "MR"}, [record]).stored_classes == {0: 0, 1: 1}
     assert check_datalist(Datalist("d", labels, {0: "MR"}, [record], {63: 1})) == []  # 0 is the background
-    with pytest.raises(InputError, match="classes: 63 stands for 2, expected one of the labels"):
+    with pytest.raises(InputError, match="classes: found 63 for 2; expected one of the labels"):
         Datalist("d", labels, {0: "MR"}, [record], {63: 2})
 
 

@@ -154,7 +154,7 @@ def test_several_further_axes_and_several_grids_are_refused(tmp_path: Path) -> N
 def test_other_files_are_left_to_other_readers(tmp_path: Path) -> None:
     assert not VolumeReader().verify_suffix("a.png")
     assert VolumeReader().verify_suffix(["a.nii.gz#channel=1", "B.MHD"])
-    with pytest.raises(InputError, match=r"a\.png: expected files that end in \.nii\.gz"):
+    with pytest.raises(InputError, match=r"a\.png: found another kind of file; expected files that end in \.nii\.gz"):
         VolumeReader().read("a.png")
     with pytest.raises(InputError, match="no files; expected at least one volume"):
         VolumeReader().get_data([])

@@ -79,11 +79,11 @@ def test_geometry_reads_headers_only(tmp_path: Path) -> None:
 def test_geometry_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no cases; expected at least one record"):
         slice_geometry([])
-    with pytest.raises(InputError, match=r"missing\.nii\.gz: cannot read the image header"):
+    with pytest.raises(InputError, match=r"missing\.nii\.gz: found no such file; expected an image"):
         slice_geometry([{"image": str(tmp_path / "missing.nii.gz")}])
     (tmp_path / "text.mhd").write_text("this is no header")
     with pytest.raises(
-        InputError, match=r"(?s)text\.mhd: cannot read the image header .*; replace it or leave the case out"
+        InputError, match=r"(?s)text\.mhd: found .*; expected an image; replace it or leave the case out"
     ):
         slice_geometry([{"image": str(tmp_path / "text.mhd")}])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 
 
 def work(job: str):
@@ -24,7 +24,9 @@ def work(job: str):
     if kind == "take":
         return {}, [np.ones(int(text), np.uint8)[:1]]
     if kind == "refuse":
-        raise InputError("found nothing", problems=["one", "two"])
+        raise InputError(
+            "found nothing", problems=[Problem("2 axes", "3", "cut", Path("x.nii"), "a", "warning"), "two"]
+        )
     if kind == "bug":
         raise KeyError("a mistake of ours")
     if kind == "strange":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.utils.workers import Ahead
 from tests.io.deadly_decoders import end_idle_workers
 
@@ -81,7 +81,9 @@ def test_problems_and_warnings_arrive() -> None:
     with Ahead(WORK, ["refuse", "warn"]) as ahead:
         with pytest.raises(InputError) as caught:
             ahead.result("refuse")
-        assert caught.value.problems == ("one", "two")
+        assert caught.value.title == "found nothing"
+        assert caught.value.problems == (Problem("2 axes", "3", "cut", "x.nii", "a", "warning"), Problem("two"))
+        assert str(caught.value).splitlines()[1:] == ['  - case "a", x.nii: found 2 axes; expected 3; cut', "  - two"]
         with pytest.warns(UserWarning, match="a doubt"):
             ahead.result("warn")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,7 @@ from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.workflows.check import check_data, outlier_cases
+from tests.io.dicom.dicom_files import write_series
 
 
 @pytest.fixture
@@ -90,6 +92,21 @@ def test_broken_cases_are_reported_and_the_others_drawn(datalist: Path, tmp_path
     text = (tmp_path / "out" / "report.md").read_text()
     assert "2 errors" in text
     assert f"| error | {first['case']} |" in text
+
+
+def test_a_broken_file_is_named_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    folder = write_phantoms(tmp_path / "Study 1: MR", cases=2, shape=(24, 24, 6), spacing_mm=(8, 8, 20))
+    scan = write_series(folder / "series", np.arange(24 * 24 * 6, dtype="u2").reshape(24, 24, 6))
+    broken = scan.files[2]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    datalist = find_datalist(folder)
+    datalist.records.append({"case": "scan", "image": str(scan.folder), "split": "training"})
+    datalist.save(folder / "datalist.json")
+    run(lambda: app(["check", str(folder / "datalist.json"), "--out", str(tmp_path / "out")], standalone_mode=False))
+    text = re.sub(r"\\(.)", r"\1", (tmp_path / "out" / "report.md").read_text())
+    (row,) = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| error")]
+    advice = "the file is truncated: replace it"
+    assert row == ["error", "scan", str(broken), "1052 bytes of pixels", "1152", advice]
 
 
 def test_names_are_shown_as_they_are(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_later_phases_minus_the_first_become_modalities(tmp_path: Path) -> None:
 
 def test_one_phase_leaves_nothing_to_subtract(tmp_path: Path) -> None:
     write_centres(tmp_path / "breast", {"GPPH": 1})
-    with pytest.raises(InputError, match="one phase leaves nothing to subtract"):
+    with pytest.raises(InputError, match="one phase, which leaves nothing to subtract"):
         write_datalist("breast", [tmp_path / "breast"], tmp_path / "x.json", phases=[0], subtraction_dir=tmp_path / "d")
     assert not (tmp_path / "x.json").exists()
 

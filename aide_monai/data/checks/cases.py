@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aide_monai.data.checks.duplicates import find_twins
 from aide_monai.data.datalist import SPLITS, Datalist
-from aide_monai.errors import Problem, problem, warning
+from aide_monai.errors import Problem, Severity
 from aide_monai.io.grid import Grid, through_plane_axis
 from aide_monai.io.paths import as_paths
 
@@ -101,7 +101,7 @@ def _file_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Prob
         digests = [digest for file in as_paths(record["image"]) if (digest := _digest(facts, file))]
         if len(set(digests)) < len(digests):
             found = "two channels with the same content"
-            yield problem(record["case"], as_paths(record["image"])[0], found, "two images", "correct the paths")
+            yield Problem(found, "two images", "correct the paths", as_paths(record["image"])[0], record["case"])
     for uses in by_path.values():
         yield from _leaks(uses, "the same file")
     for uses in by_content.values():
@@ -136,7 +136,7 @@ def _shared_labels(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[P
         if images[0].isdisjoint(images[1]) and facts[key_of(record["label"])].marked >= _LARGE_LABEL:
             found = f'the same label content as case "{other["case"]}" ({file})'
             advice = "look which of the two images it was drawn on, and replace the other"
-            yield problem(record["case"], record["label"], found, "a label of its own", advice)
+            yield Problem(found, "a label of its own", advice, record["label"], record["case"])
 
 
 def _channel_order(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
@@ -161,7 +161,7 @@ def _channel_order(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[P
             if order != usual:
                 expected = f"the order {', '.join(datalist.modality[channel] for channel in sorted(datalist.modality))}"
                 expected += f', as in case "{example}"' if example else ""
-                yield problem(case, "", f"channels of {text}", expected, "put the images into the order of modality")
+                yield Problem(f"channels of {text}", expected, "put the images into the order of modality", "", case)
 
 
 def _known_order(names: list[str]) -> tuple[int, ...] | None:
@@ -192,14 +192,16 @@ def _odd_ones(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Proble
             cases = [case for case, own in values.items() if own == value]
             more = f" (and {len(cases) - 1} more cases)" if len(cases) > 1 else ""
             found = f"{what} {value}{more}"
-            yield warning(cases[0], images[cases[0]][0], found, f"{usual}, as {counts[usual]} cases have", advice)
+            yield Problem(
+                found, f"{usual}, as {counts[usual]} cases have", advice, images[cases[0]][0], cases[0], "warning"
+            )
     highest = [fact.highest for _, fact in images.values() if fact.highest is not None]
     if highest and float(np.median(highest)) > 1.5 * EIGHT_BITS:
         for case, (path, fact) in images.items():
             if fact.highest == EIGHT_BITS:
                 expected = f"about {np.median(highest):g} at the top, as in other cases"
                 advice = "look for a conversion to 8 bits; convert it again without"
-                yield warning(case, path, f"values that end at {EIGHT_BITS}", expected, advice)
+                yield Problem(f"values that end at {EIGHT_BITS}", expected, advice, path, case, "warning")
 
 
 def _missing_raters(datalist: Datalist) -> Iterator[Problem]:
@@ -214,7 +216,7 @@ def _missing_raters(datalist: Datalist) -> Iterator[Problem]:
         if missing := sorted(everyone - known):
             found = f"labels of {len(known)} of {len(everyone)} raters; missing: {', '.join(missing)}"
             advice = "add the files; nothing, if they were never drawn"
-            yield warning(patient, "", found, "labels of all raters", advice)
+            yield Problem(found, "labels of all raters", advice, "", patient, "warning")
 
 
 def _leaks(uses: Uses, what: str, *, certain: bool = True) -> Iterator[Problem]:
@@ -230,13 +232,9 @@ def _leaks(uses: Uses, what: str, *, certain: bool = True) -> Iterator[Problem]:
         for other in members[1:]:
             (one, _), (two, file) = first_of[members[0]], first_of[other]
             places = f'{group} "{members[0]}" (case "{one["case"]}") and {group} "{other}" (case "{two["case"]}")'
-            yield (problem if certain else warning)(
-                two["case"],
-                file,
-                f"{what} in {places}: a leak",
-                "it in one of them",
-                "remove one of the two",
-            )
+            severity: Severity = "error" if certain else "warning"
+            found = f"{what} in {places}: a leak"
+            yield Problem(found, "it in one of them", "remove one of the two", file, two["case"], severity)
 
 
 def _labels(record: Mapping[str, Any]) -> Iterable[str]:

@@ -22,7 +22,7 @@ from aide_monai.data.checks.names import name_problems
 from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_problems, on_grid, pair_problems
 from aide_monai.data.datalist import QUALITIES, Datalist
 from aide_monai.data.fingerprints import changed_files
-from aide_monai.errors import InputError, Problem, problem, problems_of, report, warning
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
@@ -31,6 +31,8 @@ from aide_monai.io.segments import Segment, named_segments
 from aide_monai.io.volumes import Volume
 
 __all__ = ["Problem", "check_datalist", "require_valid"]
+
+_REPLACE = "replace the file, or remove the case"
 
 _Role = Literal["channels", "channel", "label"]  # all channels of an image, one of them, or a label
 _Label = npt.NDArray[np.uint8] | None
@@ -71,9 +73,9 @@ def require_valid(datalist: Datalist, *, read_voxels: bool = True, progress: boo
         InputError: one readable report of all errors.
     """
     problems = check_datalist(datalist, read_voxels=read_voxels, progress=progress)
-    errors = [str(found) for found in problems if found.severity == "error"]
+    errors = [found for found in problems if found.severity == "error"]
     if errors:
-        raise InputError(report(f'datalist "{datalist.name}" cannot be used', errors), problems=errors)
+        raise InputError(f'datalist "{datalist.name}" cannot be used', problems=errors)
     return problems
 
 
@@ -144,7 +146,7 @@ class _Check:
                         self._last = (key, volume, voxels[..., 0])
             self.facts[key] = fact
         except InputError as error:
-            problems = list(problems_of(error, case, path))
+            problems = _unreadable(error, case, path)
         self.problems += [] if known else problems
 
     def _label(self, case: str, path: str) -> tuple[Volume, npt.NDArray[np.uint8]] | None:
@@ -164,7 +166,7 @@ class _Check:
                     fact = replace(fact, digest=content(label), marked=int(np.count_nonzero(label)))
             self.facts[key] = fact
         except InputError as error:
-            problems = list(problems_of(error, case, path))
+            problems = _unreadable(error, case, path)
         self.problems += [] if known else problems
         return None if label is None else (volume, label)
 
@@ -172,6 +174,10 @@ class _Check:
         known = key in self.first_use
         self.first_use.setdefault(key, (case, path))
         return known
+
+
+def _unreadable(error: InputError, case: str, path: str) -> list[Problem]:
+    return list(error.at(path, case=case, expected="one sound volume", advice=_REPLACE).problems)
 
 
 def _in_order(datalist: Datalist) -> list[str]:
@@ -205,35 +211,35 @@ def _facts(volume: Volume) -> Facts:
 
 def _case_problems(datalist: Datalist) -> Iterator[Problem]:
     if not datalist.records:
-        yield problem("", "", "no cases", "at least one labelled training case", "add cases to the datalist")
+        yield Problem("no cases", "at least one labelled training case", "add cases to the datalist", "", "")
     elif not any("label" in record for record in datalist.split("training")):
-        yield problem("", "", "no labelled training case", "at least one", 'add a "label" and "quality": "high" to one')
+        yield Problem("no labelled training case", "at least one", 'add a "label" and "quality": "high" to one', "", "")
     channels = len(datalist.modality)
     for record in datalist.records:
         case, labelled, quality = record["case"], "label" in record, record.get("quality")
         if labelled and quality is None:
-            yield problem(case, record["label"], "a label without a quality", " or ".join(QUALITIES), 'add "quality"')
+            yield Problem("a label without a quality", " or ".join(QUALITIES), 'add "quality"', record["label"], case)
         if not labelled and quality is not None:
-            yield problem(case, "", f'quality "{quality}" without a label', "both or neither", "add or remove one")
+            yield Problem(f'quality "{quality}" without a label', "both or neither", "add or remove one", "", case)
         if isinstance(record["image"], list) and len(record["image"]) != channels:
-            yield problem(
-                case,
-                ", ".join(record["image"]),
+            yield Problem(
                 f"{len(record['image'])} image files",
                 f"{channels}, one per modality ({', '.join(datalist.modality.values())})",
                 "list one file per modality, in the same order for all cases",
+                ", ".join(record["image"]),
+                case,
             )
         labels = {os.path.realpath(record[key]) for key in ("label", "clean_label") if key in record}
         for file in as_paths(record["image"]):
             if os.path.realpath(file) in labels:
-                yield problem(case, file, "one file as image and as label", "two files", "correct one of the two paths")
+                yield Problem("one file as image and as label", "two files", "correct one of the two paths", file, case)
 
 
 def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels: int) -> Iterator[Problem]:
     expected = channels if role == "channels" else 1
     shape = f"shape {shape_text(volume.file_shape)}"
     if 0 in volume.file_shape:
-        yield problem(case, file, f"no voxels ({shape})", "at least one", "replace the file")
+        yield Problem(f"no voxels ({shape})", "at least one", "replace the file", file, case)
     elif volume.channels != expected:
         wanted = "3 axes (x, y, z)" if expected == 1 else f"4 axes (x, y, z, channel) with {expected} channels"
         advice = (
@@ -241,7 +247,7 @@ def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels
             if role == "label"
             else "name every channel under modality, or write one time point or channel per file"
         )
-        yield problem(case, file, shape, wanted, advice)
+        yield Problem(shape, wanted, advice, file, case)
 
 
 def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Datalist) -> Iterator[Problem]:
@@ -256,7 +262,7 @@ def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Da
             if not _overlap(first, other):
                 found = f"affine {affine_text(other.affine)}, nowhere on the image"
                 expected = f"a place on affine {affine_text(first.affine)} of {first_file}"
-                yield problem(record["case"], file, found, expected, "correct the header that is wrong")
+                yield Problem(found, expected, "correct the header that is wrong", file, record["case"])
             continue
         wrong = first.grid.mismatch(other.grid)
         if wrong is None:
@@ -270,7 +276,7 @@ def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Da
             *(f"{name} has {doubt}" for name, fact in ((file, other), (first_file, first)) for doubt in fact.doubts),
         ]
         found += "".join(f" ({reason})" for reason in known_reasons if reason)
-        yield problem(record["case"], file, found, f"{wrong.expected} as in {first_file}", advice)
+        yield Problem(found, f"{wrong.expected} as in {first_file}", advice, file, record["case"])
 
 
 def _overlap(first: Facts, second: Facts) -> bool:
@@ -292,7 +298,7 @@ def _geometry_doubts(check: _Check) -> Iterator[Problem]:
     for doubt, keys in doubtful.items():
         case, file = check.first_use[keys[0]]
         found = doubt + (f" (and {len(keys) - 1} more files)" if len(keys) > 1 else "")
-        yield warning(case, file, found, "one plain geometry", "look at an overlay of image and label")
+        yield Problem(found, "one plain geometry", "look at an overlay of image and label", file, case, "warning")
 
 
 def _changes(datalist: Datalist, broken: set[str]) -> Iterator[Problem]:
@@ -301,4 +307,4 @@ def _changes(datalist: Datalist, broken: set[str]) -> Iterator[Problem]:
             continue  # its files may be unreadable, and have other faults to tell
         for file in changed_files(record):
             found, advice = "other content than when the datalist was made", "make the datalist anew if this is right"
-            yield warning(record["case"], file, found, "the same", advice)
+            yield Problem(found, "the same", advice, file, record["case"], "warning")

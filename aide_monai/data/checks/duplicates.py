@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from aide_monai.errors import Problem
 from aide_monai.io.ahead import read_apart
 from aide_monai.io.paths import as_paths
 
@@ -96,7 +97,7 @@ def record_signature(record: Mapping[str, Any]) -> NDArray[np.float32] | None:
     return signature(found.voxels if found.channel_axis is None else found.voxels[..., 0], found.affine)
 
 
-def leaks(records: Sequence[Mapping[str, Any]], twins: Sequence[Twins]) -> list[str]:
+def leaks(records: Sequence[Mapping[str, Any]], twins: Sequence[Twins]) -> list[Problem]:
     """One problem per pair of equal scans in two splits or two domains; other pairs are told by a log message.
 
     Args:
@@ -112,9 +113,10 @@ def leaks(records: Sequence[Mapping[str, Any]], twins: Sequence[Twins]) -> list[
             for key in ("domain", "split")
             if one.get(key) != other.get(key)
         ]
-        both = f"cases {pair.first} and {pair.second}: one scan (likeness {pair.likeness:.4f})"
+        both, found = f"cases {pair.first} and {pair.second}", f"one scan (likeness {pair.likeness:.4f})"
         if between:
-            problems.append(f"{both} in {' and in '.join(between)}: a leak; remove one of the two")
+            found += f" in {' and in '.join(between)}: a leak"
+            problems.append(Problem(found, advice="remove one of the two", place=both))
         else:
-            logger.warning("%s in two cases; look at them", both)
+            logger.warning("%s: found %s in two cases; look at them", both, found)
     return problems

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.errors import Problem, problem
+from aide_monai.errors import Problem
 from aide_monai.io.segments import Segment, plain_name
 
 _ADVICE = "number the segments alike in all files, or correct the names"
@@ -36,8 +36,8 @@ def name_problems(
         found = f'value {one.value} is "{one}"'
         wrong = bool(expected) and expected not in one.known_as
         if wrong and (parts[index] == 1 or not others.isdisjoint(one.known_as)):
-            yield problem(case, file, found, f'"{datalist.labels[index]}", as the datalist calls it', _ADVICE)
+            yield Problem(found, f'"{datalist.labels[index]}", as the datalist calls it', _ADVICE, file, case)
             continue
         first, place = called.setdefault(one.value, (one, case))
         if set(first.known_as).isdisjoint(one.known_as):
-            yield problem(case, file, found, f'"{first}", as in case "{place}"', _ADVICE)
+            yield Problem(found, f'"{first}", as in case "{place}"', _ADVICE, file, case)

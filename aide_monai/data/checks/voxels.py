@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.errors import InputError, Problem, problem, warning
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.volumes import LABEL_TOLERANCE, label_values, listed
 from aide_monai.utils.votes import resample_by_votes
 
@@ -40,18 +40,18 @@ def image_problems(voxels: npt.NDArray[Any], case: str, file: str, *, hounsfield
         hounsfield: the image is CT.
     """
     if voxels.dtype.kind not in "biuf":
-        return [problem(case, file, f"voxels of type {voxels.dtype}", "real numbers", "convert the image")]
+        return [Problem(f"voxels of type {voxels.dtype}", "real numbers", "convert the image", file, case)]
     if voxels.dtype.kind == "f":
         broken = voxels.size - int(np.isfinite(voxels).sum())
         if broken:
             found = f"{broken} of {voxels.size} voxels NaN or infinite"
-            return [problem(case, file, found, "finite values", "repair the image or leave the case out")]
+            return [Problem(found, "finite values", "repair the image or leave the case out", file, case)]
     lowest, highest = voxels.min(axis=(0, 1, 2)), voxels.max(axis=(0, 1, 2))
     constant = np.flatnonzero(lowest == highest)
     if constant.size:
         found = f"the same value {voxels[0, 0, 0, constant[0]]:g} in all voxels"
         found += f" of channel {constant[0]}" if voxels.shape[-1] > 1 else ""
-        return [warning(case, file, found, "an image", "look at the image; leave the case out if empty")]
+        return [Problem(found, "an image", "look at the image; leave the case out if empty", file, case, "warning")]
     problems = []
     for channel in range(voxels.shape[-1]):
         part, name = voxels[..., channel], f" of channel {channel}" if voxels.shape[-1] > 1 else ""
@@ -59,16 +59,16 @@ def image_problems(voxels: npt.NDArray[Any], case: str, file: str, *, hounsfield
         if clipped > max(CLIPPED_SHARE * part.size, _FEWEST_CLIPPED):
             found = f"{clipped / part.size:.1%} of the voxels{name} at the highest value, {highest[channel]:g}"
             advice = "look for a conversion to 8 bits or a window that cut the range; convert it again without"
-            problems.append(warning(case, file, found, "few: the image is clipped", advice))
+            problems.append(Problem(found, "few: the image is clipped", advice, file, case, "warning"))
         blank = _blank_inside(part)
         if blank:
             found = f"slices {listed(blank)}{name} of one value, between slices with content"
             advice = "look for slices that were not exported or decoded"
-            problems.append(warning(case, file, found, "an image in every slice", advice))
+            problems.append(Problem(found, "an image in every slice", advice, file, case, "warning"))
     if hounsfield and float(lowest.min()) >= 0:
         advice = "look for a lost RescaleIntercept or a conversion to unsigned numbers"
         found = f"CT whose lowest value is {float(lowest.min()):g}"
-        problems.append(warning(case, file, found, "Hounsfield units, with air about -1000", advice))
+        problems.append(Problem(found, "Hounsfield units, with air about -1000", advice, file, case, "warning"))
     return problems
 
 
@@ -85,23 +85,23 @@ def label_problems(
     try:
         outside = [value for value in label_values(voxels) if value not in classes]
     except InputError as error:
-        return [problem(case, file, str(error), known, "write the label as whole numbers")], None
+        return list(error.at(file, case=case, expected=known, advice="write the label as whole numbers").problems), None
     if outside:
         advice = "add them to labels, or relabel the file"
-        return [problem(case, file, f"label values {listed(outside)}", known, advice)], None
+        return [Problem(f"label values {listed(outside)}", known, advice, file, case)], None
     table = np.zeros(max(classes) + 1, dtype=np.uint8)
     table[list(classes)] = list(classes.values())
     label = table[np.rint(voxels[..., 0]).astype(np.int64)]
     marked = np.count_nonzero(label) / label.size
     if not marked:
         found, advice = "a label without any marked voxel", "draw it; or give the case no label if it was never drawn"
-        return [warning(case, file, found, "at least one", advice)], label
+        return [Problem(found, "at least one", advice, file, case, "warning")], label
     if marked > FULL_SHARE:
         found, advice = (
             f"marks in {marked:.0%} of all voxels",
             "look whether background and object are swapped",
         )
-        return [warning(case, file, found, "an object and its background", advice)], label
+        return [Problem(found, "an object and its background", advice, file, case, "warning")], label
     return [], label
 
 
@@ -120,9 +120,9 @@ def pair_problems(
     if outside > 0:
         found = f"{outside:.1%} of the marked voxels outside of the image"
         if outside > _MOST_MARKED:
-            yield problem(case, file, found, "a label of this image", "correct the header that is wrong")
+            yield Problem(found, "a label of this image", "correct the header that is wrong", file, case)
             return
-        yield warning(case, file, found, "none: they are lost", "look at the contact sheet")
+        yield Problem(found, "none: they are lost", "look at the contact sheet", file, case, "warning")
     marked = label > 0
     others = tuple(k for k in range(3) if k != axis)
     flat = image.max(axis=others) == image.min(axis=others)
@@ -131,13 +131,18 @@ def pair_problems(
         return
     if blank.size:
         found = f"marks in slices {listed(blank.tolist())}, in which the image has one value"
-        yield problem(case, file, found, "an image under every mark", "replace the image, or remove the marks")
+        yield Problem(found, "an image under every mark", "replace the image, or remove the marks", file, case)
         return
     for mirrored, ratio in mirror_ratios(image, marked).items():
         if ratio > MIRROR_RATIO:
             found = f"a label whose border fits the image {ratio:.1f} times better {_mirror_text(mirrored, axis)}"
-            yield warning(
-                case, file, found, "the best fit as it lies", "look at the contact sheet: is the label reversed?"
+            yield Problem(
+                found,
+                "the best fit as it lies",
+                "look at the contact sheet: is the label reversed?",
+                file,
+                case,
+                "warning",
             )
             return
 

@@ -18,7 +18,7 @@ from aide_monai.data.sources.files import files_below, record_paths, source_fold
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.folder import DICOM_SUFFIXES
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
@@ -92,7 +92,7 @@ def breast_datalist(
         raise InputError(f"phases={tuple(phases)}, times_s={times_s}: expected at least one phase, each once")
     root = source_folder(root, expected=f"breast DCE-MR studies: {_LAYOUT}")
     centres = _centres(root, centre)
-    problems: list[str] = []
+    problems: list[Problem] = []
     records: list[dict[str, Any]] = []
     used: list[Path] = []
     others: list[str] = []
@@ -101,24 +101,26 @@ def breast_datalist(
         problems += found
         studies = _studies(folder, files)
         if not studies:
-            problems.append(f"{folder}: no studies; expected {_LAYOUT}")
+            problems.append(Problem("no studies", expected=_LAYOUT, place=folder))
         for study in studies:
             try:
                 record = _record(study, name, folder, phases, times_s, name in central, others)
                 if "label" not in record and not keep_unlabeled:
                     raise InputError(
-                        f"{study.place}: no label.nii.gz; add it, or set keep_unlabeled ({typed('keep_unlabeled')})"
+                        "no label.nii.gz",
+                        advice=f"add it, or set keep_unlabeled ({typed('keep_unlabeled')})",
+                        place=study.place,
                     )
                 records.append(record)
                 used += [] if study.images else [study.place]
             except InputError as error:
-                problems += str(error).splitlines()
+                problems += error.problems
     problems += [
-        f'case "{case}": two studies of this name; leave one of them'
+        Problem("two studies of this name", advice="leave one of them", case=case)
         for case in sorted({r["case"] for r in records if [o["case"] for o in records].count(r["case"]) > 1})
     ]
     if problems:
-        raise InputError(report(f"{root}: the breast studies cannot be used", problems))
+        raise InputError(f"{root}: the breast studies cannot be used", problems=problems)
     tell_left_out(root, [*record_paths(records), *used], lambda file: _why_unused(file, centres), others=others)
     names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
     labels = {0: "background", 1: "tumour"}
@@ -127,7 +129,7 @@ def breast_datalist(
     if check_content:
         twins = find_twins({record["case"]: record_signature(record) for record in datalist.records})
         if problems := leaks(datalist.records, twins):
-            raise InputError(report(f"{root}: the breast studies cannot be used together", problems))
+            raise InputError(f"{root}: the breast studies cannot be used together", problems=problems)
     return datalist if subtraction_dir is None else with_subtractions(datalist, subtraction_dir)
 
 
@@ -156,7 +158,7 @@ def _centres(root: Path, centre: str | None) -> dict[str, Path]:
         return {centre: root / centre if (root / centre).is_dir() else root}
     found = {name: root / name for name in CENTRES if (root / name).is_dir()}
     if not found:
-        raise InputError(f"{root}: no folder {', '.join(CENTRES)}; expected {_LAYOUT}; or name the centre")
+        raise InputError(f"no folder {', '.join(CENTRES)}", expected=_LAYOUT, advice="or name the centre", place=root)
     return found
 
 
@@ -204,12 +206,14 @@ def _record(
     """Record of a study; DICOM files of phases that are not chosen, or of no phase, are added to ``others``."""
     folder = study.place if study.place.is_dir() else study.place.parent
     if not study.place.exists():
-        raise InputError(f"{study.labels[0]}: no images of {study.patient}; add them, or remove the label")
+        raise InputError(f"no images of {study.patient}", advice="add them, or remove the label", place=study.labels[0])
     if len(study.labels) > 1:
         found = ", ".join(file.name for file in study.labels)
-        raise InputError(f"{study.place}: found the labels {found}; expected one")
+        raise InputError(f"the labels {found}", expected="one", place=study.place)
     if study.place != folder and len(study.images) > 1:
-        raise InputError(f"{study.place}: found {len(study.images)} files of {study.patient}; put them into a folder")
+        raise InputError(
+            f"{len(study.images)} files of {study.patient}", advice="put them into a folder", place=study.place
+        )
     phases = find_phases(folder, study.images, root=root)
     chosen = _chosen(study, phases, numbers, times_s)
     case = f"{centre}_{study.patient}"
@@ -236,12 +240,13 @@ def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequ
     if times_s is None:
         missing = [number for number in numbers if not -count <= number < count]
         if missing:
-            raise InputError(f"{study.place}: found {count} phases; expected a phase {missing[0]} (0 is the first)")
+            raise InputError(f"{count} phases", expected=f"a phase {missing[0]} (0 is the first)", place=study.place)
         chosen = [number % count for number in numbers]
     elif phases.times_s is None:
         raise InputError(
-            f"{study.place}: phases without times; choose them by phases (--phases 0,1; of a bundle --source#phases "
-            "'[0, 1]'), without times_s"
+            "phases without times",
+            advice="choose them by phases (--phases 0,1; of a bundle --source#phases '[0, 1]'), without times_s",
+            place=study.place,
         )
     else:
         known = np.array(phases.times_s)
@@ -250,28 +255,32 @@ def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequ
             if abs(known[number] - time) > TIME_TOLERANCE_S:
                 found = ", ".join(f"{value:g}" for value in phases.times_s)
                 expected = f"one within {TIME_TOLERANCE_S:g} s of {time:g} s"
-                raise InputError(f"{study.place}: found phases at {found} s; expected {expected}")
+                raise InputError(f"phases at {found} s", expected=expected, place=study.place)
     if len(set(chosen)) < len(chosen):
-        raise InputError(f"{study.place}: one of its {count} phases stands for two of those asked for; ask for fewer")
+        raise InputError(
+            f"{count} phases, of which one stands for two of those asked for", advice="ask for fewer", place=study.place
+        )
     return chosen
 
 
 def _open_label(file: Path, root: Path) -> tuple[Volume, NDArray[np.bool_]]:
     if problems := data_file_problems(file, root):
-        raise InputError(problems[0])
+        raise InputError(problems=problems)
     try:
         volume = open_apart(str(file))
         voxels = volume.decode()
     except InputError as error:
-        raise InputError(f"{file}: found {error}; expected the label of a study") from error
+        raise error.at(file, expected="the label of a study") from error
     if volume.channels != 1 or len(volume.file_shape) < 3:
         raise InputError(
-            f"{file}: found shape {shape_text(volume.file_shape)}; expected (x, y, z), so that its slices have a place "
-            "in space: write a single slice as (x, y, 1) with the affine of that slice"
+            f"shape {shape_text(volume.file_shape)}",
+            expected="(x, y, z), so that its slices have a place in space",
+            advice="write a single slice as (x, y, 1) with the affine of that slice",
+            place=file,
         )
     mask = as_mask(voxels, name=str(file))[..., 0]
     if not mask.any():
-        raise InputError(f"{file}: found no marked voxels; expected a tumour: draw it, or leave the study out")
+        raise InputError("no marked voxels", expected="a tumour", advice="draw it, or leave the study out", place=file)
     return volume, mask
 
 
@@ -283,8 +292,10 @@ def _central_slice(study: _Study, phases: Phases, label: Volume, mask: NDArray[n
     if not thin:
         axis = through_plane_axis(label.affine)
         raise InputError(
-            f"{file}: found marks in {len(np.unique(marked[:, axis]))} slices; expected one slice, the central one: "
-            "correct the label, or leave the centre out of central"
+            f"marks in {len(np.unique(marked[:, axis]))} slices",
+            expected="one slice, the central one",
+            advice="correct the label, or leave the centre out of central",
+            place=file,
         )
     axis = through_plane_axis(label.affine) if through_plane_axis(label.affine) in thin else thin[0]
     matrix = np.linalg.solve(phases.grid.affine, label.affine)[:3, :3]
@@ -294,19 +305,21 @@ def _central_slice(study: _Study, phases: Phases, label: Volume, mask: NDArray[n
     index = round(float(place))
     if np.sort(direction)[1] > _OBLIQUE or abs(place - index) > TOLERANCE_VOXELS:
         raise InputError(
-            f"{file}: found a slice that lies between or across those of the image (at {place:.3g} along "
-            f"{'xyz'[across]}); expected one of the image's slices"
+            f"a slice that lies between or across those of the image (at {place:.3g} along {'xyz'[across]})",
+            expected="one of the image's slices",
+            place=file,
         )
     if not 0 <= index < phases.grid.shape[across]:
         raise InputError(
-            f"{file}: found slice {'xyz'[across]}={index}; expected one of the {phases.grid.shape[across]} slices of "
-            "the image"
+            f"slice {'xyz'[across]}={index}",
+            expected=f"one of the {phases.grid.shape[across]} slices of the image",
+            place=file,
         )
     require_inside(phases.grid, label.grid, mask, label_name=file, image_name=f"of {study.place.name}")
     try:
         images = phases.slices(across, index)
     except InputError as error:
-        raise InputError(f"{study.place}: {error}") from error
+        raise error.at(study.place) from error
     return images, file if flat else slice_path(file, axis, int(marked[0, axis]))
 
 

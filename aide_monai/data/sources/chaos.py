@@ -13,7 +13,7 @@ import numpy as np
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import record_paths, tell_left_out, typed
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
 from aide_monai.io.grid import shape_text
 from aide_monai.io.paths import absolute_paths
@@ -81,15 +81,17 @@ def chaos_datalist(
         )
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the download of CHAOS: {_LAYOUT}")
+        raise InputError("no such folder", expected=f"the download of CHAOS: {_LAYOUT}", place=folder)
     found = _case_folders(folder, modality)
     if not any((place / "DICOM_anon").is_dir() for places in found.values() for place in places):
-        raise InputError(f"{folder}: found no {modality} cases; expected the download of CHAOS: {_LAYOUT}")
-    problems: list[str] = []
+        raise InputError(f"no {modality} cases", expected=f"the download of CHAOS: {_LAYOUT}", place=folder)
+    problems: list[Problem] = []
     records: list[dict[str, Any]] = []
     for name, places in found.items():
         if len(places) > 1:
-            problems.append(f"case {name}: found {' and '.join(map(str, places))}; expected one; remove the other")
+            problems.append(
+                Problem(" and ".join(map(str, places)), expected="one", advice="remove the other", case=name)
+            )
             continue
         record, wrong = _record(name, places[0], modality, set(classes), folder=folder, roots=tuple(roots))
         records.append(record)
@@ -97,7 +99,7 @@ def chaos_datalist(
     if paper_split and not problems:
         records, problems = _paper_split(records)
     if problems:
-        raise InputError(report(f"{folder}: CHAOS cannot be used", problems))
+        raise InputError(f"{folder}: CHAOS cannot be used", problems=problems)
     tell_left_out(folder, record_paths(records), lambda file: _why_unused(file, modality))
     names = {0: "background", **dict(enumerate(organs, 1))}
     return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), records, classes)
@@ -149,14 +151,14 @@ def _case_folders(root: Path, modality: str) -> dict[str, list[Path]]:
 
 def _record(
     name: str, place: Path, modality: str, values: set[int], *, folder: Path, roots: tuple[str | Path, ...]
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Problem]]:
     """Record of one case, and what is wrong with it; the record is of use only when nothing is."""
     case = f"{'CT' if modality == 'CT' else 'MR'}-{name}"
     record: dict[str, Any] = {"case": case, "image": "", "patient": case, "split": "training"}
     dicom, ground = place / "DICOM_anon", place / "Ground"
     if not dicom.is_dir():
-        return record, [f"{place}: found no folder DICOM_anon; expected the images of case {name} in it"]
-    problems: list[str] = []
+        return record, [Problem("no folder DICOM_anon", f"the images of case {name} in it", place=place)]
+    problems: list[Problem] = []
     with _collected(problems):
         for path in (dicom, ground):
             absolute_paths(str(path), folder, roots=roots)
@@ -181,38 +183,44 @@ def _why_unused(file: Path, modality: str) -> str:
 
 
 @contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
+def _collected(problems: list[Problem]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        problems.append(str(error).replace("\n", "\n    "))
+        problems += error.problems
 
 
 def _images(folder: Path, series: list[DicomSeries], modality: str) -> str | list[str]:
     found = ", ".join(str(one) for one in series)
     if modality != "T1DUAL":
         if len(series) != 1:
-            raise InputError(f"{folder}: found {len(series)} volumes ({found}); expected one; remove the others")
+            raise InputError(
+                f"{len(series)} volumes ({found})", expected="one", advice="remove the others", place=folder
+            )
         return str(folder)
     by_echo = sorted(series, key=lambda one: -(one.echo_ms or 0.0))
     if len(series) != 2 or not by_echo[1].echo_ms:
         raise InputError(
-            f"{folder}: found {len(series)} volumes ({found}); expected two with their echo times, in phase (about 4.6 "
-            "ms) and out of phase (2.3 ms)"
+            f"{len(series)} volumes ({found})",
+            expected="two with their echo times, in phase (about 4.6 ms) and out of phase (2.3 ms)",
+            place=folder,
         )
     ratio = (by_echo[0].echo_ms or 0.0) / by_echo[1].echo_ms
     if not _ECHO_RATIO[0] < ratio < _ECHO_RATIO[1]:
         raise InputError(
-            f"{folder}: found echo times of {by_echo[0].echo_ms:g} and {by_echo[1].echo_ms:g} ms; expected the one "
-            "in phase to be twice the other, about 4.6 and 2.3 ms"
+            f"echo times of {by_echo[0].echo_ms:g} and {by_echo[1].echo_ms:g} ms",
+            expected="the one in phase to be twice the other, about 4.6 and 2.3 ms",
+            place=folder,
         )
     inside, outside = by_echo
     if wrong := inside.grid.mismatch(outside.grid):
         if wrong.distance_mm is not None:
-            raise InputError(f"{folder}: found the two phases {wrong.distance_mm:.3g} mm apart; expected one place")
+            raise InputError(f"two phases {wrong.distance_mm:.3g} mm apart", expected="one place", place=folder)
         raise InputError(
-            f"{folder}: found {wrong.expected} in phase and {wrong.found} out of phase; expected equal shapes; replace "
-            "the case"
+            f"{wrong.expected} in phase and {wrong.found} out of phase",
+            expected="equal shapes",
+            advice="replace the case",
+            place=folder,
         )
     paths = [_path(folder, one, series) for one in by_echo]
     if "outphase" in Path(paths[0]).name.lower() or "inphase" in Path(paths[1]).name.lower():
@@ -231,17 +239,17 @@ def _path(folder: Path, one: DicomSeries, series: list[DicomSeries]) -> str:
     return f"{folder}#{one.selector}"
 
 
-def _label_problems(ground: Path, values: set[int]) -> list[str]:
+def _label_problems(ground: Path, values: set[int]) -> list[Problem]:
     files = png_files(ground)
     if not files:
-        return [f"{ground}: found no PNG files; expected one per slice; remove the folder if there are no labels"]
-    problems: list[str] = []
+        advice = "remove the folder if there are no labels"
+        return [Problem("no PNG files", "one per slice", advice, ground)]
+    problems: list[Problem] = []
     for file in files:
         with _collected(problems):
             unknown = [value for value in np.unique(read_png(file)).tolist() if value not in values]
             if unknown:
-                expected = f"expected {_ranges(values)}; correct the label"
-                problems.append(f"{file}: found label value {listed(unknown)}; {expected}")
+                problems.append(Problem(f"label value {listed(unknown)}", _ranges(values), "correct the label", file))
     return problems
 
 
@@ -250,7 +258,7 @@ def _require_slices(ground: Path, dicom: Path, series: list[DicomSeries]) -> Non
     shape = read_png_stack(files).shape
     if shape != volume.shape:
         raise InputError(
-            f"{ground}: found labels of {shape_text(shape)} voxels; expected {shape_text(volume.shape)} as the images"
+            f"labels of {shape_text(shape)} voxels", expected=f"{shape_text(volume.shape)} as the images", place=ground
         )
 
 
@@ -261,14 +269,16 @@ def _ranges(values: set[int]) -> str:
     return ", ".join(f"{start} to {end}" for start, end in zip(starts, ends, strict=True))
 
 
-def _paper_split(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def _paper_split(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Problem]]:
     by_number = {record["case"].removeprefix("MR-"): record for record in records}
     known = {str(number) for number in (*PAPER_TRAINING, *PAPER_TEST)}
-    problems = [f"case {name}: not in the paper's lists" for name in by_number if name not in known]
+    problems = [Problem("a case of none of the paper's lists", case=name) for name in by_number if name not in known]
     labelled = [str(PAPER_LABELED), *(str(number) for number in PAPER_TEST)]
-    problems += [f"case {name}: no label" for name in labelled if name in by_number and "label" not in by_number[name]]
+    problems += [
+        Problem("no label", case=name) for name in labelled if name in by_number and "label" not in by_number[name]
+    ]
     if str(PAPER_LABELED) not in by_number:
-        problems.append(f"case {PAPER_LABELED}: missing; it is the paper's only labelled case")
+        problems.append(Problem(f"no case {PAPER_LABELED}, the paper's only labelled one"))
     missing = sorted(known - by_number.keys(), key=int)
     if missing:
         logger.warning("%d of the paper's 40 cases are missing: %s", len(missing), ", ".join(missing))

@@ -9,7 +9,7 @@ from typing import Any
 
 from aide_monai.data.datalist import SPLITS, Datalist, numbered_names, read_json
 from aide_monai.data.sources.files import record_paths, tell_left_out
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.paths import absolute_paths, on_disk
 from aide_monai.io.volumes import without_suffix
 
@@ -37,7 +37,7 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
         file = file / "dataset.json"
     content = read_json(file)
     folder = Path(os.path.abspath(file.parent))
-    problems: list[str] = []
+    problems: list[Problem] = []
     maps = {}
     for key in ("labels", "modality"):
         maps[key], found = numbered_names(content.get(key), key)
@@ -46,16 +46,16 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
     for section in SPLITS:
         entries = content.get(section, [])
         if not isinstance(entries, list):
-            problems.append(f'key "{section}": expected a list of cases')
+            problems.append(Problem("no list", expected="a list of cases", place=f'key "{section}"'))
             continue
         for index, entry in enumerate(entries):
             try:
                 plain = {"image": entry} if isinstance(entry, str) else entry
                 records.append(_record(plain, section, folder, roots=roots))
             except InputError as error:
-                problems.append(f"{section}[{index}]: {error}")
+                problems += error.at(f"{section}[{index}]").problems
     if problems:
-        raise InputError(report(f"{file}: the data set cannot be used", problems))
+        raise InputError(f"{file}: the data set cannot be used", problems=problems)
     _tell_unlisted(folder, records)
     name = content.get("name") or folder.name
     return Datalist(name, maps["labels"], maps["modality"], records)
@@ -73,11 +73,11 @@ def _record(entry: Any, section: str, folder: Path, *, roots: Iterable[str | Pat
     image: Any = entry.get("image") if isinstance(entry, dict) else None
     files = image if isinstance(image, list) and image else [image]
     if not all(isinstance(path, str) and path for path in files):
-        raise InputError(f'found {entry!r}, expected {{"image": path, "label": path}}')
+        raise InputError(repr(entry), expected='{"image": path, "label": path}')
     record = {"case": without_suffix(files[0]), "image": absolute_paths(image, folder, roots=roots)}
     if "label" not in entry:
         return {**record, "split": "training"}
     if not isinstance(entry["label"], str) or not entry["label"]:
-        raise InputError(f'"label" is {entry["label"]!r}, expected a path')
+        raise InputError(f'"label": {entry["label"]!r}', expected="a path")
     label = absolute_paths(entry["label"], folder, roots=roots)
     return {**record, "label": label, "quality": "high", "split": section}

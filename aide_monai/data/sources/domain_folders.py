@@ -44,8 +44,10 @@ def domain_folders(
     for domain, datalist in lists.items():
         if (datalist.labels, datalist.classes) != (first.labels, first.classes):
             raise InputError(
-                f"{root / domains[domain]}: found labels {datalist.labels}; expected {first.labels} as in the "
-                "other domains: bring them to one coding"
+                f"labels {datalist.labels}",
+                expected=f"{first.labels} as in the other domains",
+                advice="bring them to one coding",
+                place=root / domains[domain],
             )
         for record in datalist.records:
             test = domain in held_out and "label" in record

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.folder import voxel_files
 from aide_monai.io.paths import as_paths, on_disk
 from aide_monai.io.png import png_files
@@ -22,7 +22,7 @@ def source_folder(root: str | Path, *, expected: str) -> Path:
     """
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected {expected}")
+        raise InputError("no such folder", expected=expected, place=folder)
     return folder
 
 
@@ -41,7 +41,7 @@ def typed(option: str, value: str = "") -> str:
     return f"{flag}{value and ' ' + value}; of a bundle --source#{option} {value or 'true'}"
 
 
-def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
+def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path], list[Problem]]:
     """All files of a folder and its subfolders, sorted by path, without hidden ones, each once.
 
     Links are followed inside ``root`` only.
@@ -55,7 +55,7 @@ def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path]
     """
     real_root = Path(os.path.realpath(root))
     files: list[Path] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     visited: set[str] = set()
     folders = [root]
     while folders:
@@ -67,14 +67,16 @@ def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path]
             if path.name.startswith("."):
                 continue
             if path.is_symlink() and not (real := Path(os.path.realpath(path))).is_relative_to(real_root):
-                problems.append(f"{path}: a link to {real}, outside {root}; put the files themselves there")
+                problems.append(
+                    Problem(f"a link to {real}, outside {root}", advice="put the files themselves there", place=path)
+                )
             elif path.is_dir():
                 folders.append(path)
             elif path.name.lower().endswith(tuple(suffixes) or ""):
                 if path.is_file():
                     files.append(path)
                 elif path.is_symlink():
-                    problems.append(f"{path}: a link to nothing; put the file itself there")
+                    problems.append(Problem("a link to nothing", advice="put the file itself there", place=path))
     return sorted(files), problems
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.folder import volumes_in
 from aide_monai.io.segments import named_segments
@@ -53,23 +53,33 @@ def folder_datalist(
     unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
     if not images and not unlabeled:
         raise InputError(
-            f"{root}: no volumes in images/ or unlabeled/; expected DICOM, or files that end in {', '.join(SUFFIXES)}"
+            "no volumes in images/ or unlabeled/",
+            expected=f"DICOM, or files that end in {', '.join(SUFFIXES)}",
+            place=root,
         )
     problems = _without_partner(root, images, labels, unlabeled)
     tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
-        f'case "{case}": {len(files)} channel files; expected {number}, numbered _0000 to _{number - 1:04d}'
+        Problem(
+            f"{len(files)} channel files",
+            expected=f"{number}, numbered _0000 to _{number - 1:04d}",
+            case=case,
+        )
         for case, files in sorted({**unlabeled, **images}.items())
         if channels and not _channels_are(files, number)
     ]
     problems += [
-        f'case "{case}": the patient pattern "{patient_pattern}" does not match this name; give a fitting one'
+        Problem(
+            f'a name that the patient pattern "{patient_pattern}" does not match',
+            advice="give a fitting one",
+            case=case,
+        )
         for case in sorted(images.keys() | unlabeled.keys())
         if pattern.fullmatch(case) is None
     ]
     if problems:
-        raise InputError(report(f"{root}: the folder cannot be used", problems))
+        raise InputError(f"{root}: the folder cannot be used", problems=problems)
 
     records = []
     for case, files in sorted(images.items()) + sorted(unlabeled.items()):
@@ -108,19 +118,22 @@ def patient_expression(text: str, name: str) -> re.Pattern[str]:
     return pattern
 
 
-def _without_partner(root: Path, images: _Cases, labels: _Cases, unlabeled: _Cases) -> list[str]:
+def _without_partner(root: Path, images: _Cases, labels: _Cases, unlabeled: _Cases) -> list[Problem]:
     """What is wrong with the names in the three folders."""
     problems = [
-        f"{root / 'images' / images[case][0].name}: no label of this name in labels/; add it, or move the image to "
-        "unlabeled/"
+        Problem(
+            "no label of this name in labels/",
+            advice="add it, or move the image to unlabeled/",
+            place=root / "images" / images[case][0].name,
+        )
         for case in sorted(images.keys() - labels.keys())
     ]
     problems += [
-        f"{labels[case][0]}: no image of this name in images/; add it, or remove the label"
+        Problem("no image of this name in images/", advice="add it, or remove the label", place=labels[case][0])
         for case in sorted(labels.keys() - images.keys())
     ]
     problems += [
-        f'case "{case}": found in images/ and in unlabeled/; remove one of the two'
+        Problem("an image in images/ and in unlabeled/", advice="remove one of the two", case=case)
         for case in sorted(images.keys() & unlabeled.keys())
     ]
     return problems
@@ -146,7 +159,9 @@ def _cases(files: list[Path], *, channels: bool) -> _Cases:
     for file in files:
         name = _case(file)
         if name in seen:
-            raise InputError(f"{seen[name]} and {file.name}: two files for one name; remove one of them")
+            raise InputError(
+                "two files for one name", advice="remove one of them", place=f"{seen[name]} and {file.name}"
+            )
         seen[name] = file
         match = _CHANNEL.fullmatch(name) if channels else None
         cases.setdefault(match[1] if match else name, []).append(file)
@@ -166,7 +181,7 @@ def _names_from_labels(files: list[Path]) -> dict[int, str]:
         try:
             values |= set(label_values(open_apart(str(file)).decode()))
         except InputError as error:
-            raise InputError(f"{file}: found {error}; expected a label of whole numbers") from error
+            raise error.at(file, expected="a label of whole numbers") from error
         for one in named_segments(file):
             if one.known_as:
                 called.setdefault(one.value, str(one))
@@ -174,8 +189,10 @@ def _names_from_labels(files: list[Path]) -> dict[int, str]:
         place = shlex.quote(str(files[0].parent.parent))
         example = ",".join(f"{value}={called.get(value, 'NAME')}" for value in sorted(values - {0}))
         raise InputError(
-            f"{files[0].parent}: the labels hold the values {', '.join(map(str, sorted(values)))}; expected 0, 1, 2, "
-            f"... without gaps; relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
-            f'{place}/datalist.json --label-names "{example}"'
+            f"labels of the values {', '.join(map(str, sorted(values)))}",
+            expected="0, 1, 2, ... without gaps",
+            advice=f"relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
+            f'{place}/datalist.json --label-names "{example}"',
+            place=files[0].parent,
         )
     return {value: called.get(value, f"label {value}") if value else "background" for value in sorted(values)}

@@ -78,7 +78,7 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
     """
     root = Path(root)
     if not root.exists():
-        raise InputError(f"{root}: no such folder; expected one with {_RECOGNISED}")
+        raise InputError("no such folder", expected=f"one with {_RECOGNISED}", place=root)
     files = [root] if root.is_file() else [root / "datalist.json", root / "dataset.json"]
     for file in files:
         if file.is_file():
@@ -87,9 +87,9 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
         return folder_datalist(root)
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
     if not names:
-        raise InputError(f"{root}: the folder is empty; expected {_RECOGNISED}")
+        raise InputError("an empty folder", expected=_RECOGNISED, place=root)
     found = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    raise InputError(f"{root}: no known layout; found {found}; expected {_RECOGNISED}")
+    raise InputError(f"no known layout, but {found}", expected=_RECOGNISED, place=root)
 
 
 def is_datalist(file: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
 from aide_monai.data.split import hold_out_per_domain
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
@@ -64,7 +64,7 @@ def nci_isbi_datalist(
     images, labels = _images(files, root), _labels(files)
     others: list[str] = []
     if not images and not labels:
-        raise InputError(f"{root}: no patient ProstateDx-XX-XXXX or Prostate3T-XX-XXXX; expected {_LAYOUT}")
+        raise InputError("no patient ProstateDx-XX-XXXX or Prostate3T-XX-XXXX", expected=_LAYOUT, place=root)
     records = []
     for patient in sorted(images.keys() | labels.keys()):
         folders, label_files = images.get(patient, []), labels.get(patient, [])
@@ -73,10 +73,10 @@ def nci_isbi_datalist(
             if not found:
                 records.append(_record(patient, folders[0], label_files[0], root, others))
         except InputError as error:
-            found.append(str(error).replace("\n", "\n    "))
+            found += error.problems
         problems += found
     if problems:
-        raise InputError(report(f"{root}: NCI-ISBI 2013 cannot be used", problems))
+        raise InputError(f"{root}: NCI-ISBI 2013 cannot be used", problems=problems)
     tell_left_out(root, record_paths(records), _why_unused, others=others)
     names = {0: "background", 1: "prostate"} if merge_zones else dict(ZONES)
     classes = nci_isbi_classes(merge_zones=merge_zones)
@@ -123,17 +123,22 @@ def _name(match: re.Match[str]) -> str:
     return f"{DOMAINS[match[1].lower()][0]}-{match[2]}-{match[3]}"
 
 
-def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> list[str]:
-    problems = []
+def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> list[Problem]:
+    problems: list[Problem] = []
     for kind, found, advice in (
         ("folders of images", folders, "download the patient's DICOM series, or remove the label"),
         ("labels", labels, "download its .nrrd file, or remove the patient's folder"),
     ):
         if not found:
-            problems.append(f"{patient}: found no {kind}; {advice}")
+            problems.append(Problem(f"no {kind}", advice=advice, place=patient))
         elif len(found) > 1:
             problems.append(
-                f"{patient}: found the {kind} {', '.join(map(str, found))}; expected one; remove the others"
+                Problem(
+                    f"the {kind} {', '.join(map(str, found))}",
+                    expected="one",
+                    advice="remove the others",
+                    place=patient,
+                )
             )
     return problems
 
@@ -141,18 +146,20 @@ def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> 
 def _record(patient: str, folder: Path, label: Path, root: Path, others: list[str]) -> dict[str, Any]:
     """Record of one patient; the files of other volumes than that of the label are added to ``others``."""
     if problems := data_file_problems(label, root):
-        raise InputError(problems[0])
+        raise InputError(problems=problems)
     series = find_series(folder, check=False)
     volume, voxels = _open_label(label)
     drawn_on = [one for one in series if _same_place(one, volume)] if len(series) > 1 else series
     if len(drawn_on) != 1:
         raise InputError(
-            f"{folder}: found {len(series)} volumes, {len(drawn_on)} of them of the pixel size and place of {label}; "
-            f"expected one; remove the others:\n{listing(series)}"
+            f"{len(series)} volumes, {len(drawn_on)} of them of the pixel size and place of {label}",
+            expected="one",
+            advice=f"remove the others:\n{listing(series)}",
+            place=folder,
         )
     image = drawn_on[0]
     if image.problems:
-        raise InputError("\n".join(image.problems))
+        raise InputError(problems=image.problems)
     require_inside(image.grid, volume.grid, voxels, label_name=str(label), image_name=image.files[0])
     others += [file for one in series if one is not image for file in one.files]
     collection, part, _ = patient.split("-")
@@ -178,11 +185,11 @@ def _open_label(file: Path) -> tuple[Volume, np.ndarray]:
         voxels = volume.decode()
         values = label_values(voxels)
     except InputError as error:
-        raise InputError(f"{file}: found {error}; expected a label of whole numbers; download it again") from error
+        raise error.at(file, expected="a label of whole numbers", advice="download it again") from error
     wrong = [value for value in values if value not in ZONES]
     if volume.channels != 1 or wrong or values == [0]:
         found = f"{volume.channels} channels" if volume.channels != 1 else f"the values {listed(wrong or values)}"
-        raise InputError(f"{file}: found {found}; expected one label of 1 peripheral zone and 2 central gland")
+        raise InputError(found, expected="one label of 1 peripheral zone and 2 central gland", place=file)
     return volume, voxels[..., 0]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aide_monai.data.datalist import read_json
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import Grid, shape_text
@@ -55,9 +55,8 @@ class Phases:
         if not self.series:
             return [slice_path(path, axis, index) for path in self.paths]
         if axis != 2 or any(len(one.files) != len(one.slices) for one in self.series):
-            raise InputError(
-                "a central slice needs DICOM files of one slice each, cut as the label is; convert to NIfTI"
-            )
+            expected = "a file for each slice, cut as the label of the central slice is"
+            raise InputError("DICOM files of other slices", expected=expected, advice="convert to NIfTI")
         return [one.files[index] for one in self.series]
 
 
@@ -76,7 +75,7 @@ def find_phases(study: Path, images: Sequence[Path], *, root: Path) -> Phases:
         return _from_dicom(study)
     problems = [problem for file in images for problem in data_file_problems(file, root)]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems=problems)
     return _from_one_file(study, images[0]) if len(images) == 1 else _from_files(study, images)
 
 
@@ -84,11 +83,12 @@ def _from_one_file(study: Path, file: Path) -> Phases:
     try:
         volume = open_volume(str(file))
     except InputError as error:
-        raise InputError(f"{file}: found {error}; expected the phases of a study") from error
+        raise error.at(file, expected="the phases of a study") from error
     if volume.channels is None or volume.channels < 2:
         raise InputError(
-            f"{file}: found shape {shape_text(volume.file_shape)}; expected a file per phase, or one of four axes "
-            "(x, y, z, phase)"
+            f"shape {shape_text(volume.file_shape)}",
+            expected="a file per phase, or one of four axes (x, y, z, phase)",
+            place=file,
         )
     beside = file.with_name(f"{without_suffix(file)}.json")
     for source, key in ((study / TIMES_FILE, file.name), (beside, "VolumeTiming")):
@@ -97,11 +97,15 @@ def _from_one_file(study: Path, file: Path) -> Phases:
             break
     else:
         raise InputError(
-            f'{file}: no times of its {volume.channels} phases; write {TIMES_FILE}: {{"{file.name}": [seconds, ...]}}'
+            f"no times of its {volume.channels} phases",
+            advice=f'write {TIMES_FILE}: {{"{file.name}": [seconds, ...]}}',
+            place=file,
         )
     if not isinstance(times, list) or len(times) != volume.channels or not all(map(_is_number, times)):
         raise InputError(
-            f'{source}: "{key}" is {json.dumps(times)}; expected {volume.channels} times in seconds, one per phase'
+            f'"{key}": {json.dumps(times)}',
+            expected=f"{volume.channels} times in seconds, one per phase",
+            place=source,
         )
     paths = [channel_path(file, channel) for channel in range(volume.channels)]
     order, seconds = _sorted(paths, [float(time) for time in times])
@@ -109,21 +113,24 @@ def _from_one_file(study: Path, file: Path) -> Phases:
 
 
 def _from_files(study: Path, files: Sequence[Path]) -> Phases:
-    problems, volumes = [], []
+    problems: list[Problem] = []
+    volumes = []
     for file in files:
         try:
             volume = open_volume(str(file))
         except InputError as error:
-            problems.append(f"{file}: found {error}; expected a phase of a study")
+            problems += error.at(file, expected="a phase of a study").problems
             continue
         volumes.append((file, volume))
         first_file, first = volumes[0]
         if volume.channels != 1:
-            problems.append(f"{file}: found shape {shape_text(volume.file_shape)}; expected one phase beside others")
+            problems.append(
+                Problem(f"shape {shape_text(volume.file_shape)}", expected="one phase beside others", place=file)
+            )
         elif wrong := first.grid.mismatch(volume.grid):
-            problems.append(f"{file}: found {wrong.found}; expected {wrong.expected} as in {first_file.name}")
+            problems.append(Problem(wrong.found, expected=f"{wrong.expected} as in {first_file.name}", place=file))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems=problems)
     order, seconds = _sorted([str(file) for file in files], _times_of_files(study, files))
     return Phases(tuple(order), seconds, volumes[0][1].grid)
 
@@ -136,8 +143,9 @@ def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
         names = {file.name for file in files}
         if times.keys() != names or not all(map(_is_number, times.values())):
             raise InputError(
-                f"{listed}: found {json.dumps(times)}; expected a number of seconds for each of "
-                f"{', '.join(sorted(names))}"
+                f"{json.dumps(times)}",
+                expected=f"a number of seconds for each of {', '.join(sorted(names))}",
+                place=listed,
             )
         return [float(times[file.name]) for file in files]
     if all(side.is_file() for side in side_files.values()):
@@ -146,8 +154,10 @@ def _times_of_files(study: Path, files: Sequence[Path]) -> list[float]:
     unknown = [file.name for file, numbers in found.items() if len(numbers) != 1]
     if unknown:
         raise InputError(
-            f"{study}: no time of acquisition of {', '.join(unknown)}; write {TIMES_FILE}: {{FILE: seconds, ...}}, a "
-            "side file FILE.json with AcquisitionTime for each, or the time into each name, such as dce_t90s.nii.gz"
+            f"no time of acquisition of {', '.join(unknown)}",
+            advice=f"write {TIMES_FILE}: {{FILE: seconds, ...}}, a side file FILE.json with AcquisitionTime for each, "
+            "or the time into each name, such as dce_t90s.nii.gz",
+            place=study,
         )
     return [float(numbers[0]) for numbers in found.values()]
 
@@ -156,7 +166,7 @@ def _acquisition_time(side: Path) -> float:
     value = read_json(side).get("AcquisitionTime")
     match = _CLOCK.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise InputError(f'{side}: "AcquisitionTime" is {json.dumps(value)}; expected text such as "13:45:30.25"')
+        raise InputError(f'"AcquisitionTime": {json.dumps(value)}', expected='text such as "13:45:30.25"', place=side)
     return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
 
 
@@ -181,13 +191,14 @@ def _from_dicom(study: Path) -> Phases:
     grids.sort(key=len, reverse=True)
     if not grids or len(grids[0]) < 2 or (len(grids) > 1 and len(grids[1]) == len(grids[0])):
         raise InputError(
-            f"{study}: found {len(series)} volumes, which are not several phases on one grid; leave the dynamic series "
-            f"alone in the folder:\n{listing(series)}"
+            f"{len(series)} volumes, which are not several phases on one grid",
+            advice=f"leave the dynamic series alone in the folder:\n{listing(series)}",
+            place=study,
         )
     phases = grids[0]
     problems = [problem for one in phases for problem in one.problems]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems=problems)
     places = {series_path(study, one, series): one for one in phases}
     paths = list(places)
     if len({one.acquired for one in phases}) == len(phases) and all(one.acquired for one in phases):
@@ -196,8 +207,9 @@ def _from_dicom(study: Path) -> Phases:
         order, seconds = sorted(paths, key=lambda path: places[path].phase), None
     else:
         raise InputError(
-            f"{study}: found phases without a time of acquisition of their own; expected AcquisitionTime or temporal "
-            f"positions:\n{listing(series)}"
+            "phases without a time of acquisition of their own",
+            expected=f"AcquisitionTime or temporal positions:\n{listing(series)}",
+            place=study,
         )
     by_time = tuple(places[path] for path in order)
     others = tuple(file for one in series if one not in phases for file in one.files)
@@ -217,8 +229,9 @@ def _sorted(paths: Sequence[str], times: Sequence[float]) -> tuple[list[str], tu
     for one, other in pairwise(order):
         if times[one] == times[other]:
             raise InputError(
-                f"{paths[one]} and {os.path.basename(paths[other])}: found the same time, {times[one]:g} s; expected a "
-                "time of its own for each phase"
+                f"the same time, {times[one]:g} s",
+                expected="a time of its own for each phase",
+                place=f"{paths[one]} and {os.path.basename(paths[other])}",
             )
     return [paths[index] for index in order], tuple(times[index] - times[order[0]] for index in order)
 

@@ -10,7 +10,7 @@ from typing import Any
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder, tell_left_out, typed
 from aide_monai.data.split import hold_out
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.headers import data_file_problems
 
 CASES = 50
@@ -62,10 +62,14 @@ def promise12_datalist(
             continue
         found, number = labels if match[2] else images, int(match[1])
         if number in found:
-            problems.append(f"{file}: {found[number]} stands for the same case {number}; remove one of the two")
+            problems.append(
+                Problem(f"case {number}, as {found[number]} is", advice="remove one of the two", place=file)
+            )
         found.setdefault(number, file)
     if not images and not labels and not problems:
-        raise InputError(f"{root}: no CaseXX.mhd in it or its subfolders; expected {_LAYOUT} of PROMISE12's training")
+        raise InputError(
+            "no CaseXX.mhd in it or its subfolders", expected=f"{_LAYOUT} of PROMISE12's training", place=root
+        )
     wanted = {number for number in images.keys() | labels.keys() if keep_duplicates or number not in DUPLICATES}
     for number in sorted(wanted):
         for found, partner, ending in ((images, labels, "_segmentation.mhd"), (labels, images, ".mhd")):
@@ -74,13 +78,16 @@ def promise12_datalist(
             problems += data_file_problems(found[number], root)
             if number not in partner:
                 missing = f"{_stem(found[number])}{ending}"
-                problems.append(f"{found[number]}: {missing} is missing; put it beside it, or remove the case")
+                problems.append(
+                    Problem(f"no {missing}", advice="put it beside it, or remove the case", place=found[number])
+                )
     if problems:
-        raise InputError(report(f"{root}: PROMISE12 cannot be used", problems))
+        raise InputError(f"{root}: PROMISE12 cannot be used", problems=problems)
     if not wanted:
         raise InputError(
-            f"{root}: only cases of 13 to 25, which repeat Domain 2; add the others, or, in the layout promise12, set "
-            f"keep_duplicates ({typed('keep_duplicates')})"
+            "only cases of 13 to 25, which repeat Domain 2",
+            advice=f"add the others, or, in the layout promise12, set keep_duplicates ({typed('keep_duplicates')})",
+            place=root,
         )
     used = [file for found in (images, labels) for number, file in found.items() if number in wanted]
     tell_left_out(root, used, _why_unused)

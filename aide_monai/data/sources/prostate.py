@@ -14,7 +14,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.split import hold_out
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 
 PAPER_SPLIT = {"Domain 1": (30, 10), "Domain 2": (30, 10), "Domain 3": (27, 10)}
 """Training and test cases of each domain."""
@@ -45,11 +45,11 @@ def prostate_datalist(
     Raises:
         InputError: one report of the problems of both data sets, or of all leaks; or ``test`` out of range.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     nci = _collected(problems, lambda: nci_isbi_datalist(nci_root, test=test, seed=seed))
     promise = _collected(problems, lambda: promise12_datalist(promise_root))
     if nci is None or promise is None:
-        raise InputError("\n".join(problems))
+        raise InputError(f"{nci_root} and {promise_root}: the domains cannot be used", problems=problems)
     signatures = {record["case"]: record_signature(record) for record in nci.records + promise.records}
     twins = find_twins(signatures)
     domain_2 = {record["case"] for record in nci.records if record["domain"] == "Domain 2"}
@@ -68,17 +68,17 @@ def prostate_datalist(
     records = nci.records + promise.records
     left = [pair for pair in twins if pair.second not in dropped and pair.first not in dropped]
     if problems := leaks(records, left):
-        raise InputError(report(f"{nci_root} and {promise_root}: the domains cannot be used together", problems))
+        raise InputError(f"{nci_root} and {promise_root}: the domains cannot be used together", problems=problems)
     if test is None:
         _compare_with_paper(records)
     return replace(nci, name="Prostate, three domains", records=records)
 
 
-def _collected(problems: list[str], read: Callable[[], Datalist]) -> Datalist | None:
+def _collected(problems: list[Problem], read: Callable[[], Datalist]) -> Datalist | None:
     try:
         return read()
     except InputError as error:
-        problems.append(str(error))
+        problems += error.problems
         return None
 
 

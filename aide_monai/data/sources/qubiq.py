@@ -14,7 +14,7 @@ from aide_monai.data.checks.duplicates import find_twins, signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
 from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out, typed
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.paths import channel_path
@@ -143,7 +143,7 @@ def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) 
     """
     root = source_folder(root, expected=_LAYOUT)
     splits = _split_folders(root, task)
-    problems: list[str] = []
+    problems: list[Problem] = []
     cases: list[QUBIQCase] = []
     contents = {}
     for split, folder in splits.items():
@@ -154,23 +154,23 @@ def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) 
             if file.parent.parent == folder:
                 by_case.setdefault(file.parent, []).append(file)
         if not by_case:
-            problems.append(f"{folder}: no case folders; expected {_LAYOUT}")
+            problems.append(Problem("no case folders", expected=_LAYOUT, place=folder))
         for case_folder, case_files in sorted(by_case.items()):
             try:
                 case, content = _read_case(case_folder, case_files, SPLIT_FOLDERS[split], subtask)
                 cases.append(case)
                 contents[str(case_folder)] = content
             except InputError as error:
-                problems += str(error).splitlines()
+                problems += error.problems
     for twins in find_twins(contents):
         both = f"{twins.first} and {twins.second}: one image in two cases"
         if Path(twins.first).parent != Path(twins.second).parent:
-            problems.append(f"{both}, in training and in validation: a leak; remove one of the two")
+            problems.append(Problem(f"{both}, in training and in validation: a leak", advice="remove one of the two"))
         else:
             logger.warning("%s; look at them", both)
     problems += _channel_problems(cases)
     if problems:
-        raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
+        raise InputError(f"{root}: QUBIQ cannot be used", problems=problems)
     _warn_of_missing_raters(cases)
     return _with_unique_names(cases)
 
@@ -198,17 +198,19 @@ def _split_folders(root: Path, task: str | None) -> dict[str, Path]:
             if (parent == root) if task is None else (parent.name == task):
                 found[folder.name].append(folder)
     problems = [
-        f"{split}: found {', '.join(map(str, folders))}; expected one: leave one version of the data below {root}"
+        Problem(", ".join(map(str, folders)), expected=f"one: leave one version of the data below {root}", place=split)
         for split, folders in found.items()
         if len(folders) > 1
     ]
     if problems:
-        raise InputError(report(f"{root}: QUBIQ cannot be used", problems))
+        raise InputError(f"{root}: QUBIQ cannot be used", problems=problems)
     splits = {split: folders[0] for split, folders in found.items() if folders}
     if not splits:
-        one = f"found the tasks {', '.join(sorted(tasks))}; name one by task ({typed('task', 'TASK')})"
-        there = one if tasks else f"expected {_LAYOUT}"
-        raise InputError(f"{root}: no folder {'' if task is None else task + '/'}Training or Validation; {there}")
+        missing = f"no folder {'' if task is None else task + '/'}Training or Validation"
+        if tasks:
+            there = f"{missing}, but the tasks {', '.join(sorted(tasks))}"
+            raise InputError(there, advice=f"name one by task ({typed('task', 'TASK')})", place=root)
+        raise InputError(missing, expected=_LAYOUT, place=root)
     for split in SPLIT_FOLDERS.keys() - splits.keys():
         logger.warning("%s: no folder %s of %s; its cases are missing", root, split, task or root.name)
     return splits
@@ -234,7 +236,7 @@ def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tup
     other: set[int] = set()
     problems = []
     if len(images) != 1:
-        problems.append(f"{folder}: found {len(images)} files image.nii.gz or image.nii; expected one")
+        problems.append(Problem(f"{len(images)} files image.nii.gz or image.nii", expected="one", place=folder))
     for file in files:
         match = _MASK.fullmatch(file.name)
         if match is None:
@@ -243,14 +245,16 @@ def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tup
         if int(match[1]) != subtask:
             other.add(int(match[1]))
         elif rater in masks:
-            problems.append(f"{file}: {masks[rater].name} is of the same rater; remove one of the two")
+            problems.append(
+                Problem(f"the same rater as in {masks[rater].name}", advice="remove one of the two", place=file)
+            )
         else:
             masks[rater] = file
     if not masks:
         there = f"; there are masks of task {_listed(other)}" if other else ""
-        problems.append(f"{folder}: no mask task{subtask:02d}_segXX.nii.gz{there}")
+        problems.append(Problem(f"no mask task{subtask:02d}_segXX.nii.gz{there}", place=folder))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems=problems)
     return _opened(images[0], dict(sorted(masks.items())), folder.name, split)
 
 
@@ -259,38 +263,41 @@ def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple
         volume = open_apart(str(image))
         voxels = volume.decode()
     except InputError as error:
-        raise InputError(f"{image}: found {error}; expected an image; unpack the archive again") from error
-    problems, flat = [], 0
+        raise error.at(image, expected="an image", advice="unpack the archive again") from error
+    problems: list[Problem] = []
+    flat = 0
     for file in masks.values():
         try:
             mask = open_apart(str(file))
             as_mask(mask.decode(), name=str(file))
         except InputError as error:
-            problems.append(str(error) if str(error).startswith(str(file)) else f"{file}: found {error}")
+            problems += error.at(file).problems
             continue
         # The third axis of a brain tumour's file is no axis of space: its masks have two.
         channels_third = len(volume.file_shape) == 3 and mask.shape == (*volume.shape[:2], 1) != volume.shape
         flat += channels_third
         if mask.channels != 1 or (mask.shape != volume.shape and not channels_third):
             found, expected = shape_text(mask.file_shape), shape_text(volume.file_shape)
-            problems.append(f"{file}: found shape {found}; expected the grid of image.nii.gz, {expected}")
+            problems.append(Problem(f"shape {found}", expected=f"the grid of image.nii.gz, {expected}", place=file))
         elif wrong := Grid(mask.shape, volume.affine).mismatch(mask.grid):
-            problems.append(f"{file}: found {wrong.found}; expected that of image.nii.gz, {wrong.expected}")
+            problems.append(Problem(wrong.found, expected=f"that of image.nii.gz, {wrong.expected}", place=file))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems=problems)
     channels = volume.shape[2] if flat else volume.channels or 0
     if channels == 0:
-        raise InputError(f"{image}: found shape {shape_text(volume.file_shape)}; expected (x, y) and channels")
+        raise InputError(f"shape {shape_text(volume.file_shape)}", expected="(x, y) and channels", place=image)
     paths = [channel_path(image, channel) for channel in range(channels)] if flat else str(image)
     content = signature(voxels[:, :, :1, 0] if flat else voxels[..., 0], volume.affine)
     return QUBIQCase(case, split, paths, channels, {rater: str(file) for rater, file in masks.items()}), content
 
 
-def _channel_problems(cases: list[QUBIQCase]) -> list[str]:
+def _channel_problems(cases: list[QUBIQCase]) -> list[Problem]:
     channels = [case.channels for case in cases]
     usual = max(channels, key=channels.count, default=1)
     return [
-        f"{case.split} case {case.case}: image.nii.gz has {case.channels} channels; expected {usual} as in most cases"
+        Problem(
+            f"{case.channels} channels in image.nii.gz", f"{usual} as in most cases", case=f"{case.split}/{case.case}"
+        )
         for case in cases
         if case.channels != usual
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.datalist import Datalist
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.nifti import write_nifti
 from aide_monai.io.paths import as_paths
@@ -33,19 +33,21 @@ def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
         InputError: one phase alone, or one report of all phases that cannot be read or lie on different grids.
     """
     if len(datalist.modality) < 2:
-        raise InputError(f"{datalist.name}: one phase leaves nothing to subtract; ask for two or more")
+        raise InputError(
+            "one phase, which leaves nothing to subtract", advice="ask for two or more", place=datalist.name
+        )
     target = Path(os.path.abspath(folder))
     records: list[dict[str, Any]] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for record in datalist.records:
         paths = as_paths(record["image"])
         try:
             written = _write(paths, [target / f"{record['case']}_minus_{k}.nii.gz" for k in range(1, len(paths))])
             records.append({**record, "image": [*paths, *map(str, written)]})
         except InputError as error:
-            problems.append(f'case "{record["case"]}": {error}')
+            problems += error.at("", case=record["case"]).problems
     if problems:
-        raise InputError(report(f"{datalist.name}: subtraction images cannot be made", problems), problems=problems)
+        raise InputError(f"{datalist.name}: subtraction images cannot be made", problems=problems)
     return replace(datalist, records=records, modality=subtraction_channels(datalist.modality))
 
 
@@ -56,7 +58,7 @@ def _write(paths: Sequence[str], targets: Sequence[Path]) -> list[Path]:
     for path, target in zip(paths[1:], targets, strict=True):
         volume = _opened(path)
         if volume.shape != before.shape:
-            raise InputError(f"{path}: found another grid than {paths[0]}; expected phases on one grid")
+            raise InputError(f"another grid than {paths[0]}", expected="phases on one grid", place=path)
         difference = _difference(volume.decode()[..., 0], first)
         written.append(write_nifti(target, difference, before.affine, before.place))
     return written
@@ -66,7 +68,7 @@ def _opened(path: str) -> Volume:
     try:
         return open_apart(path)
     except InputError as error:
-        raise InputError(f"{path}: found {error}; expected a phase: replace the file") from error
+        raise error.at(path, expected="a phase", advice="replace the file") from error
 
 
 def _difference(late: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

@@ -126,7 +126,7 @@ def read_header(file: str, keywords: Collection[str]) -> Header:
         body = io.BytesIO(stream.read()) if small else _guarded(stream)
         meta = _file_meta(body)
         if _SYNTAX not in meta:
-            raise InputError("found no TransferSyntaxUID in the file meta information; replace the file")
+            raise InputError("no TransferSyntaxUID in the file meta information", advice="replace the file")
         syntax = meta[_SYNTAX]
         if syntax == DeflatedExplicitVRLittleEndian:
             stream.seek(body.tell())
@@ -159,7 +159,9 @@ def inflate(stream: BinaryIO) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     data = unpacker.decompress(stream.read(), MAX_INFLATED_BYTES)
     if unpacker.unconsumed_tail:
-        raise InputError(f"found more than {MAX_INFLATED_BYTES} bytes of deflated data; write it without compression")
+        raise InputError(
+            f"more than {MAX_INFLATED_BYTES} bytes of deflated data", advice="write it without compression"
+        )
     return data
 
 
@@ -220,7 +222,7 @@ def vector(dataset: Dataset, keyword: str, size: int) -> tuple[float, ...]:
     parts = written.split("\\") if written else []
     if len(parts) != size:
         found = f'{keyword} "{written[:80]}"' if written else f"no {keyword}"
-        raise InputError(f"found {found}; expected {size} numbers; replace the file or leave it out of the folder")
+        raise InputError(found, expected=f"{size} numbers", advice="replace the file or leave it out of the folder")
     return tuple(_finite(part, keyword) for part in parts)
 
 
@@ -254,7 +256,7 @@ class _Header(io.RawIOBase):
         self.items += max(data.count(b"\xfe\xff\0\xe0"), data.count(b"\xff\xfe\xe0\0"))  # little and big endian
         if self.seen > MAX_HEADER_BYTES or self.items > MAX_HEADER_ITEMS:
             limits = f"{MAX_HEADER_BYTES} bytes or {MAX_HEADER_ITEMS} sequence items"
-            raise InputError(f"found more than {limits} before the pixels; replace the file")
+            raise InputError(f"more than {limits} before the pixels", advice="replace the file")
         return len(data)
 
 
@@ -283,7 +285,7 @@ def _file_meta(stream: BinaryIO) -> dict[int, str]:
         if representation in _LONG_LENGTH:
             (length,) = struct.unpack("<I", stream.read(4))
         if length > MAX_HEADER_BYTES or len(found) > 100:
-            raise InputError("found damaged file meta information; replace the file")
+            raise InputError("damaged file meta information", advice="replace the file")
         found[group << 16 | element] = _printable(stream.read(length))
 
 
@@ -296,7 +298,7 @@ def _until_pixels(body: BinaryIO, syntax: str, wanted: Collection[int]) -> tuple
         nonlocal count, pixels
         count += 1
         if count > MAX_HEADER_ELEMENTS:
-            raise InputError(f"found more than {MAX_HEADER_ELEMENTS} elements before the pixels; replace the file")
+            raise InputError(f"more than {MAX_HEADER_ELEMENTS} elements before the pixels", advice="replace the file")
         tag = int(tag)  # comparing pydicom's tags is slow
         if tag == _PIXELS or tag in _FLOAT_PIXELS:
             tags.append(tag)
@@ -311,7 +313,9 @@ def _until_pixels(body: BinaryIO, syntax: str, wanted: Collection[int]) -> tuple
         specific_tags=list(wanted),
     )
     if tags and tags[0] != _PIXELS:
-        raise InputError("found pixels of a floating-point type; expected whole numbers; convert the file to NIfTI")
+        raise InputError(
+            "pixels of a floating-point type", expected="whole numbers", advice="convert the file to NIfTI"
+        )
     return dataset, pixels
 
 
@@ -338,5 +342,5 @@ def _finite(written: str | float, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f'found {name} "{str(written)[:40]}"; expected a number; replace the file')
+        raise InputError(f'{name} "{str(written)[:40]}"', expected="a number", advice="replace the file")
     return value

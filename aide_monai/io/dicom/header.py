@@ -173,12 +173,12 @@ def _read_slices(file: str, *_version: int) -> list[DicomSlice]:
         _require_image(header)
         return _slices(file, header.dataset, _pixel_format(header))
     except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise error.at(file) from None
     except NotAnImageError:
         raise
     except Exception as error:  # whatever a parser makes of a damaged header is the same finding
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: found a damaged DICOM header ({reason}); replace the file") from error
+        raise InputError(f"a damaged DICOM header ({reason})", advice="replace the file", place=file) from error
 
 
 def _require_image(header: Header) -> None:
@@ -193,35 +193,38 @@ def _require_image(header: Header) -> None:
 
 def _pixel_format(header: Header) -> PixelFormat:
     if header.pixels is None:
-        raise InputError("found no pixels; expected PixelData; the file may be truncated: replace it")
+        raise InputError("no pixels", expected="PixelData", advice="the file may be truncated: replace it")
     dataset, syntax = header.dataset, header.transfer_syntax
     samples = whole(dataset, "SamplesPerPixel")
     photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
-            f"found {samples} values per pixel ({photometric}); expected one grey value; "
-            "leave pictures in colour out of the folder"
+            f"{samples} values per pixel ({photometric})",
+            expected="one grey value",
+            advice="leave pictures in colour out of the folder",
         )
     rows, columns = _required(dataset, "Rows"), _required(dataset, "Columns")
     frames = int(number(dataset, "NumberOfFrames") or 1)
     if not 0 < rows * columns <= MAX_SLICE_PIXELS or frames < 1:
         raise InputError(
-            f"found Rows {rows}, Columns {columns}, NumberOfFrames {frames}; expected 1 to {MAX_SLICE_PIXELS} pixels "
-            "and at least one frame; replace the file"
+            f"Rows {rows}, Columns {columns}, NumberOfFrames {frames}",
+            expected=f"1 to {MAX_SLICE_PIXELS} pixels and at least one frame",
+            advice="replace the file",
         )
     allocated, stored = _required(dataset, "BitsAllocated"), _required(dataset, "BitsStored")
     high = whole(dataset, "HighBit")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (stored - 1, None):
         raise InputError(
-            f"found BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}; expected 8, 16 or 32 bits of which "
-            "the lowest are stored; convert the series to NIfTI"
+            f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}",
+            expected="8, 16 or 32 bits of which the lowest are stored",
+            advice="convert the series to NIfTI",
         )
     there = max(header.size - header.pixels.offset, 0)
     expected = 8 * frames  # every compressed frame lies in an item of at least eight bytes
     if syntax in NATIVE:
         there, expected = min(there, header.pixels.length), rows * columns * frames * allocated // 8
     if there < expected:
-        raise InputError(f"found {there} bytes of pixels, expected {expected}; the file is truncated: replace it")
+        raise InputError(f"{there} bytes of pixels", expected=str(expected), advice="the file is truncated: replace it")
     return PixelFormat(
         transfer_syntax=syntax,
         offset=header.pixels.offset,
@@ -238,13 +241,18 @@ def _pixel_format(header: Header) -> PixelFormat:
 
 def _slices(file: str, dataset: Dataset, pixels: PixelFormat) -> list[DicomSlice]:
     if has(dataset, "ModalityLUTSequence"):
-        raise InputError("found a ModalityLUTSequence; expected RescaleSlope and RescaleIntercept; convert the series")
+        raise InputError(
+            "a ModalityLUTSequence", expected="RescaleSlope and RescaleIntercept", advice="convert the series"
+        )
     shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
     per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")
     if pixels.frames > 1 and len(per_frame) != pixels.frames:
         raise InputError(
-            f"found {pixels.frames} frames, {len(per_frame)} of them with a place in space "
-            "(PerFrameFunctionalGroupsSequence); convert the file to NIfTI"
+            (
+                f"{pixels.frames} frames, {len(per_frame)} of them with a place in space "
+                "(PerFrameFunctionalGroupsSequence)"
+            ),
+            advice="convert the file to NIfTI",
         )
     series: dict[str, Any] = {
         "series_uid": text(dataset, "SeriesInstanceUID"),
@@ -277,7 +285,7 @@ def _frame(dataset: Dataset, groups: list[Dataset]) -> dict[str, Any]:
 
     slope = first_number(("PixelValueTransformationSequence", "RescaleSlope"))
     if slope == 0:
-        raise InputError("found RescaleSlope 0, which makes all values equal; replace the file")
+        raise InputError("RescaleSlope 0, which makes all values equal", advice="replace the file")
     kinds = (("MRImageFrameTypeSequence", "FrameType"), ("CTImageFrameTypeSequence", "FrameType"), ("", "ImageType"))
     kind = next(filter(None, (text(holder(sequence, keyword), keyword) for sequence, keyword in kinds)), "")
     return {
@@ -317,7 +325,7 @@ def _direction(dataset: Dataset, groups: list[Dataset]) -> tuple[float, ...] | N
 def _required(dataset: Dataset, keyword: str) -> int:
     value = whole(dataset, keyword)
     if value is None:
-        raise InputError(f"found no {keyword}; the header is incomplete: replace the file")
+        raise InputError(f"no {keyword}", advice="the header is incomplete: replace the file")
     return value
 
 
@@ -326,14 +334,14 @@ def _orientation(dataset: Dataset) -> tuple[float, ...]:
     rows, columns = cosines[:3], cosines[3:]
     product = sum(row * column for row, column in zip(rows, columns, strict=True))
     if max(abs(math.hypot(*rows) - 1), abs(math.hypot(*columns) - 1)) > 0.01 or abs(product) > 0.1:
-        raise InputError(f"found ImageOrientationPatient {cosines}; expected two directions at right angles")
+        raise InputError(f"ImageOrientationPatient {cosines}", expected="two directions at right angles")
     return cosines
 
 
 def _spacing(dataset: Dataset) -> tuple[float, ...]:
     spacing = vector(dataset, "PixelSpacing", 2)
     if min(spacing) <= 0:
-        raise InputError(f"found PixelSpacing {spacing}; expected two lengths in mm above 0; replace the file")
+        raise InputError(f"PixelSpacing {spacing}", expected="two lengths in mm above 0", advice="replace the file")
     return spacing
 
 

@@ -61,7 +61,7 @@ def decode_jpeg_lossless(data: bytes, *, rows: int, columns: int) -> np.ndarray:
     # in a scan 0xFF stands for itself only when 0 follows; restart marks divide it into independent pieces
     pieces = _pieces(scan)
     if len(pieces) != -(-rows // height):
-        raise InputError(f"found {len(pieces)} pieces in a lossless JPEG picture, expected {-(-rows // height)}")
+        raise InputError(f"{len(pieces)} pieces in a lossless JPEG picture", expected=str(-(-rows // height)))
     steps, sizes = picture.tables[picture.table]
     first = 1 << (picture.precision - picture.shift - 1)
     bands = []
@@ -77,22 +77,23 @@ def _parse(data: bytes, rows: int, columns: int) -> tuple[_Picture, bytes]:
     picture = _Picture()
     at = 2
     if data[:2] != bytes([0xFF, _START]):
-        raise InputError("found no start of a JPEG picture; replace the file")
+        raise InputError("no start of a JPEG picture", advice="replace the file")
     while True:
         mark, length = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
         segment = data[at + 4 : at + 2 + length]
         if len(mark) < 2 or mark[0] != 0xFF or len(segment) != length - 2:
-            raise InputError("found a JPEG picture with a damaged or truncated header; replace the file")
+            raise InputError("a JPEG picture with a damaged or truncated header", advice="replace the file")
         at += 2 + length
         if mark[1] == _FRAME:
             _read_frame(picture, segment)
             if (picture.rows, picture.columns) != (rows, columns):
                 raise InputError(
-                    f"found a compressed picture of {picture.rows} x {picture.columns} pixels, expected {rows} x "
-                    f"{columns} as in the header; replace the file"
+                    f"a compressed picture of {picture.rows} x {picture.columns} pixels",
+                    expected=f"{rows} x {columns} as in the header",
+                    advice="replace the file",
                 )
         elif mark[1] in _FRAMES:
-            raise InputError("found a JPEG picture that is not lossless, expected process 14; replace the file")
+            raise InputError("a JPEG picture that is not lossless", expected="process 14", advice="replace the file")
         elif mark[1] == _TABLES:
             _read_tables(picture, segment)
         elif mark[1] == _RESTART and length == 4:
@@ -104,34 +105,34 @@ def _parse(data: bytes, rows: int, columns: int) -> tuple[_Picture, bytes]:
 
 def _read_frame(picture: _Picture, segment: bytes) -> None:
     if len(segment) != 9 or segment[5] != 1 or not 2 <= segment[0] <= 16:
-        raise InputError("found a JPEG picture that has not one component of 2 to 16 bits; replace the file")
+        raise InputError("a JPEG picture that has not one component of 2 to 16 bits", advice="replace the file")
     picture.precision = segment[0]
     picture.rows, picture.columns = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
 
 
 def _read_scan(picture: _Picture, segment: bytes) -> None:
     if len(segment) != 6 or not picture.precision:
-        raise InputError("found a JPEG picture with a damaged scan header; replace the file")
+        raise InputError("a JPEG picture with a damaged scan header", advice="replace the file")
     picture.table, picture.predictor, picture.shift = segment[2] >> 4, segment[3], segment[5] & 15
     whole_rows = picture.interval % picture.columns == 0
     if not (1 <= picture.predictor <= 7 and picture.shift < picture.precision and whole_rows):
-        raise InputError("found a JPEG picture with an unknown predictor or restart interval; replace the file")
+        raise InputError("a JPEG picture with an unknown predictor or restart interval", advice="replace the file")
     if picture.table not in picture.tables:
-        raise InputError("found a JPEG picture without its Huffman table; replace the file")
+        raise InputError("a JPEG picture without its Huffman table", advice="replace the file")
 
 
 def _read_tables(picture: _Picture, segment: bytes) -> None:
     while segment:
         counts, symbols = segment[1:17], segment[17 : 17 + sum(segment[1:17])]
         if len(counts) < 16 or len(symbols) != sum(counts) or any(symbol > 16 for symbol in symbols):
-            raise InputError("found a JPEG picture with a damaged Huffman table; replace the file")
+            raise InputError("a JPEG picture with a damaged Huffman table", advice="replace the file")
         steps, sizes = np.zeros(2**16, np.uint8), np.zeros(2**16, np.uint8)
         start = number = 0
         for length, count in enumerate(counts, 1):
             for symbol in symbols[number : number + count]:
                 end = start + (1 << (16 - length))
                 if end > 2**16:
-                    raise InputError("found a JPEG picture with a damaged Huffman table; replace the file")
+                    raise InputError("a JPEG picture with a damaged Huffman table", advice="replace the file")
                 # a difference of 32768 (16) needs no bits of its own
                 steps[start:end], sizes[start:end] = length + symbol % 16, symbol
                 start = end
@@ -175,7 +176,7 @@ def _differences(data: bytes, count: int, steps: np.ndarray, sizes: np.ndarray) 
             place += step[place]
         at = np.array(places[:missing], dtype=np.int64)
         if not at.size or not steps[ahead[at]].all() or 8 * base + at[-1] + step[at[-1]] > end:
-            raise InputError("found a JPEG picture that is truncated or damaged; replace the file")
+            raise InputError("a JPEG picture that is truncated or damaged", advice="replace the file")
         missing -= at.size
         bit = 8 * base + int(at[-1]) + step[at[-1]]
         size = sizes[ahead[at]].astype(np.uint64)

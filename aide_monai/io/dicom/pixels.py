@@ -58,7 +58,7 @@ def decode(channels: Sequence[DicomSeries]) -> np.ndarray:
     x, y, z = channels[0].shape
     if len(channels) * x * y * z > MAX_VOXELS:
         size = f"{len(channels)} x {x} x {y} x {z}"
-        raise InputError(f"{channels[0].files[0]}: a volume of {size} voxels; expected at most {MAX_VOXELS}")
+        raise InputError(f"a volume of {size} voxels", expected=f"at most {MAX_VOXELS}", place=channels[0].files[0])
     voxels = np.empty((len(channels), z, y, x), dtype=_dtype([one for series in channels for one in series.slices]))
     for series, volume in zip(channels, voxels, strict=True):
         by_file = sorted(enumerate(series.slices), key=lambda pair: (pair[1].file, pair[1].frame))
@@ -68,10 +68,12 @@ def decode(channels: Sequence[DicomSeries]) -> np.ndarray:
                 for (place, one), frame in zip(places, _frames([one for _, one in places]), strict=True):
                     _put(frame, one, volume[place])
             except InputError as error:
-                raise InputError(f"{file}: {error}") from None
+                raise error.at(file) from None
             except Exception as error:  # whatever a decoder makes of damaged pixels is the same finding
                 reason = next(filter(None, map(str.strip, reversed(str(error).splitlines()))), type(error).__name__)
-                raise InputError(f"{file}: found pixels that cannot be decoded ({reason}); replace the file") from error
+                raise InputError(
+                    f"pixels that cannot be decoded ({reason})", advice="replace the file", place=file
+                ) from error
     return voxels.transpose(0, 3, 2, 1)
 
 
@@ -170,7 +172,7 @@ def _decoder(syntax: UID) -> Decoder | None:
     except NotImplementedError:
         decoder = None
     if decoder is None or not decoder.is_available:
-        raise InputError(f"found pixels encoded as {syntax.name}, which cannot be decoded here; convert the series")
+        raise InputError(f"pixels encoded as {syntax.name}, which cannot be decoded here", advice="convert the series")
     return decoder
 
 
@@ -205,8 +207,9 @@ def _require_size(encoded: bytes, pixels: PixelFormat) -> None:
     size = _picture_size(encoded, pixels)
     if size not in ((pixels.rows, pixels.columns), None):
         raise InputError(
-            f"found a compressed picture of {size[0]} x {size[1]} pixels, expected {pixels.rows} x {pixels.columns} "
-            "as in the header; replace the file"
+            f"a compressed picture of {size[0]} x {size[1]} pixels",
+            expected=f"{pixels.rows} x {pixels.columns} as in the header",
+            advice="replace the file",
         )
 
 
@@ -214,7 +217,7 @@ def _picture_size(encoded: bytes, pixels: PixelFormat) -> tuple[int, int] | None
     """Rows and columns; None for run lengths, which do not say."""
     if pixels.transfer_syntax in JPEG2000TransferSyntaxes:
         if encoded[:4] != b"\xff\x4f\xff\x51":
-            raise InputError("found no start of a JPEG 2000 picture; replace the file")
+            raise InputError("no start of a JPEG 2000 picture", advice="replace the file")
         right, bottom, left, top = (int.from_bytes(encoded[at : at + 4], "big") for at in (8, 12, 16, 20))
         return bottom - top, right - left
     if pixels.transfer_syntax not in _JPEG:
@@ -225,4 +228,4 @@ def _picture_size(encoded: bytes, pixels: PixelFormat) -> tuple[int, int] | None
         if mark and mark[0] in _JPEG_SIZES:
             return int.from_bytes(encoded[at + 5 : at + 7], "big"), int.from_bytes(encoded[at + 7 : at + 9], "big")
         at += 1 if mark == b"\xff" else 2 + length
-    raise InputError("found no size in a JPEG picture; replace the file")
+    raise InputError("no size in a JPEG picture", advice="replace the file")

@@ -141,7 +141,7 @@ def _mark(
     marked = frame != 0
     if taken := sorted(set(np.unique(target[marked]).tolist()) - {0, number}):
         pair = " and ".join(f'{one} "{names.get(one, "")}"' for one in (taken[0], number))
-        raise InputError(f"segments {pair} that overlap; write them into a file each")
+        raise InputError(f"segments {pair} that overlap", advice="write them into a file each")
     target[marked] = number or frame[marked]
 
 
@@ -167,12 +167,14 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
 
     voxels = np.asarray(label)
     if voxels.shape != tuple(series.shape):
-        raise InputError(f"{path}: label has shape {voxels.shape}; expected that of its images, {tuple(series.shape)}")
+        raise InputError(
+            f"a label of shape {voxels.shape}", expected=f"that of its images, {tuple(series.shape)}", place=path
+        )
     names = {int(index): name for index, name in labels.items() if int(index) > 0}
     nameless = sorted(set(np.unique(voxels).tolist()) - {0, *names})
     if nameless:
         raise InputError(
-            f"{path}: found label value {nameless[0]}; expected 0 or one of {sorted(names)}, which have names"
+            f"label value {nameless[0]}", expected=f"0 or one of {sorted(names)}, which have names", place=path
         )
     algorithm = hd.AlgorithmIdentificationSequence(
         name="AIDE-MONAI", version=__version__, family=codes.DCM.ArtificialIntelligence
@@ -198,8 +200,10 @@ def write_dicom_seg(path: str | Path, label: Any, series: DicomSeries, labels: M
     except (ValueError, AttributeError, KeyError, TypeError) as error:  # whatever the images lack
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path}: found images that a DICOM SEG cannot refer to ({series.files[0]}: {reason}); expected files that "
-            "hold one volume and all identifiers: ask for output_format nifti (--output_format nifti)"
+            f"images that a DICOM SEG cannot refer to ({series.files[0]}: {reason})",
+            expected="files that hold one volume and all identifiers",
+            advice="ask for output_format nifti (--output_format nifti)",
+            place=path,
         ) from error
     write_atomically(path, lambda file: segmentation.save_as(file))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.header import DicomSlice, NotAnImageError, read_slices
 from aide_monai.io.dicom.stack import DicomSeries, to_volumes
 from aide_monai.utils.texts import tell_unused
@@ -57,14 +57,15 @@ def find_series(
         files = [str(source)] if isinstance(source, (str, Path)) else sorted({str(file) for file in source})
     slices, skipped = _read(name, files, all_must_be_dicom=not one_folder)
     if not slices:
-        found = "; ".join(f"{Path(file).name}: {reason}" for file, reason in list(skipped.items())[:3]) or "no files"
-        raise InputError(f"{name}: no DICOM images; found {found}; expected the slices of a scan")
+        others = "; ".join(f"{Path(file).name}: {reason}" for file, reason in list(skipped.items())[:3])
+        found = f"no DICOM images ({others})" if others else "no DICOM images"
+        raise InputError(found, expected="the slices of a scan", place=name)
     if skipped:
         tell_unused(name, skipped, they_are="no part of a scan")
     series = _with_selectors(to_volumes(slices))
     chosen = _select(series, select)
     if not chosen:
-        raise InputError(f"{name}: no volume with {select}; the folder has\n{listing(series)}")
+        raise InputError(f"no volume with {select}", advice=f"the folder has\n{listing(series)}", place=name)
     if check:
         require_sound(chosen, name)
     return chosen
@@ -83,7 +84,7 @@ def one_series(
     if len(series) > 1:
         prefix = f"{name}#" if isinstance(source, (str, Path)) else ""
         lines = listing(series, prefix=prefix)
-        raise InputError(f"{name}: found {len(series)} volumes, expected one; name one of them:\n{lines}")
+        raise InputError(f"{len(series)} volumes", expected="one", advice=f"name one of them:\n{lines}", place=name)
     require_sound(series, name)
     return series[0]
 
@@ -92,7 +93,7 @@ def require_sound(series: Sequence[DicomSeries], name: str) -> None:
     """Raise the problems of all volumes in one report."""
     problems = [problem for one in series for problem in one.problems]
     if problems:
-        raise InputError(report(f"{name}: the slices do not make a volume", problems), problems=problems)
+        raise InputError(f"{name}: the slices do not make a volume", problems=problems)
 
 
 def list_files(folder: str, *, roots: Iterable[str | Path] = ()) -> list[str]:
@@ -107,14 +108,16 @@ def list_files(folder: str, *, roots: Iterable[str | Path] = ()) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
         if len(files) > MAX_FILES:
-            raise InputError(f"{folder}: more than {MAX_FILES} files; name the folder of one patient")
+            raise InputError(f"more than {MAX_FILES} files", advice="name the folder of one patient", place=folder)
     outside = [
-        f"{file}: a link to {os.path.realpath(file)}; put the file itself there, or name its folder as a root"
+        Problem(
+            f"a link to {os.path.realpath(file)}", "", "put the file itself there, or name its folder as a root", file
+        )
         for file in files
         if os.path.islink(file) and not any(Path(os.path.realpath(file)).is_relative_to(root) for root in allowed)
     ]
     if outside:
-        raise InputError(report(f"{folder}: files that lead out of the folder", outside), problems=outside)
+        raise InputError(f"{folder}: files that lead out of the folder", problems=outside)
     return files
 
 
@@ -140,21 +143,22 @@ def listing(series: Sequence[DicomSeries], *, prefix: str = "") -> str:
 def _read(name: str, files: Sequence[str], *, all_must_be_dicom: bool) -> tuple[list[DicomSlice], dict[str, str]]:
     slices: list[DicomSlice] = []
     skipped: dict[str, str] = {}
-    problems = []
+    problems: list[Problem] = []
     for file in files:
         try:
             slices += read_slices(file)
         except NotAnImageError as reason:
             if not os.path.exists(file):
-                problems.append(f"{file}: no such file")
+                problems.append(Problem("no such file", place=file))
             elif str(reason) == "not DICOM" and (all_must_be_dicom or file.lower().endswith(".dcm")):
-                problems.append(f"{file}: found no DICOM file; it may be truncated, empty or unreadable: replace it")
+                advice = "it may be truncated, empty or unreadable: replace it"
+                problems.append(Problem("no DICOM file", advice=advice, place=file))
             else:
                 skipped[file] = str(reason)
         except InputError as error:
-            problems.append(str(error))
+            problems += error.problems
     if problems:
-        raise InputError(report(f"{name}: files that cannot be used", problems), problems=problems)
+        raise InputError(f"{name}: files that cannot be used", problems=problems)
     return slices, skipped
 
 
@@ -183,7 +187,7 @@ def _select(series: list[DicomSeries], select: str) -> list[DicomSeries]:
     for part in filter(None, select.split("&")):
         key, _, value = part.partition("=")
         if key not in SELECTORS or not value:
-            raise InputError(f'selection "{part}": expected {", ".join(SELECTORS)}, then "=" and a value')
+            raise InputError(f'selection "{part}"', expected=", ".join(SELECTORS) + ', then "=" and a value')
         wanted[key] = value
     return [
         one
@@ -199,4 +203,4 @@ def _matches(key: str, wanted: str, found: str) -> bool:
         decimals = len(wanted.partition(".")[2])
         return bool(found) and round(float(found), decimals) == round(float(wanted), decimals)
     except ValueError:
-        raise InputError(f'selection "echo={wanted}": expected a number in ms') from None
+        raise InputError(f'selection "echo={wanted}"', expected="a number in ms") from None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from aide_monai.errors import Problem
 from aide_monai.io.dicom.header import DicomSlice
 from aide_monai.io.grid import SHEARED, Grid
 from aide_monai.utils.axes import COSINE_TOLERANCE
@@ -51,7 +52,7 @@ class DicomSeries:
     phase: int = 1
     phases: int = 1
     affine: np.ndarray = field(default_factory=lambda: np.eye(4), repr=False)
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     doubts: tuple[str, ...] = ()
     selector: str = ""
 
@@ -224,8 +225,9 @@ def _placed(series: DicomSeries) -> DicomSeries:
     """Add affine, problems and doubts."""
     first = series.slices[0]
     if "MOSAIC" in first.image_type:
-        found = f"{first.file}: a mosaic, all slices of a volume side by side in one picture; expected a file for each"
-        return replace(series, problems=(f"{found}; convert the series to NIfTI by dcm2niix",))
+        found = "a mosaic, all slices of a volume side by side in one picture"
+        mosaic = Problem(found, "a file for each", "convert the series to NIfTI by dcm2niix", first.file)
+        return replace(series, problems=(mosaic,))
     positions = np.array([one.position for one in series.slices])
     axes, normal, doubts = np.reshape(first.orientation, (2, 3)), _normal(first), []
     drift = _drift(series.slices)
@@ -271,35 +273,36 @@ def _straightened(slices: tuple[DicomSlice, ...]) -> tuple[np.ndarray, np.ndarra
     return axes, middles - half @ axes
 
 
-def _uneven(slices: tuple[DicomSlice, ...], positions: np.ndarray, normal: np.ndarray) -> list[str]:
+def _uneven(slices: tuple[DicomSlice, ...], positions: np.ndarray, normal: np.ndarray) -> list[Problem]:
     gaps = np.diff(positions @ normal)
     real = [gap for gap in gaps.tolist() if gap > SAME_PLACE_MM]
     spacing = statistics.median(real) if real else 0.0
     tolerance = max(POSITION_TOLERANCE_MM, POSITION_TOLERANCE * spacing)
-    problems = []
+    problems: list[Problem] = []
     for one, other, gap in zip(slices, slices[1:], gaps.tolist(), strict=False):
         between = f"{_file(one)} and {_file(other)}"
         missing = round(gap / spacing) - 1 if spacing else 0
         if gap <= SAME_PLACE_MM:
-            problems.append(f"{between}: doubled, two slices at one place; expected one; remove one of them")
+            problems.append(Problem("two slices at one place", "one", "remove one of them", between))
         elif missing > 0 and abs(gap - (missing + 1) * spacing) <= tolerance:
             number = "1 slice is" if missing == 1 else f"{missing} slices are"
-            problems.append(
-                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}: {number} missing between them; expected even "
-                "spacing; add the missing files"
-            )
+            found = f"{gap:.5g} mm between them, others {spacing:.5g}: {number} missing"
+            problems.append(Problem(found, "even spacing", "add the missing files", between))
         elif abs(gap - spacing) > tolerance:
-            problems.append(
-                f"{between}: {gap:.5g} mm apart, others {spacing:.5g}; expected even spacing; export the series "
-                "again, or resample it to even slices"
-            )
+            found = f"{gap:.5g} mm between them, others {spacing:.5g}"
+            advice = "export the series again, or resample it to even slices"
+            problems.append(Problem(found, "even spacing", advice, between))
     if problems or len(slices) < 3:
         return problems
     even = positions[0] + np.arange(len(slices))[:, None] * (positions[-1] - positions[0]) / (len(slices) - 1)
     distances = np.linalg.norm(positions - even, axis=1)
     return [
-        f"{_file(one)}: lies {distance:.3g} mm beside its place in the stack; expected the slices on one line; "
-        "export the series again"
+        Problem(
+            f"a slice {distance:.3g} mm beside its place in the stack",
+            "the slices on one line",
+            "export the series again",
+            _file(one),
+        )
         for one, distance in zip(slices, distances.tolist(), strict=True)
         if distance > tolerance
     ]

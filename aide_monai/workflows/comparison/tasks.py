@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
 from aide_monai.data.split import expert_label, fold_cases, hidden, hold_out, split_cases
-from aide_monai.errors import InputError, report
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import images_ahead, read_apart
 from aide_monai.io.channels import Channels
 from aide_monai.io.grid import through_plane_axis
@@ -346,18 +346,18 @@ def write_label_noise(
     check_noise(kinds, magnitude_mm)
     written = Path(os.path.abspath(folder))
     drawn = [r for r in datalist.split("training") if "label" in r and Path(r["label"]).parent == written]
-    problems = []
+    problems: list[Problem] = []
     with images_ahead([[record["clean_label"]] for record in drawn]):
         for record in drawn:
             try:
                 clean = read_apart([record["clean_label"]])
             except InputError as error:
-                problems.append(str(error))
+                problems += error.problems
                 continue
             generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
             _write_corrupted(clean, Path(record["label"]), kinds, magnitude_mm, axis, generator)
     if problems:
-        raise InputError(report(f"{datalist.name}: labels that cannot be read", problems), problems=problems)
+        raise InputError(f"{datalist.name}: labels that cannot be read", problems=problems)
 
 
 def qubiq_truth(root: str | Path, folder: str | Path, **options: Any) -> tuple[Datalist, dict[str, dict[int, str]]]:

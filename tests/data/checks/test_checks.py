@@ -74,9 +74,9 @@ def test_a_sound_data_set_has_no_problems(folder: Folder) -> None:
 
 
 def test_a_problem_reads_as_a_sentence() -> None:
-    problem = Problem("error", "a", "/x.nii", "one", "two", "do three")
+    problem = Problem("one", "two", "do three", "/x.nii", "a")
     assert str(problem) == 'case "a", /x.nii: found one; expected two; do three'
-    assert str(Problem("error", "", "", "no cases", "one", "add")) == "found no cases; expected one; add"
+    assert str(Problem("no cases", "one", "add", "", "")) == "no cases; expected one; add"
 
 
 def test_no_cases() -> None:
@@ -100,7 +100,7 @@ def test_quality_and_label_belong_together(folder: Folder) -> None:
 @pytest.mark.parametrize("key", ["image", "label", "clean_label"])
 def test_a_missing_file(folder: Folder, key: str) -> None:
     problem = the_problem(folder.case("a", **{key: "/nowhere/x.nii"}))
-    assert (problem.severity, problem.case, problem.file) == ("error", "a", "/nowhere/x.nii")
+    assert (problem.severity, problem.case, problem.place) == ("error", "a", "/nowhere/x.nii")
     assert problem.found == "no such file"
 
 
@@ -123,7 +123,7 @@ def test_truncated_files(folder: Folder, name: str) -> None:
     data = path.with_suffix(".raw") if name == "x.mhd" else path
     data.write_bytes(data.read_bytes()[: data.stat().st_size * 3 // 4])
     problem = the_problem(folder.case("a", image=str(path), label=None, quality=None), folder.case("b"))
-    assert problem.file == str(path)
+    assert problem.place == str(path)
     assert "voxels that cannot be read, truncated or damaged" in problem.found
 
 
@@ -258,7 +258,7 @@ def test_image_lists_of_another_length(folder: Folder) -> None:
 def test_modalities_on_different_grids(folder: Folder) -> None:
     files = [folder.nifti("x.nii", folder.noise()), folder.nifti("y.nii", folder.noise((7, 5, 4)))]
     problem = the_problem(folder.case("a", image=files), channels=2)
-    assert (problem.file, problem.found) == (files[1], "shape 7 x 5 x 4")
+    assert (problem.place, problem.found) == (files[1], "shape 7 x 5 x 4")
 
 
 def test_one_file_as_image_and_label(folder: Folder) -> None:

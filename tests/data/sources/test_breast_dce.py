@@ -144,7 +144,7 @@ def test_dicom_phases_by_temporal_position(tmp_path: Path) -> None:
     write_dicom_study(tmp_path / "P1", 4, one_series=True, clock=False, temporal_position=True)
     write_nifti(tmp_path / "P1_label.nii.gz", uptake(4)[1])
     require_phases(only(tmp_path, phases=(0, -1)), 4, (0, 180))
-    with pytest.raises(InputError, match="P1: phases without times; choose them by phases"):
+    with pytest.raises(InputError, match="P1: found phases without times; choose them by phases"):
         only(tmp_path, times_s=(0, 90))
 
 
@@ -185,8 +185,8 @@ def test_phases_by_number_and_by_time(tmp_path: Path) -> None:
     assert breast_datalist(tmp_path, centre="HPPH", times_s=(0, 200)).modality == {0: "0 s", 1: "200 s"}
     for options, message in (
         ({"phases": (0, 3)}, r"P1: found 3 phases; expected a phase 3 \(0 is the first\)"),
-        ({"phases": (2, -1)}, "P1: one of its 3 phases stands for two of those asked for"),
-        ({"times_s": (80, 100)}, "P1: one of its 3 phases stands for two"),
+        ({"phases": (2, -1)}, "P1: found 3 phases, of which one stands for two of those asked for"),
+        ({"times_s": (80, 100)}, "P1: found 3 phases, of which one stands for two"),
         ({"times_s": (0, 250)}, "P1: found phases at 0, 90, 180 s; expected one within 60 s of 250 s"),
         ({"phases": ()}, r"phases=\(\), times_s=None: expected at least one phase"),
         ({"phases": (0, 0)}, r"phases=\(0, 0\), times_s=None: expected at least one phase, each once"),
@@ -294,10 +294,10 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
     for line, part in zip(
         lines[1:],
         (
-            f"{root}/P01: no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled; of a bundle "
+            f"{root}/P01: found no label.nii.gz; add it, or set keep_unlabeled (--keep-unlabeled; of a bundle "
             "--source#keep_unlabeled true)",
             f"{root}/P02: found the labels P02_label.nii.gz, label.nii.gz; expected one",
-            f"{root}/P03: no time of acquisition of a.nii.gz, b.nii.gz, c.nii.gz; write phases.json: {{FILE: seconds",
+            f"{root}/P03: found no time of acquisition of a.nii.gz, b.nii.gz, c.nii.gz; write phases.json: {{FILE",
             f'{root}/P04/phases.json: found {{"a.nii.gz": 0, "b.nii.gz": "1"}}; expected a number of seconds for each',
             f"{root}/P05/b.nii.gz and c.nii.gz: found the same time, 90 s; expected a time of its own",
             f"{root}/P06/b.nii.gz: found shape 20 x 18 x 5; expected shape 20 x 18 x 6 as in a.nii.gz",
@@ -306,7 +306,7 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
             f"{root}/P09/c.nii.gz: found shape 20 x 18 x 6; expected a file per phase, or one of four axes",
             f"{root}/P10/label.nii.gz: found {marked} of {marked} label voxels outside of the image of P10, up to",
             f"{root}/P11/a.nii.gz: found shape 20 x 18 x 6 x 3; expected one phase beside others",
-            f"{root}/P12_label.nii.gz: no images of P12; add them, or remove the label",
+            f"{root}/P12_label.nii.gz: found no images of P12; add them, or remove the label",
         ),
         strict=True,
     ):
@@ -318,11 +318,11 @@ def test_every_fault_of_every_study_is_told_at_once(tmp_path: Path) -> None:
     [
         (
             None,
-            r"dce\.nii\.gz: no times of its 3 phases; write phases\.json: \{\"dce\.nii\.gz\": \[seconds, \.\.\.\]\}",
+            r"dce\.nii\.gz: found no times of its 3 phases; write phases\.json: \{\"dce\.nii\.gz\": \[seconds",
         ),
-        ({"dce.nii.gz": [0, 1]}, r'"dce\.nii\.gz" is \[0, 1\]; expected 3 times in seconds, one per phase'),
+        ({"dce.nii.gz": [0, 1]}, r'"dce\.nii\.gz": \[0, 1\]; expected 3 times in seconds, one per phase'),
         ({"dce.nii.gz": [0, 1, None]}, "expected 3 times in seconds"),
-        ({"other.nii.gz": [0, 1, 2]}, '"dce.nii.gz" is null; expected 3 times'),
+        ({"other.nii.gz": [0, 1, 2]}, '"dce.nii.gz": null; expected 3 times'),
         ({"dce.nii.gz": [0, 1, 1]}, "found the same time, 1 s"),
     ],
 )
@@ -341,7 +341,9 @@ def test_unreadable_clock_times(tmp_path: Path) -> None:
     write_phase_files(tmp_path / "P1", 2, names=[f"{name}.nii.gz" for name in names], times_s=(0, 1))
     for name in names:
         (tmp_path / f"P1/{name}.json").write_text('{"AcquisitionTime": "noon"}')
-    with pytest.raises(InputError, match=r'a\.json: "AcquisitionTime" is "noon"; expected text such as "13:45:30\.25"'):
+    with pytest.raises(
+        InputError, match=r'a\.json: found "AcquisitionTime": "noon"; expected text such as "13:45:30\.25"'
+    ):
         only(tmp_path, keep_unlabeled=True)
 
 
@@ -371,7 +373,7 @@ def test_each_centre_is_a_domain_with_test_cases_of_its_own(tmp_path: Path) -> N
     assert datalist != breast_datalist(tmp_path, test=2, seed=2)
     one = breast_datalist(tmp_path, centre="GPPH", test=2, seed=1)
     assert one.records == [record for record in datalist.records if record["domain"] == "GPPH"]
-    with pytest.raises(InputError, match="Breast DCE-MR HPPH: test=3 of 3 cases; expected 1 to 2"):
+    with pytest.raises(InputError, match="Breast DCE-MR HPPH: found test=3 of 3 cases; expected 1 to 2"):
         breast_datalist(tmp_path, test=3)
 
 
@@ -388,8 +390,8 @@ def test_one_scan_in_two_centres_is_a_leak(tmp_path: Path) -> None:
         breast_datalist(tmp_path)
     assert str(caught.value).splitlines() == [
         f"{tmp_path}: the breast studies cannot be used together: 1 problem",
-        "  - cases GPPH_P001 and HPPH_Q1: one scan (likeness 1.0000) in domain GPPH and HPPH: a leak; remove one of "
-        "the two",
+        "  - cases GPPH_P001 and HPPH_Q1: found one scan (likeness 1.0000) in domain GPPH and HPPH: a leak; remove one "
+        "of the two",
     ]
     assert len(breast_datalist(tmp_path, check_content=False).records) == 3
 
@@ -398,7 +400,7 @@ def test_one_patient_twice(tmp_path: Path) -> None:
     write_study(tmp_path / "P1", 1)
     write_nifti(tmp_path / "P1.nii.gz", np.stack(uptake(2)[0], axis=-1))
     (tmp_path / "P1.json").write_text(json.dumps({"VolumeTiming": list(TIMES_S)}))
-    with pytest.raises(InputError, match='case "HPPH_P1": two studies of this name; leave one of them'):
+    with pytest.raises(InputError, match='case "HPPH_P1": found two studies of this name; leave one of them'):
         only(tmp_path, keep_unlabeled=True)
 
 
@@ -407,7 +409,7 @@ def test_nothing_may_lead_out_of_the_folder(tmp_path: Path) -> None:
     root = tmp_path / "set"
     write_study(root / "HPPH/P2", 2)
     (root / "HPPH/P1").symlink_to(tmp_path / "elsewhere/P1")
-    with pytest.raises(InputError, match=rf"HPPH/P1: a link to {tmp_path}/elsewhere/P1, outside {root}/HPPH"):
+    with pytest.raises(InputError, match=rf"HPPH/P1: found a link to {tmp_path}/elsewhere/P1, outside {root}/HPPH"):
         breast_datalist(root)
 
 
@@ -416,7 +418,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         breast_datalist(tmp_path / "none")
     with pytest.raises(InputError, match=r"no folder GGH, GPPH, HPPH; expected CENTRE/PATIENT/.*; or name the centre"):
         breast_datalist(tmp_path)
-    with pytest.raises(InputError, match=f"{tmp_path}: no studies; expected"):
+    with pytest.raises(InputError, match=f"{tmp_path}: found no studies; expected"):
         breast_datalist(tmp_path, centre="GGH")
 
 
@@ -441,7 +443,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         only(tmp_path)
     (folder / "dce.nii.gz").unlink()
     (folder / "dce.mhd").write_text("NDims = 4\nElementDataFile = /etc/passwd\n")
-    with pytest.raises(InputError, match=rf'dce\.mhd: its voxels are in "/etc/passwd", outside {tmp_path}'):
+    with pytest.raises(InputError, match=rf'dce\.mhd: found voxels in "/etc/passwd", outside {tmp_path}'):
         only(tmp_path)
     (folder / "dce.mhd").unlink()
     write_study(folder, 1)
@@ -452,7 +454,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         only(tmp_path)
     (folder / "label.nii.gz").unlink()
     (folder / "label.mhd").write_text("ElementDataFile = ../../secret.raw\n")
-    with pytest.raises(InputError, match=r'label\.mhd: its voxels are in "\.\./\.\./secret\.raw", outside'):
+    with pytest.raises(InputError, match=r'label\.mhd: found voxels in "\.\./\.\./secret\.raw", outside'):
         only(tmp_path)
 
 
@@ -469,7 +471,7 @@ def test_a_dicom_phase_that_lacks_a_slice(tmp_path: Path) -> None:
         (tmp_path / f"P1/series_{number}/{number}_002.dcm").unlink()
     with pytest.raises(InputError) as caught:
         only(tmp_path, keep_unlabeled=True)
-    assert str(caught.value).count("1 slice is missing between them") == 3
+    assert str(caught.value).count("1 slice is missing") == 3
 
 
 def test_a_central_slice_across_the_dicom_slices(tmp_path: Path) -> None:
@@ -478,6 +480,6 @@ def test_a_central_slice_across_the_dicom_slices(tmp_path: Path) -> None:
     sagittal[10] = uptake(5)[1][10]
     write_nifti(tmp_path / "P1/label.nii.gz", sagittal)
     with pytest.raises(
-        InputError, match="P1: a central slice needs DICOM files of one slice each, cut as the label is"
+        InputError, match="P1: found DICOM files of other slices; expected a file for each slice, cut as the label"
     ):
         breast_datalist(tmp_path, centre="GGH")

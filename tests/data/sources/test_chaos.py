@@ -195,7 +195,7 @@ def test_phases_that_lie_apart(tmp_path: Path) -> None:
     out = sorted((tmp_path / "MR/1/T1DUAL/DICOM_anon/OutPhase").iterdir())
     for file, z in zip(out, (13, 7, 1), strict=True):
         edit(file, ImagePositionPatient=["0", "0", str(z)])
-    with pytest.raises(InputError, match="found the two phases 1 mm apart; expected one place"):
+    with pytest.raises(InputError, match="found two phases 1 mm apart; expected one place"):
         chaos_datalist(tmp_path)
     out[0].unlink()
     with pytest.raises(InputError, match="found shape 5 x 6 x 3 in phase and shape 5 x 6 x 2 out of phase"):
@@ -268,7 +268,7 @@ def test_the_problems_of_all_cases_are_told_at_once(download: Path) -> None:
         f"{mr}/3/T1DUAL/DICOM_anon/OutPhase/IMG-00003.dcm: found no DICOM file",
         f"{mr}/5/T1DUAL/DICOM_anon: found 1 volumes (MR, 5 x 6 x 3 voxels of 2 x 2 x 6 mm, echo 4.6 ms); expected two",
         f"{mr}/5/T1DUAL/Ground/IMG-00002.png: found no readable PNG",
-        f"case 9: found {mr}/9/T1DUAL and {download}/Test_Sets/MR/9/T1DUAL; expected one; remove the other",
+        f'case "9": found {mr}/9/T1DUAL and {download}/Test_Sets/MR/9/T1DUAL; expected one; remove the other',
     ):
         assert any(pattern in line for line in lines), pattern
 
@@ -277,7 +277,9 @@ def test_faulty_stacks_are_reported_with_their_files(tmp_path: Path) -> None:
     folder = tmp_path / "MR/1/T2SPIR/DICOM_anon"
     written = write_series(folder, np.zeros((5, 6, 5), "u2"))
     written.files[2].unlink()
-    with pytest.raises(InputError, match=re.escape(f"{written.files[1]} and {written.files[3]}: 2 mm apart")):
+    with pytest.raises(
+        InputError, match=re.escape(f"{written.files[1]} and {written.files[3]}: found 2 mm between them")
+    ):
         chaos_datalist(tmp_path, modality="T2SPIR")
 
 
@@ -300,7 +302,7 @@ def test_arguments(download: Path, options: dict[str, Any], message: str) -> Non
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="missing: no such folder; expected the download of CHAOS"):
+    with pytest.raises(InputError, match="missing: found no such folder; expected the download of CHAOS"):
         chaos_datalist(tmp_path / "missing")
 
 
@@ -344,10 +346,10 @@ def test_the_split_of_the_paper(tmp_path: Path) -> None:
 
 def test_the_split_of_the_paper_with_cases_missing(download: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    with pytest.raises(InputError, match="case 37: missing; it is the paper's only labelled case"):
+    with pytest.raises(InputError, match="no case 37, the paper's only labelled one"):
         chaos_datalist(download, paper_split=True)
     write_dual(download / "Train_Sets/MR/37", labelled=False)
-    with pytest.raises(InputError, match="case 37: no label"):
+    with pytest.raises(InputError, match='case "37": found no label'):
         chaos_datalist(download, paper_split=True)
     shutil.rmtree(download / "Train_Sets/MR/37")
     write_dual(download / "Train_Sets/MR/37")
@@ -358,7 +360,7 @@ def test_the_split_of_the_paper_with_cases_missing(download: Path, caplog: pytes
     ]
     assert "37 of the paper's 40 cases are missing: 1, 2, 3, " in caplog.text
     write_dual(download / "Train_Sets/MR/41")
-    with pytest.raises(InputError, match="case 41: not in the paper's lists"):
+    with pytest.raises(InputError, match='case "41": found a case of none of the paper\'s lists'):
         chaos_datalist(download, paper_split=True)
 
 

@@ -81,13 +81,13 @@ def test_all_that_is_malformed_is_told_at_once(tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'dataset.json'}: the data set cannot be used: 7 problems")
     for part in (
-        'key "labels": "background" is not a whole number',
-        'key "modality": found null, expected numbers with names',
-        "training[0]: found {'label': 'a.nii'}, expected {\"image\": path",
-        'training[1]: "label" is 3, expected a path',
-        'training[2]: path "../b.nii" leads to',
-        "training[3]: found 7, expected",
-        'key "test": expected a list of cases',
+        'key "labels": found the number "background"; expected names of whole numbers',
+        'key "modality": found null; expected numbers with names',
+        "training[0]: found {'label': 'a.nii'}; expected {\"image\": path",
+        'training[1]: found "label": 3; expected a path',
+        'training[2]: found path "../b.nii", which leads to',
+        "training[3]: found 7; expected",
+        'key "test": found no list; expected a list of cases',
     ):
         assert part in message
 
@@ -105,12 +105,12 @@ def test_files_outside_need_a_root(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name(tmp_path: Path) -> None:
     written(tmp_path, test=["imagesTs/liver_1.nii.gz"])
-    with pytest.raises(InputError, match='case "liver_1" stands in'):
+    with pytest.raises(InputError, match='case "liver_1" twice, in'):
         decathlon_datalist(tmp_path)
 
 
 def test_no_dataset_json(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dataset\.json: no such file"):
+    with pytest.raises(InputError, match=r"dataset\.json: found no such file"):
         decathlon_datalist(tmp_path)
 
 
@@ -141,12 +141,12 @@ def test_find_datalist_tells_the_layouts_apart(tmp_path: Path) -> None:
 
 
 def test_find_datalist_says_what_it_found(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no such folder; expected one with a datalist\.json"):
+    with pytest.raises(InputError, match=r"nowhere: found no such folder; expected one with a datalist\.json"):
         find_datalist(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"the folder is empty; expected a datalist\.json"):
+    with pytest.raises(InputError, match=r"found an empty folder; expected a datalist\.json"):
         find_datalist(tmp_path)
     (tmp_path / "scans").mkdir()
     for index in range(11):
         (tmp_path / f"{index:02d}.dcm").touch()
-    with pytest.raises(InputError, match=r"no known layout; found 00.dcm, .*09.dcm and 2 more; expected .* labels/"):
+    with pytest.raises(InputError, match=r"no known layout, but 00.dcm, .*09.dcm and 2 more; expected .* labels/"):
         find_datalist(tmp_path)

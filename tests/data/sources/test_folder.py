@@ -71,7 +71,7 @@ def test_patients_are_found_in_the_names(tmp_path: Path) -> None:
     [
         ("(", "not a regular expression"),
         ("a.*", "no group"),
-        (r"(\d+)", 'case "a": the patient pattern .* does not match'),
+        (r"(\d+)", 'case "a": found a name that the patient pattern .* does not match'),
     ],
 )
 def test_patient_patterns_that_do_not_fit(tmp_path: Path, pattern: str, message: str) -> None:
@@ -100,7 +100,7 @@ def test_four_digits_that_belong_to_the_name(tmp_path: Path) -> None:
 
 def test_channels_that_are_missing(tmp_path: Path) -> None:
     touch(tmp_path, "images/a_0000.nii", "images/a_0001.nii", "images/b_0001.nii", "labels/a.nii", "labels/b.nii")
-    with pytest.raises(InputError, match='case "b": 1 channel files; expected 2, numbered _0000 to _0001'):
+    with pytest.raises(InputError, match='case "b": found 1 channel files; expected 2, numbered _0000 to _0001'):
         folder_datalist(tmp_path, label_names=NAMES)
 
 
@@ -110,9 +110,9 @@ def test_images_and_labels_without_a_partner_are_named(tmp_path: Path) -> None:
         folder_datalist(tmp_path, label_names=NAMES)
     assert str(caught.value).splitlines() == [
         f"{tmp_path}: the folder cannot be used: 3 problems",
-        f"  - {tmp_path}/images/a.nii: no label of this name in labels/; add it, or move the image to unlabeled/",
-        f"  - {tmp_path}/labels/c.nii: no image of this name in images/; add it, or remove the label",
-        '  - case "b": found in images/ and in unlabeled/; remove one of the two',
+        f"  - {tmp_path}/images/a.nii: found no label of this name in labels/; add it, or move the image to unlabeled/",
+        f"  - {tmp_path}/labels/c.nii: found no image of this name in images/; add it, or remove the label",
+        '  - case "b": found an image in images/ and in unlabeled/; remove one of the two',
     ]
 
 
@@ -145,7 +145,7 @@ def test_label_values_are_read_when_no_names_are_given(tmp_path: Path) -> None:
 def test_label_values_with_gaps_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.nii")
     write_label(tmp_path, "a.nii", (0, 255))
-    with pytest.raises(InputError, match=r"the labels hold the values 0, 255; expected 0, 1, 2, \.\.\. without"):
+    with pytest.raises(InputError, match=r"found labels of the values 0, 255; expected 0, 1, 2, \.\.\. without"):
         folder_datalist(tmp_path)
 
 

@@ -171,7 +171,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         f"{label[names[4]]}: found the values 0; expected",
         f"{label[names[5]]}: found 64 of 64 label voxels outside of the image {series_of(tmp_path, names[5])}/",
         f"{label[names[6]]}: found a header that cannot be read",
-        "1 slice is missing between them",
+        "1 slice is missing",
         f"{names[8]}: found the folders of images {tmp_path}/PROSTATE-DIAGNOSIS/{names[8]}, {tmp_path}/again/",
     ):
         assert part in message
@@ -202,7 +202,7 @@ def test_the_split_can_be_drawn_for_each_domain(tmp_path: Path) -> None:
     }
     assert cases(datalist, "test") != cases(nci_isbi_datalist(tmp_path), "test")
     assert datalist == nci_isbi_datalist(tmp_path, test=2, seed=3)
-    with pytest.raises(InputError, match="NCI-ISBI 2013 Domain 1: test=6 of 6 cases; expected 1 to 5"):
+    with pytest.raises(InputError, match="NCI-ISBI 2013 Domain 1: found test=6 of 6 cases; expected 1 to 5"):
         nci_isbi_datalist(tmp_path, test=6)
 
 
@@ -227,11 +227,11 @@ def test_nothing_may_lead_out_of_the_folder(tmp_path: Path) -> None:
         "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspace: left-posterior-superior\n"
         f"space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\ndata file: {secret}\n"
     )
-    with pytest.raises(InputError, match=rf'{label}: its voxels are in "{secret}", outside {root}'):
+    with pytest.raises(InputError, match=rf'{label}: found voxels in "{secret}", outside {root}'):
         nci_isbi_datalist(root)
     write_patient(tmp_path / "elsewhere", T3, seed=2)
     (root / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=rf"{root}/link: a link to {tmp_path}/elsewhere, outside {root}"):
+    with pytest.raises(InputError, match=rf"{root}/link: found a link to {tmp_path}/elsewhere, outside {root}"):
         nci_isbi_datalist(root)
 
 

@@ -96,14 +96,14 @@ def test_all_that_is_missing_or_doubled_is_told_at_once(tmp_path: Path) -> None:
     r = str(tmp_path)
     assert str(caught.value).splitlines() == [
         f"{r}: PROMISE12 cannot be used: 6 problems",
-        f"  - {r}/again/Case04.mhd: {r}/Case04.mhd stands for the same case 4; remove one of the two",
-        f"  - {r}/again/Case04_segmentation.mhd: {r}/Case04_segmentation.mhd stands for the same case 4; remove one of "
+        f"  - {r}/again/Case04.mhd: found case 4, as {r}/Case04.mhd is; remove one of the two",
+        f"  - {r}/again/Case04_segmentation.mhd: found case 4, as {r}/Case04_segmentation.mhd is; remove one of "
         "the two",
-        f'  - {r}/Case00.mhd: its voxels are in "Case00.raw", which does not exist; put that file beside it',
-        f'  - {r}/Case01_segmentation.mhd: its voxels are in "Case01_segmentation.raw", which does not exist; put that '
+        f'  - {r}/Case00.mhd: found voxels in "Case00.raw", which does not exist; put that file beside it',
+        f'  - {r}/Case01_segmentation.mhd: found voxels in "Case01_segmentation.raw", which does not exist; put that '
         "file beside it",
-        f"  - {r}/Case02.mhd: Case02_segmentation.mhd is missing; put it beside it, or remove the case",
-        f"  - {r}/Case03_segmentation.mhd: Case03.mhd is missing; put it beside it, or remove the case",
+        f"  - {r}/Case02.mhd: found no Case02_segmentation.mhd; put it beside it, or remove the case",
+        f"  - {r}/Case03_segmentation.mhd: found no Case03.mhd; put it beside it, or remove the case",
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_duplicate_harms_nobody_unless_it_is_used(tmp_path: Path) -> N
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no such folder; expected the files CaseXX\.mhd"):
+    with pytest.raises(InputError, match=r"nowhere: found no such folder; expected the files CaseXX\.mhd"):
         promise12_datalist(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"no CaseXX\.mhd in it or its subfolders; expected CaseXX\.mhd, CaseXX\.raw"):
         promise12_datalist(tmp_path)
@@ -134,7 +134,7 @@ def test_a_header_cannot_point_out_of_the_folder(tmp_path: Path, where: str) -> 
     (root / "link").symlink_to(tmp_path)
     header = root / "Case01.mhd"
     header.write_text(header.read_text().replace("Case01.raw", where))
-    with pytest.raises(InputError, match=rf'Case01\.mhd: its voxels are in "{where}", outside {root}'):
+    with pytest.raises(InputError, match=rf'Case01\.mhd: found voxels in "{where}", outside {root}'):
         promise12_datalist(root)
 
 
@@ -144,7 +144,7 @@ def test_voxels_in_several_files_are_refused(tmp_path: Path) -> None:
     text = header.read_text()
     for name in ("LIST", "slice%03d.raw 1 8 1"):
         header.write_text(text.replace("Case01.raw", name))
-        with pytest.raises(InputError, match=rf'its voxels are in several files \("{name}"\); expected one'):
+        with pytest.raises(InputError, match=rf'voxels in several files \("{name}"\); expected one'):
             promise12_datalist(tmp_path)
     header.write_text("NDims = 3\n")
     with pytest.raises(InputError, match="no line ElementDataFile"):
@@ -161,9 +161,10 @@ def test_links_may_not_leave_the_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         promise12_datalist(root)
     assert str(caught.value).splitlines()[1:] == [
-        f"  - {root}/Case02.mhd: a link to {elsewhere}/Case02.mhd, outside {root}; put the files themselves there",
-        f"  - {root}/Case09.mhd: a link to nothing; put the file itself there",
-        f"  - {root}/TrainingData: a link to {elsewhere}, outside {root}; put the files themselves there",
+        f"  - {root}/Case02.mhd: found a link to {elsewhere}/Case02.mhd, outside {root}; put the files themselves "
+        "there",
+        f"  - {root}/Case09.mhd: found a link to nothing; put the file itself there",
+        f"  - {root}/TrainingData: found a link to {elsewhere}, outside {root}; put the files themselves there",
     ]
     linked = tmp_path / "linked"
     linked.symlink_to(elsewhere)
@@ -179,7 +180,7 @@ def test_the_papers_split_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert held_out == [record["case"] for record in promise12_datalist(tmp_path, test=10, seed=0).split("test")]
     assert held_out != [record["case"] for record in promise12_datalist(tmp_path, test=10, seed=1).split("test")]
     for test in (0, 37):
-        with pytest.raises(InputError, match=f"PROMISE12: test={test} of 37 cases; expected 1 to 36"):
+        with pytest.raises(InputError, match=f"PROMISE12: found test={test} of 37 cases; expected 1 to 36"):
             promise12_datalist(tmp_path, test=test)
 
 

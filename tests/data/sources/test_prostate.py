@@ -115,9 +115,10 @@ def test_leaks_are_errors(tmp_path: Path) -> None:
     assert all(line.endswith("a leak; remove one of the two") for line in lines[1:])
     text = "\n".join(lines)
     for part in (
-        "cases Prostate3T-01-0009 and ProstateDx-01-0003: one scan (likeness 1.0000) in domain Domain 2 and Domain 1",
-        "cases ProstateDx-01-0001 and ProstateDx-03-0009: one scan (likeness 1.0000) in split training and test",
-        "cases ProstateDx-01-0002 and Case31: one scan (likeness 1.0000) in domain Domain 1 and Domain 3",
+        "cases Prostate3T-01-0009 and ProstateDx-01-0003: found one scan (likeness 1.0000) in domain Domain 2 and "
+        "Domain 1",
+        "cases ProstateDx-01-0001 and ProstateDx-03-0009: found one scan (likeness 1.0000) in split training and test",
+        "cases ProstateDx-01-0002 and Case31: found one scan (likeness 1.0000) in domain Domain 1 and Domain 3",
         "cases ProstateDx-01-0009 and Case31",
     ):
         assert part in text
@@ -127,7 +128,9 @@ def test_one_scan_twice_in_training_is_told(tmp_path: Path, caplog: pytest.LogCa
     nci, promise = two_sets(tmp_path)
     write_patient(nci, "ProstateDx-01-0009", seed=101)
     prostate_datalist(nci, promise)
-    assert "cases ProstateDx-01-0002 and ProstateDx-01-0009: one scan (likeness 1.0000) in two cases" in caplog.text
+    assert (
+        "cases ProstateDx-01-0002 and ProstateDx-01-0009: found one scan (likeness 1.0000) in two cases" in caplog.text
+    )
 
 
 def test_numbers_that_differ_from_the_papers_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,4 +159,4 @@ def test_the_problems_of_both_sets_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         prostate_datalist(nci, promise)
     assert "ProstateDx-01-0001: found no labels" in str(caught.value)
-    assert 'its voxels are in "Case05.raw", which does not exist' in str(caught.value)
+    assert 'voxels in "Case05.raw", which does not exist' in str(caught.value)

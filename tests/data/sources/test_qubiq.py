@@ -122,7 +122,7 @@ def test_a_reference_beside_one_rater(tmp_path: Path) -> None:
         ({"rater": -1}, "rater=-1: expected the number"),
         ({"reference": "1"}, "reference='1': expected one of majority, mean, staple, or None"),
         ({"rater": 9}, "rater=9: nobody of this number; the raters are 1, 2, 3"),
-        ({"subtask": 2}, r"case01: no mask task02_segXX\.nii\.gz; there are masks of task 1"),
+        ({"subtask": 2}, r"case01: found no mask task02_segXX\.nii\.gz; there are masks of task 1"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -251,14 +251,14 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         lines[1:],
         (
             f"{root}/case01: found 0 files image.nii.gz or image.nii; expected one",
-            f"{root}/case02: no mask task01_segXX.nii.gz",
+            f"{root}/case02: found no mask task01_segXX.nii.gz",
             f"{root}/case03/task01_seg01.nii.gz: found the values 0.4; expected a mask of 0 and 1",
             f"{root}/case03/task01_seg02.nii.gz: found the values 255; expected a mask of 0 and 1",
             f"{root}/case04/task01_seg03.nii.gz: found shape 16 x 15 x 1; expected the grid of image.nii.gz, 16 x 16",
             f"{root}/case05/task01_seg07.nii.gz: found affine [2 0 0 0; 0 2 0 0; 0 0 2 0]; expected that of image",
             f"{root}/case06/task01_seg04.nii.gz: found a header that cannot be read",
             f"{root}/case07/image.nii.gz: found a header that cannot be read",
-            f"{root}/case08/task1_seg1.nii.gz: task01_seg01.nii.gz is of the same rater; remove one of the two",
+            f"{root}/case08/task1_seg1.nii.gz: found the same rater as in task01_seg01.nii.gz; remove one of the two",
         ),
         strict=True,
     ):
@@ -269,7 +269,9 @@ def test_a_case_with_another_number_of_channels(tmp_path: Path) -> None:
     root = write_qubiq(tmp_path, "brain-tumor", cases=(3, 1)) / "brain-tumor"
     image = root / "Training/case02/image.nii.gz"
     rewrite(image, nibabel.load(image).get_fdata()[..., :2])
-    with pytest.raises(InputError, match=r"training case case02: image\.nii\.gz has 2 channels; expected 4 as in most"):
+    with pytest.raises(
+        InputError, match=r'training/case02": found 2 channels in image\.nii\.gz; expected 4 as in most'
+    ):
         qubiq_datalist(root, rater=1)
 
 
@@ -286,22 +288,24 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     write_case(outside, "kidney", seed=5)
     (root / "Training/case07").symlink_to(outside)
-    with pytest.raises(InputError, match=rf"Training/case07: a link to {outside}, outside {root}/Training; put the"):
+    with pytest.raises(
+        InputError, match=rf"Training/case07: found a link to {outside}, outside {root}/Training; put the"
+    ):
         qubiq_datalist(root, rater=1)
 
 
 def test_nothing_to_find(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InputError, match=r"none: no such folder; expected TASK/Training/caseXX"):
+    with pytest.raises(InputError, match=r"none: found no such folder; expected TASK/Training/caseXX"):
         qubiq_datalist(tmp_path / "none")
     with pytest.raises(InputError, match=r"no folder kidney/Training or Validation; expected TASK/Training/caseXX"):
         qubiq_datalist(tmp_path, task="kidney")
     write_qubiq(tmp_path, "kidney", cases=(1, 0))
-    with pytest.raises(InputError, match="no folder Training or Validation; found the tasks kidney; name one by task"):
+    with pytest.raises(InputError, match="no folder Training or Validation, but the tasks kidney; name one by task"):
         qubiq_datalist(tmp_path)
     assert len(qubiq_datalist(tmp_path, task="kidney", rater=1).records) == 1
     assert "no folder Validation of kidney; its cases are missing" in caplog.text
     (tmp_path / "kidney/Validation").mkdir()
-    with pytest.raises(InputError, match=r"kidney/Validation: no case folders"):
+    with pytest.raises(InputError, match=r"kidney/Validation: found no case folders"):
         qubiq_datalist(tmp_path, task="kidney", rater=1)
 
 

@@ -140,10 +140,10 @@ def test_every_cut_is_told() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\xff\xd8" + frame(3, 2), "found a compressed picture of 3 x 2 pixels, expected 2 x 2 as in the header"),
+        (b"\xff\xd8" + frame(3, 2), "a compressed picture of 3 x 2 pixels; expected 2 x 2 as in the header"),
         (b"\xff\xd8" + frame(2, 2, components=3), "not one component of 2 to 16 bits"),
         (b"\xff\xd8" + frame(2, 2, precision=176), "not one component of 2 to 16 bits"),
-        (b"\xff\xd8" + segment(0xC0, bytes(9)), "that is not lossless, expected process 14"),
+        (b"\xff\xd8" + segment(0xC0, bytes(9)), "that is not lossless; expected process 14"),
         (b"\xff\xd8" + segment(0xC4, bytes([0, 3, *[0] * 15, 1, 2, 3])), "with a damaged Huffman table"),
         (b"\xff\xd8" + segment(0xC4, bytes([0, 1, *[0] * 15, 17])), "with a damaged Huffman table"),
         (b"\xff\xd8" + segment(0xC4, bytes([0, 0, 9])), "with a damaged Huffman table"),
@@ -151,9 +151,9 @@ def test_every_cut_is_told() -> None:
         (b"\xff\xd8" + frame(2, 2) + TABLE + scan(9, ""), "unknown predictor or restart interval"),
         (b"\xff\xd8" + frame(2, 2) + TABLE + segment(0xDD, b"\0\3") + scan(1, ""), "unknown predictor or restart"),
         (b"\xff\xd8" + frame(2, 2) + scan(1, ""), "without its Huffman table"),
-        (b"\xff\xd8" + frame(2, 2) + TABLE + segment(0xDD, b"\0\2") + scan(1, ""), "found 1 pieces in a lossless"),
+        (b"\xff\xd8" + frame(2, 2) + TABLE + segment(0xDD, b"\0\2") + scan(1, ""), "1 pieces in a lossless"),
         (b"\xff\xd8" + frame(2, 2) + TABLE + scan(1, "11111" * 9), "truncated or damaged"),
-        (b"\x89PNG", "found no start of a JPEG picture"),
+        (b"\x89PNG", "no start of a JPEG picture"),
     ],
 )
 def test_what_is_refused(data: bytes, message: str) -> None:
