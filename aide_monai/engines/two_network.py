@@ -197,6 +197,29 @@ class TwoNetworkTrainer(Trainer):
         predictor.refresh()
         return torch.cat([predictor(part) for part in image.split(batch_size or len(image))])
 
+    def seen(self, image: Tensor) -> Tensor:
+        """What the networks are trained on of an augmented image (B, M, spatial...), of the same shape."""
+        return perturbed(self.perturb, image)
+
+    def forward_and_losses(
+        self, image: Tensor, labels: tuple[Tensor, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], Sequence[Tensor], dict[str, Any]]:
+        """Logits of both networks, their scalar losses, and what else the output has.
+
+        Subclasses whose networks see several images of each sample, or mixed ones, do this in their own way; for the
+        others ``compute_losses`` is enough.
+
+        Args:
+            image: (B, M, spatial...) float, augmented.
+            labels: of both networks, (B, 1, spatial...) integers.
+        """
+        seen = self.seen(image)
+        logits = (self.forward(1, seen), self.forward(2, seen)) if len(image) else self._no_logits
+        self._no_logits = (logits[0][:0].detach(), logits[1][:0].detach())
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        *losses, extra = self.compute_losses(image, logits, labels)
+        return logits, losses, extra
+
     def compute_losses(
         self, image: Tensor, logits: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -219,13 +242,9 @@ class TwoNetworkTrainer(Trainer):
         image, label_1, label_2, high_quality = self._prepare(batchdata)
         if self.augment is not None:
             image, (label_1, label_2) = augmented(self.augment, image, [label_1, label_2])
-        seen = perturbed(self.perturb, image)
         for network in self.networks:
             network.train()
-        logits = (self.forward(1, seen), self.forward(2, seen)) if len(image) else self._no_logits
-        self._no_logits = (logits[0][:0].detach(), logits[1][:0].detach())
-        self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        *losses, extra = self.compute_losses(image, logits, (label_1, label_2))
+        logits, losses, extra = self.forward_and_losses(image, (label_1, label_2))
         loss_1, loss_2 = distributed.total(torch.stack([loss.detach() for loss in losses]))
         state.output = {
             Keys.LOSS: (loss_1 + loss_2) / 2,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+IGNORED = 255
+"""Label of pixels that nothing is learnt from, in the engines that have such: the largest that a label can hold."""
+
 
 class PerSampleDiceCELoss(nn.Module):
     """Dice plus cross-entropy for each sample of a batch (eq. 1).
@@ -16,12 +19,14 @@ class PerSampleDiceCELoss(nn.Module):
     Args:
         alpha: weight of the cross-entropy.
         smooth: constant that keeps the Dice term finite for empty masks (the paper's epsilon).
+        ignore: label of pixels that both terms leave out, such as ``IGNORED``; a sample of such pixels alone has a
+            loss of 0. None: all pixels have a class.
 
     Raises:
         ValueError: if a parameter is out of range.
     """
 
-    def __init__(self, *, alpha: float = 1.0, smooth: float = 1.0) -> None:
+    def __init__(self, *, alpha: float = 1.0, smooth: float = 1.0, ignore: int | None = None) -> None:
         super().__init__()
         if alpha < 0:
             raise ValueError(f"alpha is {alpha}; expected a weight of at least 0")
@@ -29,13 +34,14 @@ class PerSampleDiceCELoss(nn.Module):
             raise ValueError(f"smooth is {smooth}; expected a value above 0")
         self.alpha = alpha
         self.smooth = smooth
+        self.ignore = ignore
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Loss of each sample.
 
         Args:
             logits: (B, C, spatial...) raw network output, C >= 2, class 0 is the background.
-            label: (B, 1, spatial...) integer class indices in 0..C-1, any integer dtype.
+            label: (B, 1, spatial...) integer class indices in 0..C-1, or ``ignore``, any integer dtype.
 
         Returns:
             (B,) float32, at least 0.
@@ -43,21 +49,40 @@ class PerSampleDiceCELoss(nn.Module):
         Raises:
             ValueError: if the shapes do not fit.
         """
-        _check_shapes(logits, label)
+        check_shapes(logits, label)
         log_probability = logits.float().log_softmax(dim=1)
-        label = label.long()
-        cross_entropy = -log_probability.gather(1, label).flatten(1).mean(dim=1)
+        label, counted = counted_pixels(label, self.ignore)
+        cross_entropy = -mean_of_counted(log_probability.gather(1, label), counted)
 
         classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
         target = (label == classes).flatten(2)
         foreground = log_probability[:, 1:].exp().flatten(2)
+        if counted is not None:
+            target, foreground = target & counted.flatten(2), foreground.where(counted.flatten(2), 0)
         intersection = (foreground * target).sum(dim=2)
         total = foreground.sum(dim=2) + target.sum(dim=2)
         dice = 1 - (2 * intersection + self.smooth) / (total + self.smooth)
         return dice.mean(dim=1) + self.alpha * cross_entropy
 
 
-def _check_shapes(logits: Tensor, label: Tensor) -> None:
+def counted_pixels(label: Tensor, ignore: int | None) -> tuple[Tensor, Tensor | None]:
+    """Label as int64, 0 where it is ignored, and where it counts (B, 1, spatial...) bool; None: everywhere."""
+    if ignore is None:
+        return label.long(), None
+    counted = label != ignore
+    return label.long().where(counted, 0), counted
+
+
+def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Mean of (B, 1, spatial...) over the pixels of each sample that count, 0 where none does: (B,)."""
+    if counted is None:
+        return values.flatten(1).mean(dim=1)
+    total = values.where(counted, 0).flatten(1).sum(dim=1)
+    return total / counted.flatten(1).sum(dim=1).clamp(min=1)
+
+
+def check_shapes(logits: Tensor, label: Tensor) -> None:
+    """Refuse a label that does not fit the logits."""
     expected = (logits.shape[0], 1, *logits.shape[2:])
     if logits.ndim < 3 or logits.shape[1] < 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (B, C, spatial...) with C >= 2")

@@ -96,6 +96,7 @@ class MultiStreamUNet(nn.Module):
             self.encoder.append(_Blocks(block(channels, width) for channels in incoming))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
         self.upsample = DoubleSize(UPSAMPLING[spatial_dims])
+        self.skip = nn.Identity()  # shows ``FeatureDropout`` what the decoder gets
         self.decoder = nn.ModuleList()
         below = streams * features[-1]
         for width in reversed(features[:-1]):
@@ -138,7 +139,7 @@ class MultiStreamUNet(nn.Module):
             skips.append(streams)
         features = torch.cat(skips.pop(), dim=1)
         for block in self.decoder:
-            parts = skips.pop()
+            parts = [self.skip(part) for part in skips.pop()]
             features = self.upsample(features)
             for axis in range(2, features.dim()):
                 # An exported network must fit any size; in training, a cut that cuts nothing costs its gradient.

@@ -151,3 +151,18 @@ def test_refuses_options_out_of_range(options: dict, text: str) -> None:
 def test_refuses_shapes_that_do_not_fit(logits: tuple[int, ...], label: tuple[int, ...], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         PerSampleDiceCELoss()(torch.zeros(logits), torch.zeros(label, dtype=torch.uint8))
+
+
+def test_ignored_pixels_count_nowhere() -> None:
+    loss = PerSampleDiceCELoss(ignore=255)
+    logits = logits_of([[1 / 4, 3 / 4], [3 / 4, 1 / 4], [1 / 2, 1 / 2]])
+    torch.testing.assert_close(loss(logits, label_of([1, 0, 255])), loss(logits[..., :2], label_of([1, 0])))
+    torch.testing.assert_close(loss(logits[..., :2], label_of([1, 0])), torch.tensor([1 / 6 + math.log(4 / 3)]))
+    assert loss(logits, label_of([255] * 3)).tolist() == [0.0]
+
+
+def test_without_ignored_pixels_nothing_changes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 3, 5, 5, generator=generator)
+    label = torch.randint(0, 3, (3, 1, 5, 5), generator=generator)
+    torch.testing.assert_close(PerSampleDiceCELoss(ignore=255)(logits, label), PerSampleDiceCELoss()(logits, label))
