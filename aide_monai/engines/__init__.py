@@ -8,6 +8,7 @@ from aide_monai.engines.cross_pseudo import CrossPseudoTrainer
 from aide_monai.engines.mean_teacher import MeanTeacherTrainer
 from aide_monai.engines.prepare_batch import PrepareAugmented, prepare_two_labels
 from aide_monai.engines.pseudo_label import PseudoLabels, PseudoLabelTrainer
+from aide_monai.engines.rivals import RIVALS, rival, rival_options
 from aide_monai.engines.side_by_side import SideBySideTrainer
 from aide_monai.engines.supervised import AIDESupervisedTrainer
 from aide_monai.engines.two_network import TwoNetworkTrainer
@@ -15,6 +16,7 @@ from aide_monai.engines.unimatch import UniMatchTrainer
 from aide_monai.options import AIDEOptions
 
 __all__ = [
+    "RIVALS",
     "AIDEOptions",
     "AIDESupervisedTrainer",
     "AIDETrainer",
@@ -30,4 +32,6 @@ __all__ = [
     "TwoNetworkTrainer",
     "UniMatchTrainer",
     "prepare_two_labels",
+    "rival",
+    "rival_options",
 ]

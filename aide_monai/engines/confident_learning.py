@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,10 +17,16 @@ from aide_monai.errors import InputError
 from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.utils.validation import require_choices, require_numbers
 
-RANGES: dict[str, tuple[float, float]] = {"fit_epochs": (1, math.inf), "batch_size": (1, math.inf)}
+RANGES: dict[str, tuple[float, float]] = {"fit_epochs": (1, math.inf)}
 """Smallest and largest value of the options, by name."""
 CHOICES = {"prune": ("class", "noise_rate", "both")}
 """Values of the option that is no number, by name."""
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that the engine does not take."""
+    require_numbers(options, RANGES)
+    require_choices(options, CHOICES)
 
 
 class ConfidentLearningTrainer(PartlyLabelledTrainer):
@@ -77,8 +84,8 @@ class ConfidentLearningTrainer(PartlyLabelledTrainer):
     def __init__(
         self, *args: Any, fit_epochs: int = 7, prune: str = "noise_rate", batch_size: int = 32, **kwargs: Any
     ) -> None:
-        require_numbers({"fit_epochs": fit_epochs, "batch_size": batch_size}, RANGES)
-        require_choices({"prune": prune}, CHOICES)
+        check({"fit_epochs": fit_epochs, "prune": prune})
+        require_numbers({"batch_size": batch_size}, {"batch_size": (1, math.inf)})
         self.fit_epochs = fit_epochs
         self.prune = prune
         self.batch_size = batch_size

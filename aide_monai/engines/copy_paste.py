@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ RANGES: dict[str, tuple[float, float]] = {
 """Smallest and largest value of the options, by name."""
 CHOICES = {"largest_component": COMPONENTS}
 """Values of the option that is no number, by name."""
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that the engine does not take."""
+    require_numbers(options, RANGES)
+    require_choices(options, CHOICES)
 
 
 def bidirectional_pairs(trusted: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +121,8 @@ class CopyPasteTrainer(PartlyLabelledTrainer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        require_numbers({"weight": weight, "pretrain_epochs": pretrain_epochs, "size": size}, RANGES)
-        require_choices({"largest_component": largest_component}, CHOICES)
+        numbers = {"weight": weight, "pretrain_epochs": pretrain_epochs, "size": size}
+        check(numbers | {"largest_component": largest_component})
         require_teacher(average)
         self.weight = weight
         self.pretrain_epochs = pretrain_epochs

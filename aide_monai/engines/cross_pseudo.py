@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,6 +15,11 @@ from aide_monai.utils.validation import require_numbers
 
 RANGES: dict[str, tuple[float, float]] = {"weight": (0.0, math.inf)}
 """Smallest and largest value of the options, by name."""
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that the engine does not take."""
+    require_numbers(options, RANGES)
 
 
 def cross_pseudo_loss(logits: Tensor, other: Tensor, labelled: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ class CrossPseudoTrainer(PartlyLabelledTrainer):
     """
 
     def __init__(self, *args: Any, weight: float = 1.5, **kwargs: Any) -> None:
-        require_numbers({"weight": weight}, RANGES)
+        check({"weight": weight})
         self.weight = weight
         super().__init__(*args, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "ramp_epochs": (0, math.inf),
 }
 """Smallest and largest value of the options, by name."""
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that the engine does not take."""
+    require_numbers(options, RANGES)
 
 
 def gaussian_ramp(step: int, length: int) -> float:
@@ -89,7 +95,7 @@ class MeanTeacherTrainer(PartlyLabelledTrainer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        require_numbers({"weight": weight, "noise": noise, "ramp_epochs": ramp_epochs}, RANGES)
+        check({"weight": weight, "noise": noise, "ramp_epochs": ramp_epochs})
         require_teacher(average)
         self.weight = weight
         self.noise = noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "size": (0.0, 1.0),
 }
 """Smallest and largest value of the options, by name."""
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that the engine does not take."""
+    require_numbers(options, RANGES)
 
 
 def confident_loss(logits: Tensor, probability: Tensor, threshold: float) -> Tensor:
@@ -111,15 +117,16 @@ class UniMatchTrainer(PartlyLabelledTrainer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        numbers = {
-            "threshold": threshold,
-            "feature_weight": feature_weight,
-            "view_weight": view_weight,
-            "dropout": dropout,
-            "box_probability": box_probability,
-            "size": size,
-        }
-        require_numbers(numbers, RANGES)
+        check(
+            {
+                "threshold": threshold,
+                "feature_weight": feature_weight,
+                "view_weight": view_weight,
+                "dropout": dropout,
+                "box_probability": box_probability,
+                "size": size,
+            }
+        )
         self.threshold = threshold
         self.feature_weight = feature_weight
         self.view_weight = view_weight

@@ -16,6 +16,7 @@ from torch import nn
 
 import aide_monai
 from aide_monai.data.datalist import Datalist
+from aide_monai.engines import RIVALS
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.ahead import read_apart
@@ -27,7 +28,7 @@ from aide_monai.utils.files import read_object, write_atomically
 from aide_monai.utils.locks import LOCK, locked
 from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
 from aide_monai.workflows.comparison.config import GIVEN_LABELS
-from aide_monai.workflows.comparison.methods import Method
+from aide_monai.workflows.comparison.methods import TWO_NETWORKS, Method
 from aide_monai.workflows.comparison.results import read_results, write_results
 from aide_monai.workflows.comparison.tasks import Task
 from aide_monai.workflows.comparison.training import (
@@ -35,6 +36,7 @@ from aide_monai.workflows.comparison.training import (
     train_aide,
     train_co_teaching,
     train_pseudo_label,
+    train_rival,
     train_supervised,
 )
 from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
@@ -42,7 +44,20 @@ from aide_monai.workflows.pseudo_labels import write_pseudo_labels
 
 # What one optimiser step of an engine costs, in steps of plain training of one network; AIDE's two networks each see
 # four views of half the batch besides. Only progress bars need to know.
-STEP_COST = {"labelled": 1.0, "noisy": 1.0, "pseudo_label": 1.0, "co_teaching": 2.0, "aide": 3.5, "clean": 1.0}
+STEP_COST = {
+    "labelled": 1.0,
+    "noisy": 1.0,
+    "pseudo_label": 1.0,
+    "co_teaching": 2.0,
+    "mean_teacher": 2.5,
+    "cross_pseudo": 2.0,
+    "copy_paste": 2.5,
+    "unimatch": 5.0,
+    "generalised_cross_entropy": 2.0,
+    "confident_learning": 2.0,
+    "aide": 3.5,
+    "clean": 1.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +95,12 @@ class Job:
     @property
     def two_networks(self) -> bool:
         """Whether its model is the mean of two networks, which an interrupted run goes on with."""
-        return self.method.engine in ("aide", "co_teaching") or self.settings.networks == 2
+        return self.method.engine in TWO_NETWORKS or self.settings.networks == 2
 
     @property
     def step_cost(self) -> float:
         """What an optimiser step costs, in steps of one network."""
-        of_one = self.method.engine not in ("aide", "co_teaching")
+        of_one = self.method.engine not in TWO_NETWORKS
         return STEP_COST[self.method.engine] * (self.settings.networks if of_one else 1)
 
     @property
@@ -286,6 +301,8 @@ class Job:
             return train_aide(volumes, budget, options=AIDEOptions(**options), resume=resume, **studied)[0]
         if method.engine == "co_teaching":
             return train_co_teaching(volumes, budget, resume=resume, **options, **studied)[0]
+        if method.engine in RIVALS:
+            return train_rival(volumes, budget, engine=method.engine, resume=resume, **options, **studied)[0]
         if method.engine == "pseudo_label":
             return train_pseudo_label(volumes, budget, resume=resume, **options, **studied)[0]
         if method.engine == "noisy":

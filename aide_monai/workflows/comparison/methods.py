@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from aide_monai.engines import co_teaching, pseudo_label
+from aide_monai.engines import RIVALS, co_teaching, pseudo_label, rival_options
 from aide_monai.errors import InputError
 from aide_monai.options import RANGES, AIDEOptions
 from aide_monai.utils.validation import require_choices, require_numbers
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import GIVEN_LABELS, Named, naming, require_own_folders
 
-ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", "aide", "clean")
+ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", *RIVALS, "aide", "clean")
+TWO_NETWORKS = ("co_teaching", *RIVALS, "aide")
+"""Engines that train two networks whatever the budget says."""
 WITHOUT_VIEWS = "AIDE without views"
 # name of a method to its engine, in the order of the tables
 STANDARD_METHODS = {
@@ -24,6 +26,12 @@ STANDARD_METHODS = {
     "two networks, nothing corrected": "noisy",
     "pseudo-label": "pseudo_label",
     "co-teaching": "co_teaching",
+    "mean teacher": "mean_teacher",
+    "cross pseudo supervision": "cross_pseudo",
+    "bidirectional copy-paste": "copy_paste",
+    "UniMatch": "unimatch",
+    "generalised cross-entropy": "generalised_cross_entropy",
+    "confident learning": "confident_learning",
     "AIDE without views": "aide",
     "AIDE": "aide",
     "clean labels": "clean",
@@ -116,7 +124,7 @@ def _default_methods(task: str, *, fair: bool) -> list[str]:
         "nll": ("labelled only", "source only", "target-supervised", "one network, target-supervised"),
     }
     left_out = {*absent[task], *(["noisy labels"] if fair else _CONTROLS)}  # with two networks that is the control
-    return [name for name in STANDARD_METHODS if name not in left_out]
+    return [name for name, engine in STANDARD_METHODS.items() if name not in left_out and engine not in RIVALS]
 
 
 def _engine(name: str, options: Mapping[str, Any]) -> Any:
@@ -133,6 +141,8 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
         )
     shared = {key: vars(budget)[key] for key in _OF_THE_BUDGET if vars(budget)[key] is not None}
     with naming(f'method "{name}"'):
+        if task == "nll" and engine in RIVALS and RIVALS[engine].trusted:
+            raise InputError(f"{engine} learns from trusted labels, and the task nll has none; leave it out")
         if name == CONTROL and budget.networks == 1:
             raise InputError('"budget" says "networks": 1; expected 2')
         own = [key for key in shared if key in options and options[key] != shared[key]]
@@ -151,6 +161,10 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
 
 
 def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
+    if engine in RIVALS:
+        shares = {"trusted_share": options.pop("trusted_share", 0.5 if RIVALS[engine].trusted else 0.0)}
+        require_numbers(shares, _SHARES)
+        return rival_options(engine, epochs, options) | shares
     # One network has to learn for longer before its predictions are better than the labels.
     schedule = {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)}
     uniform = {"trusted_share": 0.0}

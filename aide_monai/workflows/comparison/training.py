@@ -1,4 +1,4 @@
-"""Training with one budget for every method: plain supervised training, pseudo-label, co-teaching, and AIDE."""
+"""Training with one budget for every method: plain supervised training, pseudo-label, co-teaching, rivals and AIDE."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from aide_monai.engines import (
     PseudoLabelTrainer,
     SideBySideTrainer,
     TwoNetworkTrainer,
+    rival,
 )
 from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.handlers import (
@@ -217,6 +218,53 @@ def train_co_teaching(
     )
 
 
+def train_rival(
+    volumes: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    *,
+    engine: str,
+    trusted_share: float = 0.0,
+    num_classes: int,
+    axis: int,
+    run_dir: Path,
+    clean: Mapping[str, Tensor] | None = None,
+    resume: bool = False,
+    on_step: Callable[[], None] | None = None,
+    **options: Any,
+) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+    """Train two networks with one of ``engines.RIVALS``; labels stay as given.
+
+    Args:
+        volumes: preprocessed volumes with "image" and "label".
+        settings: budget and recipe; a method with teachers has them also where it keeps no averages.
+        engine: name of the rival.
+        trusted_share: as in ``AIDEOptions``.
+        num_classes: C, background included.
+        axis: slice axis of the volumes.
+        run_dir: gets ``epochs.csv``, ``checkpoint.pt`` and ``models/model.pt`` (last epoch).
+        clean: as in ``train_aide``.
+        resume: continue the run in ``run_dir`` after its last finished epoch.
+        on_step: called after every optimiser step.
+        options: of the rival; others are fitted to the number of epochs.
+
+    Returns:
+        Both networks with the weights of the last epoch, and the rows of ``epochs.csv``.
+
+    Raises:
+        InputError: if ``run_dir`` holds a run and ``resume`` is off, or an option is unknown or out of range.
+    """
+    dataset = SliceDataset(volumes, axis=axis)
+    return _train_pair(
+        rival(engine, settings.epochs, seed=settings.seed + 2, **options),
+        TwoNetworks(dataset, settings, num_classes),
+        training_loader(dataset, settings, trusted_share=trusted_share),
+        run_dir,
+        _memorisation(dataset, clean, num_classes),
+        resume=resume,
+        on_step=on_step,
+    )
+
+
 def train_aide(
     volumes: Sequence[dict[str, Any]],
     settings: TrainingSettings,
@@ -294,7 +342,7 @@ def _train_pair(
     weights = run_dir / "models" / "model.pt"
     trainer = engine(
         **pair.arguments(loader),
-        average=pair.settings.average or 0.0,
+        **({"average": pair.settings.average} if pair.settings.average else {}),
         train_handlers=[
             *_step_callback(on_step),
             *pair.learning_rates(),
