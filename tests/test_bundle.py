@@ -17,7 +17,7 @@ import torch
 
 from aide_monai.cli.main import app, run
 from aide_monai.data.sources.phantom import write_phantoms
-from aide_monai.engines import AIDEOptions
+from aide_monai.engines import RIVALS, AIDEOptions, AIDETrainer
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.bundle import history_folder, parse_overrides, run_bundle
@@ -219,6 +219,50 @@ def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
     changed = {**overrides, "options#keep": 0.25, "run_dir": str(tmp_path / "changed")}
     result = run_bundle(BUNDLE, ["train", "improved"], changed)
     assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "improved", keep=0.25)
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_rivals_are_trained_by_the_same_bundle(rival, phantoms, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "rival": rival, "run_dir": str(tmp_path / "aide")}
+    result = run_bundle(BUNDLE, ["train", "rival"], overrides)
+    trainer = result.parser.get_parsed_content("train#trainer")
+    assert type(trainer) is not AIDETrainer
+    assert trainer.state.iteration == 4
+    assert trainer.state.average_1 is not None
+    rows = list(csv.DictReader((tmp_path / "aide" / "epochs.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert "corrected" not in rows[0]  # labels stay as given
+    changed = {**overrides, "resume": True, "epochs": 2, "run_dir": str(tmp_path / "aide")}
+    assert run_bundle(BUNDLE, ["train", "rival"], changed).parser.get_parsed_content("train#trainer").state.epoch == 2
+
+
+def test_a_rival_by_both_doors_with_options_of_its_own(phantoms, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "rival": "copy_paste", "rival_options": {"weight": 1.0}}
+    result = run_bundle(BUNDLE, ["train", "rival"], {**overrides, "run_dir": str(tmp_path / "aide")})
+    assert result.parser.get_parsed_content("train#trainer").weight == 1.0
+    files = str([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "rival")])
+    monai_bundle_run(files, **overrides, run_dir=str(tmp_path / "monai"))
+    assert same(tmp_path / "aide", tmp_path / "monai")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("rival", "aide", "found no rival 'aide'; expected one of mean_teacher, cross_pseudo"),
+        ("rival_options", '{"wait": 1}', 'unknown option "wait" of mean_teacher; the options are weight, noise'),
+        ("rival_options", '{"noise": -1}', "noise is -1; expected a value in 0..inf"),
+    ],
+)
+def test_rivals_that_there_are_not_are_refused_before_anything_is_trained(
+    option, value, message, phantoms, tmp_path, capsys
+):
+    arguments = ["train", str(BUNDLE), "--config", "train,rival", "--dataset_dir", str(phantoms)]
+    arguments += ["--run_dir", str(tmp_path / "run"), "--labeled", "1", "--unlabeled", "2", f"--{option}", value]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "pretrained").exists()
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,51 @@ def test_defaults() -> None:
     assert experiment.settings[0].name == "2 labelled"
 
 
+RIVALS = {
+    "mean teacher": {"weight": 10.0, "noise": 0.15, "ramp_epochs": 4, "trusted_share": 0.5},
+    "cross pseudo supervision": {"weight": 1.5, "trusted_share": 0.5},
+    "bidirectional copy-paste": {
+        "weight": 0.5,
+        "pretrain_epochs": 2,
+        "size": 2 / 3,
+        "largest_component": "class",
+        "trusted_share": 0.5,
+    },
+    "UniMatch": {
+        "threshold": 0.95,
+        "feature_weight": 0.5,
+        "view_weight": 0.5,
+        "dropout": 0.5,
+        "box_probability": 0.5,
+        "size": 0.5,
+        "trusted_share": 0.5,
+    },
+    "generalised cross-entropy": {"q": 0.7, "trusted_share": 0.0},
+    "confident learning": {"fit_epochs": 3, "prune": "noise_rate", "trusted_share": 0.0},
+}
+
+
+def test_rivals_of_today_have_names_and_options_that_fit_the_epochs() -> None:
+    methods = Experiment.of({**MINIMAL, "methods": [*RIVALS]}).methods
+    assert {method.name: method.options for method in methods} == RIVALS
+    changed = Experiment.of(
+        {**MINIMAL, "budget": FAIR_BUDGET, "methods": {"fit": {"engine": "copy_paste", "size": 0.5}}}
+    )
+    assert changed.methods[0].options == RIVALS["bidirectional copy-paste"] | {"size": 0.5, "trusted_share": 0.25}
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_without_trusted_labels_only_those_that_bear_noise_can_be_trained(name: str) -> None:
+    noise = {**MINIMAL, "task": "nll", "settings": [{"rate": 0.5}], "methods": [name]}
+    if RIVALS[name]["trusted_share"]:
+        with pytest.raises(
+            InputError, match=f'method "{name}": .* learns from trusted labels, and the task nll has none'
+        ):
+            Experiment.of(noise)
+    else:
+        assert Experiment.of(noise).methods[0].name == name
+
+
 FAIR_BUDGET = {**MINIMAL["budget"], "networks": 2, "average": 0.98, "trusted_share": 0.25, "kept": "last"}
 
 
@@ -279,6 +324,7 @@ def test_classes_and_slices_that_can_be_trained_with_are_read(data: dict[str, An
         ({"task": "uda", "data": {"domains": {"A": 1}}}, '"domains" is .*; expected an object with a folder for each'),
         ({"settings": [{"labeled": 1.0}]}, '"settings": labeled is 1.0; expected a whole number, without a decimal'),
         ({"methods": {"AIDE": {"profile": ["x"]}}}, r"profile is \['x'\]; expected one of paper"),
+        ({"methods": {"UniMatch": {"views": 2}}}, 'method "UniMatch": unknown option "views" of unimatch; the options'),
         ({"split": {"tests": 3}}, '"split": unknown key "tests"; the keys are test, folds'),
     ],
 )
@@ -348,6 +394,13 @@ def test_a_budget_that_cannot_be_trained_with_is_refused_when_it_is_read(key: st
         ("co-teaching", "trusted_share", -0.5, "a value in 0..1"),
         ("co-teaching", "max_forget_rate", 1, "a value in 0..0.9999"),
         ("co-teaching", "warmup_epochs", -1, "a value in 0..inf"),
+        ("mean teacher", "noise", -1, "a value in 0..inf"),
+        ("mean teacher", "trusted_share", 2, "a value in 0..1"),
+        ("cross pseudo supervision", "weight", "big", "a value in 0..inf"),
+        ("bidirectional copy-paste", "largest_component", True, "one of none, class, foreground"),
+        ("UniMatch", "threshold", 2, "a value in 0..1"),
+        ("generalised cross-entropy", "q", 0, "a value in 0.001..1"),
+        ("confident learning", "prune", "all", "one of class, noise_rate, both"),
     ],
 )
 def test_options_of_a_method_are_checked_when_they_are_read(

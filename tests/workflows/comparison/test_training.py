@@ -8,7 +8,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from aide_monai.engines import AIDEOptions
+from aide_monai.engines import RIVALS, AIDEOptions
 from aide_monai.errors import InputError
 from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
 from aide_monai.workflows.comparison.training import (
@@ -16,6 +16,7 @@ from aide_monai.workflows.comparison.training import (
     train_aide,
     train_co_teaching,
     train_pseudo_label,
+    train_rival,
     train_supervised,
 )
 
@@ -217,6 +218,42 @@ def test_two_networks_with_pseudo_labels_go_on_after_an_interruption(moved_label
     )
     assert equal(whole, again)
     assert store.records == store_again.records
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("engine", RIVALS)
+def test_rivals_of_today_train_under_the_budget_and_continue_as_if_nothing_had_happened(
+    moved_labels, tmp_path, engine, average
+):
+    def run(folder, **options):
+        settings = TrainingSettings(**{**vars(SETTINGS), "epochs": 4, "augmentation_mix": 0.5, "average": average})
+        return train_rival(
+            moved_labels,
+            settings,
+            engine=engine,
+            trusted_share=0.5,
+            num_classes=2,
+            axis=2,
+            run_dir=tmp_path / folder,
+            clean=clean_labels(moved_labels),
+            **options,
+        )
+
+    left = [8]
+
+    def interrupt():
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    whole, log = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", on_step=interrupt)
+    again, log_again = run("parts", resume=True)
+    assert equal(whole, again)
+    assert [float(row["loss"]) for row in log_again] == [row["loss"] for row in log]
+    assert [row["iteration"] for row in log] == [3, 6, 9, 12]
+    assert not equal(whole.network_1, whole.network_2)
 
 
 def test_building_a_network_leaves_the_global_generator_alone():
