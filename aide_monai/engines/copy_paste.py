@@ -143,7 +143,7 @@ class CopyPasteTrainer(PartlyLabelledTrainer):
             trusted = doubtful
         others = trusted.roll(1) if pretraining or len(doubtful) == 0 else doubtful
         frames, boxes = bidirectional_pairs(trusted, others)
-        _, inside = self.boxes.draw(len(frames)).boxes(image.shape[2:])
+        _, inside = self.boxes.boxes(len(frames), image.shape[2:])
         inside = inside.to(image.device)
 
         def mixed(values: Tensor) -> Tensor:

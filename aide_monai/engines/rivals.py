@@ -108,7 +108,7 @@ def rival_options(name: str, epochs: int, options: Mapping[str, Any]) -> dict[st
     unknown = options.keys() - defaults.keys()
     if unknown:
         raise InputError(f'unknown option "{min(unknown)}" of {name}; the options are {", ".join(defaults)}')
-    chosen = defaults | options
+    chosen = {**defaults, **options}
     RIVALS[name].check(chosen)
     return chosen
 

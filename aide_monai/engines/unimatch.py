@@ -21,7 +21,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "feature_weight": (0.0, 1.0),
     "view_weight": (0.0, 1.0),
     "dropout": (0.0, 0.999),
-    "box_probability": (1e-3, 1.0),
+    "box_probability": (0.0, 1.0),
     "size": (0.0, 1.0),
 }
 """Smallest and largest value of the options, by name."""
@@ -167,7 +167,7 @@ class UniMatchTrainer(PartlyLabelledTrainer):
     def _strong_view(self, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A view (B, M, spatial...), from which other image each one's box comes (B,), and where it lies."""
         image = self.strong(weak)
-        source, inside = self.boxes.draw(len(weak)).boxes(weak.shape[2:])
+        source, inside = self.boxes.boxes(len(weak), weak.shape[2:])
         source, inside = source.to(weak.device), inside.to(weak.device)
         return torch.where(inside, image[source], image), source, inside
 

@@ -87,8 +87,13 @@ class CutMix:
     def draw(self, samples: int) -> Mix | RotateFlip:
         """Random parameters for ``samples`` samples."""
         turn = self.augment.draw(samples)
-        if self.probability == 0:
-            return turn
+        return turn if self.probability == 0 else self._mix(turn, samples)
+
+    def boxes(self, samples: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Boxes alone, see ``Mix.boxes``, for an engine that pastes them itself; the turn of the draw is not used."""
+        return self._mix(self.augment.draw(samples), samples).boxes(shape)
+
+    def _mix(self, turn: RotateFlip, samples: int) -> Mix:
         order, chance = torch.rand(2, samples, generator=self.generator)
         corner = torch.rand(samples, 3, generator=self.generator)
         return Mix(turn, order, chance < self.probability, corner, size=self.size)

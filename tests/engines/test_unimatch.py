@@ -84,7 +84,7 @@ def test_labels_move_with_pasted_boxes() -> None:
         [True, False, False],
     )
     engine = engine_of([data], threshold=0.8, dropout=0.0, box_probability=1.0, size=0.5)
-    engine.boxes.draw = even_corners(engine.boxes.draw)
+    engine.boxes._mix = even_corners(engine.boxes._mix)
     engine.run()
     nll = -math.log(1 / (1 + math.exp(-2)))
     assert float(engine.state.output["loss_1"]) == pytest.approx(nll / 2, rel=1e-5)
@@ -93,8 +93,8 @@ def test_labels_move_with_pasted_boxes() -> None:
 def even_corners(draw):
     """Boxes of two pixels whose corners lie on even pixels, which the network's pooling keeps apart."""
 
-    def drawn(samples: int):
-        mix = draw(samples)
+    def drawn(*arguments):
+        mix = draw(*arguments)
         return type(mix)(mix.turn, mix.order, mix.chosen, torch.zeros_like(mix.corner), size=mix.size)
 
     return drawn
@@ -109,7 +109,7 @@ def test_a_batch_of_one_kind_is_trained_on() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threshold", 1.5), ("feature_weight", -1), ("view_weight", -1), ("dropout", 1.0), ("box_probability", 0.0)],
+    [("threshold", 1.5), ("feature_weight", -1), ("view_weight", -1), ("dropout", 1.0), ("box_probability", 1.5)],
 )
 def test_wrong_options_are_refused(name, value) -> None:
     with pytest.raises(InputError, match=f"{name} is {value}"):
