@@ -237,7 +237,7 @@ def test_rivals_are_trained_by_the_same_bundle(rival, phantoms, tmp_path):
 
 
 def test_a_rival_by_both_doors_with_options_of_its_own(phantoms, tmp_path):
-    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "rival": "copy_paste", "rival_options#weight": 1.0}
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "rival": "copy_paste", "engine#weight": 1.0}
     result = run_bundle(BUNDLE, ["train", "rival"], {**overrides, "run_dir": str(tmp_path / "aide")})
     assert result.parser.get_parsed_content("train#trainer").weight == 1.0
     files = str([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "rival")])
@@ -249,8 +249,8 @@ def test_a_rival_by_both_doors_with_options_of_its_own(phantoms, tmp_path):
     ("option", "value", "message"),
     [
         ("rival", "aide", "found no rival 'aide'; expected one of mean_teacher, cross_pseudo"),
-        ("rival_options#wait", "1", 'unknown option "wait" of mean_teacher; the options are weight, noise'),
-        ("rival_options#noise", "-1", "noise is -1; expected a value in 0..inf"),
+        ("engine#wait", "1", 'unknown option "wait" of mean_teacher; the options are weight, noise'),
+        ("engine#noise", "-1", "noise is -1; expected a value in 0..inf"),
     ],
 )
 def test_rivals_that_there_are_not_are_refused_before_anything_is_trained(
