@@ -47,8 +47,8 @@ class ConfidentLearningTrainer(PartlyLabelledTrainer):
     The paper is for classification with labels that were confused by class. Different from it: a pixel is a sample
     (as others have done for masks); two folds instead of four or more, so that two networks suffice; no weighting of
     classes by ``1 / (1 - share pruned)``, for Dice does not know the pruned pixels; the learning rate goes on as its
-    schedule says. Its other rankings, by self-confidence alone or by the confusions themselves, are left out. It
-    needs 4 (C + 3) bytes of memory for each doubtful pixel while it prunes.
+    schedule says. Its other rankings, by self-confidence alone or by the confusions themselves, are left out. While it
+    prunes, the probabilities of all doubtful pixels are in memory, several times over.
 
     Args:
         args: as in ``PartlyLabelledTrainer``; the loader must read a ``SliceDataset``.

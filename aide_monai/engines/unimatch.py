@@ -63,7 +63,7 @@ class UniMatchTrainer(PartlyLabelledTrainer):
     prediction together, and changed features try what no change of an image reaches. Networks do not know of each
     other: network 1 alone is the paper's method, and two make its model comparable with the other engines here.
 
-    Different from the paper: pasted boxes and their labels come from the same batch, and not from a second one; the
+    Different from the paper: pasted boxes are of one size and come, with their labels, from the same batch; the
     dropped features come from a pass of their own, so that any network will do, which costs an encoder more; strong
     views are made by ``RandomIntensity``, which is for medical images, where the paper jitters colours, blurs and turns
     grey. With ``augment=CutMix(...)``

@@ -113,6 +113,19 @@ def test_with_a_fair_budget_all_methods_are_two_averaged_networks_but_those_that
     assert isinstance(job.load_network(), MeanNetwork)
 
 
+def test_rivals_of_today_stand_in_the_same_tables(phantoms: Path, tmp_path: Path) -> None:
+    names = ["mean teacher", "cross pseudo supervision", "bidirectional copy-paste", "UniMatch"]
+    names += ["generalised cross-entropy", "confident learning"]
+    config = {**FAIR, "methods": {name: {} for name in ("labelled only", *names, "AIDE", "clean labels")}}
+    assert compare(config, tmp_path, phantoms) == 0
+    rows = read_results(tmp_path / "out" / "per_case.csv")
+    for name in names:
+        assert {row["network"] for row in rows if row["method"] == name} == {"mean", "network_1", "network_2"}
+        assert {(row["train_hqa"], row["train_lqa"]) for row in rows if row["method"] == name} == {(1, 2)}
+        assert isinstance(job_of(config, phantoms, tmp_path / "out", name).load_network(), MeanNetwork)
+        assert f"| {name}" in (tmp_path / "out" / "summary.md").read_text()
+
+
 def test_closures_are_measured_from_the_control_and_between_single_networks_beside_it() -> None:
     fair, once = (SimpleNamespace(experiment=Experiment.of(config)) for config in (FAIR, SSL))
     assert _closures(fair) == {
