@@ -1,3 +1,4 @@
+from .data.case import Case
 from .data.datalist import Datalist
 from .data.sources.layouts import find_datalist
 from .data.sources.phantom import write_phantoms
@@ -23,6 +24,7 @@ __all__ = [
     "AIDESupervisedTrainer",
     "AIDETrainer",
     "BestCheckpoint",
+    "Case",
     "CoTeachingTrainer",
     "Datalist",
     "EpochLog",

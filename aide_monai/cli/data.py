@@ -101,7 +101,7 @@ def _fold(fold: str | None) -> tuple[int, int] | None:
 
 def _counts(datalist: Datalist) -> str:
     counts = ", ".join(f"{len(datalist.split(name))} {name}" for name in ("training", "validation", "test"))
-    labelled = sum("label" in record for record in datalist.split("training"))
+    labelled = sum(case.label is not None for case in datalist.of_split("training"))
     return f"{counts} cases; {labelled} training cases have a label"
 
 

@@ -1,3 +1,4 @@
+from .case import Case
 from .datalist import Datalist
 from .folders import image_records
 from .raters import FuseRatersd, fuse_raters
@@ -5,6 +6,7 @@ from .roles import with_roles
 from .split import SplitSettings, adapt_domains, fold_cases, hold_out, split_cases
 
 __all__ = [
+    "Case",
     "Datalist",
     "FuseRatersd",
     "SplitSettings",

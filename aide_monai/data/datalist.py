@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.case import QUALITIES, SPLITS, Case, Record
 from aide_monai.errors import InputError, Problem
-from aide_monai.io.paths import absolute_paths, as_paths
+from aide_monai.io.paths import absolute_path, as_paths
 from aide_monai.utils.files import write_atomically
 from aide_monai.utils.validation import TEXT, is_orientation, is_text
 
-SPLITS = ("training", "validation", "test")
-QUALITIES = ("high", "low")
 PATH_KEYS = ("image", "label", "clean_label")
 DETAIL_KEYS = ("spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
@@ -43,18 +42,7 @@ class Datalist:
         name: name of the data set.
         labels: name of every label value, 0 (background) to K - 1 without gaps.
         modality: name of every channel, 0 to M - 1 without gaps.
-        records: one dictionary per case with the keys
-
-            - ``case``: unique id, usable as a file name;
-            - ``image``: one path (its channels last when M > 1), or a list of M paths;
-            - ``label`` (optional): path;
-            - ``quality``: "high" or "low", present exactly when there is a label;
-            - ``patient`` (optional): cases of one patient stay together; a case without it is a patient of its own;
-            - ``rater``, ``domain`` (optional): text;
-            - ``split``: "training" (also when absent), "validation" or "test";
-            - ``clean_label`` (optional): a trusted label kept to study label quality, never trained on;
-            - ``spacing`` (mm), ``orientation`` (such as "RAS") and ``sha256`` (per path key) (optional): of the files
-              when the datalist was made, see `aide_monai.data.fingerprints`.
+        cases: the cases; records as in JSON are taken too.
         classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
         resample_labels: labels may lie on other grids than their images and are to be resampled onto them.
         soft_labels: labels may be shares of raters, 0..1, of the one class there is: to score against, not to train on.
@@ -64,24 +52,25 @@ class Datalist:
             is found by `aide_monai.data.checks.datalist.check_datalist`.
 
     Examples:
-        >>> from aide_monai import Datalist
-        >>> record = {"case": "a", "image": "/data/a.nii.gz", "label": "/data/a_label.nii.gz", "quality": "high"}
-        >>> datalist = Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, [record | {"split": "training"}])
-        >>> datalist.save("datalist.json")
-        >>> Datalist.load("datalist.json", roots=["/data"]).records[0]["quality"]
-        'high'
+        >>> from aide_monai import Case, Datalist
+        >>> case = Case(name="a", image="/data/a.nii.gz", label="/data/a_label.nii.gz", quality="high")
+        >>> Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, [case]).save("datalist.json")
+        >>> Datalist.load("datalist.json", roots=["/data"]).cases[0].trusted
+        True
     """
 
     name: str
     labels: dict[int, str]
     modality: dict[int, str]
-    records: list[dict[str, Any]]
+    cases: list[Case]
     classes: dict[int, int] = field(default_factory=dict)
     resample_labels: bool = False
     soft_labels: bool = False
 
     def __post_init__(self) -> None:
-        self._require_well_formed()
+        records = [case.record() if isinstance(case, Case) else case for case in self.cases]
+        self._require_well_formed(records)
+        self.cases = [Case.of(record) for record in records]
 
     @classmethod
     def load(
@@ -133,7 +122,8 @@ class Datalist:
             for key in PATH_KEYS:
                 if key in record:
                     try:
-                        record[key] = absolute_paths(record[key], folder, roots=roots)
+                        paths = [absolute_path(path, folder, roots=roots) for path in as_paths(record[key])]
+                        record[key] = paths[0] if isinstance(record[key], str) else paths
                     except InputError as error:
                         of_cases += error.at(where).problems
                         sound.pop(where, None)
@@ -141,7 +131,7 @@ class Datalist:
         of_cases += doubled.values()
         if problems:
             raise InputError(f"{path}: the datalist cannot be used", problems=problems)
-        kept = [record for where, record in sound.items() if where not in doubled]
+        kept = [Case.of(record) for where, record in sound.items() if where not in doubled]
         return cls(name, maps["labels"], maps["modality"], kept, classes, **flags)
 
     def save(self, path: str | Path) -> None:
@@ -154,7 +144,8 @@ class Datalist:
             InputError: the file cannot be written, a record is malformed, or a text value (such as ``case``) is also
                 the name of something in the file's folder: MONAI's reader would turn that value into a path.
         """
-        self._require_well_formed()
+        records = [case.record() for case in self.cases]
+        self._require_well_formed(records)
         path = Path(os.path.abspath(path))
         folder = path.parent
         clashes = [
@@ -163,14 +154,14 @@ class Datalist:
                 advice="MONAI would read it as a path. Save the datalist in another folder or change the value",
                 case=record["case"],
             )
-            for record in self.records
+            for record in records
             for key in TEXT_KEYS
             if key in record and (folder / record[key]).exists()
         ]
         if clashes:
             raise InputError(f"{path}: the datalist was not saved", problems=clashes)
-        sections = {
-            split: [_portable({**record, "split": split}, folder) for record in self.split(split)] for split in SPLITS
+        sections: dict[str, list[Record]] = {
+            split: [_portable(case.record(), folder) for case in self.of_split(split)] for split in SPLITS
         }
         content = {
             "name": self.name,
@@ -185,15 +176,28 @@ class Datalist:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 
-    def split(self, name: str) -> list[dict[str, Any]]:
-        """Records of "training", "validation" or "test", in order; a record without ``split`` is a training record.
+    def of_split(self, name: str) -> list[Case]:
+        """Cases of "training", "validation" or "test", in order.
 
         Raises:
             InputError: another name.
         """
         if name not in SPLITS:
-            raise InputError(f'split "{name}": expected one of {", ".join(SPLITS)}')
-        return [record for record in self.records if record.get("split", "training") == name]
+            raise InputError(f'split "{name}"', expected=f"one of {', '.join(SPLITS)}")
+        return [case for case in self.cases if case.split == name]
+
+    def split(self, name: str) -> list[Record]:
+        """`of_split` as MONAI's dictionary transforms and datasets take cases.
+
+        Raises:
+            InputError: another name.
+        """
+        return [case.record() for case in self.of_split(name)]
+
+    @property
+    def records(self) -> list[Record]:
+        """All cases as MONAI's dictionary transforms and datasets take them."""
+        return [case.record() for case in self.cases]
 
     @property
     def stored_classes(self) -> dict[int, int]:
@@ -205,7 +209,7 @@ class Datalist:
         """Number of label values K, background included."""
         return len(self.labels)
 
-    def _require_well_formed(self) -> None:
+    def _require_well_formed(self, records: list[Record]) -> None:
         problems = _map_problems(self.labels, "labels") + _map_problems(self.modality, "modality")
         problems += [
             Problem(f"{value} for {index}", f"one of the labels {sorted(self.labels)}", place="classes")
@@ -213,9 +217,9 @@ class Datalist:
             if index not in self.labels
         ]
         if not is_text(self.name):
-            problems.append(Problem(repr(self.name), TEXT, place="name"))
-        sound: dict[str, dict[str, Any]] = {}
-        for index, record in enumerate(self.records):
+            problems.append(Problem(repr(self.name), expected=TEXT, place="name"))
+        sound: dict[str, Record] = {}
+        for index, record in enumerate(records):
             where = f"records[{index}]"
             malformed = _record_problems(record, where)
             if not malformed:
@@ -300,11 +304,9 @@ def _map_problems(names: dict[int, str], key: str) -> list[Problem]:
     ]
 
 
-def _sections(
-    content: Mapping[str, Any], problems: list[Problem], of_cases: list[Problem]
-) -> dict[str, dict[str, Any]]:
+def _sections(content: Mapping[str, Any], problems: list[Problem], of_cases: list[Problem]) -> dict[str, Record]:
     """The well-formed records by place; what is wrong with the file, and with single cases, is added to the lists."""
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, Record] = {}
     for section in SPLITS:
         entries = content.get(section, [])
         if not isinstance(entries, list):
@@ -362,7 +364,7 @@ def _record_problems(record: Any, where: str) -> list[Problem]:
     return problems
 
 
-def _doubled_cases(records: dict[str, dict[str, Any]]) -> dict[str, Problem]:
+def _doubled_cases(records: dict[str, Record]) -> dict[str, Problem]:
     """Place of the second record of a case, or a later one, to what is wrong with it."""
     first: dict[str, str] = {}
     problems = {}
@@ -373,7 +375,7 @@ def _doubled_cases(records: dict[str, dict[str, Any]]) -> dict[str, Problem]:
     return problems
 
 
-def _portable(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _portable(record: Record, folder: Path) -> Record:
     def relative(path: str) -> str:
         # The folder may have been reached by a link, so compare both the written and the real location.
         for place, base in ((Path(path), folder), (Path(os.path.realpath(path)), Path(os.path.realpath(folder)))):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from aide_monai.data.case import Case, Split
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.split import hidden, patient_of
 from aide_monai.errors import InputError
 from aide_monai.utils.texts import names_text
 
 ROLES = ("labeled", "unlabeled", "validation", "test")
-_SPLITS = {"labeled": "training", "unlabeled": "training", "validation": "validation", "test": "test"}
-_Record = dict[str, Any]
+_SPLITS: dict[str, Split] = {"labeled": "training", "unlabeled": "training", "validation": "validation", "test": "test"}
 
 logger = logging.getLogger(__name__)
 
@@ -36,48 +34,47 @@ def with_roles(datalist: Datalist, roles: Mapping[str, Sequence[str]]) -> Datali
             their role needs, and no labelled case.
 
     Examples:
-        >>> from aide_monai import Datalist
+        >>> from aide_monai import Case, Datalist
         >>> from aide_monai.data import with_roles
-        >>> records = [{"case": c, "image": f"/{c}.nii", "label": f"/{c}_l.nii", "quality": "high"} for c in "abc"]
-        >>> cases = Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, records)
-        >>> named = with_roles(cases, {"labeled": ["b"], "test": ["a"]})
-        >>> [(r["case"], r["split"], "label" in r) for r in named.records]
+        >>> cases = [Case(name=c, image=f"/{c}.nii", label=f"/{c}_l.nii", quality="high") for c in "abc"]
+        >>> datalist = Datalist("livers", {0: "background", 1: "liver"}, {0: "MR"}, cases)
+        >>> named = with_roles(datalist, {"labeled": ["b"], "test": ["a"]})
+        >>> [(case.name, case.split, case.trusted) for case in named.cases]
         [('b', 'training', True), ('c', 'training', False), ('a', 'test', True)]
     """
     problems = [f'role "{role}": unknown; the roles are {", ".join(ROLES)}' for role in roles if role not in ROLES]
-    chosen: dict[str, list[_Record]] = {role: [] for role in ROLES}
+    chosen: dict[str, list[Case]] = {role: [] for role in ROLES}
     first: dict[str, str] = {}  # case to its role
     patients: dict[tuple[str, str], str] = {}
     for role in ROLES:
         for name in roles.get(role, ()):
-            found = [r for r in datalist.records if name in (r["case"], r.get("patient"))]
+            found = [case for case in datalist.cases if name in (case.name, case.patient)]
             if not found:
-                known = names_text(sorted({str(r.get("patient", r["case"])) for r in datalist.records}))
+                known = names_text(sorted({case.patient or case.name for case in datalist.cases}))
                 problems.append(f'{role}: "{name}" is no case and no patient; found {known}')
-            for record in found:
-                case, patient = record["case"], patient_of(record)
-                other = first.setdefault(case, role)
-                taken = patients.setdefault(patient, role)
+            for case in found:
+                other = first.setdefault(case.name, role)
+                taken = patients.setdefault(case.group, role)
                 if other != role:
-                    problems.append(f'case "{case}": named as {other} and as {role}; a case has one role')
+                    problems.append(f'case "{case.name}": named as {other} and as {role}; a case has one role')
                 elif taken != role:
-                    problems.append(f'patient "{patient[1]}": has cases in {taken} and in {role}; expected one role')
-                elif role != "unlabeled" and record.get("quality") != "high":
-                    problems.append(f'{role}: case "{case}" has no label of quality high; expected one')
-                elif record not in chosen[role]:
-                    chosen[role].append(record)
+                    problems.append(f'patient "{case.group[1]}": has cases in {taken} and in {role}; expected one role')
+                elif role != "unlabeled" and not case.trusted:
+                    problems.append(f'{role}: case "{case.name}" has no label of quality high; expected one')
+                elif case not in chosen[role]:
+                    chosen[role].append(case)
     if not chosen["labeled"]:
         problems.append("labeled: no case to learn from; expected at least one")
     if problems:
         title = f"{datalist.name}: cases cannot have the roles that are named"
         raise InputError(title, problems=list(dict.fromkeys(problems)))
     if "unlabeled" not in roles:
-        chosen["unlabeled"] = [record for record in datalist.records if patient_of(record) not in patients]
-    records = [
-        {**(hidden(record) if role == "unlabeled" else record), "split": _SPLITS[role]}
+        chosen["unlabeled"] = [case for case in datalist.cases if case.group not in patients]
+    cases = [
+        replace(case.hidden() if role == "unlabeled" else case, split=_SPLITS[role])
         for role in ROLES
-        for record in chosen[role]
+        for case in chosen[role]
     ]
-    if left_out := len(datalist.records) - len(records):
+    if left_out := len(datalist.cases) - len(cases):
         logger.warning("roles of %s: %d cases are in no role and are left out", datalist.name, left_out)
-    return replace(datalist, records=records)
+    return replace(datalist, cases=cases)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from aide_monai.data.case import Case, Split
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
-
-Record = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -53,53 +51,50 @@ def split_cases(
     for key, number in (("unlabeled", unlabeled), ("test", test)):
         if number is not None and number < 0:
             raise InputError(f"{key}={number}: expected 0 or more")
-    kept = datalist.split("validation") + datalist.split("test")
-    pool = datalist.split("training")
+    kept = datalist.of_split("validation") + datalist.of_split("test")
+    pool = datalist.of_split("training")
     _refuse_shared_patients(pool, kept)
-    rest_is_test = test is None and not datalist.split("test")
+    rest_is_test = test is None and not datalist.of_split("test")
 
     order = _shuffled(pool, np.random.default_rng(seed))
-    high = [record for record in order if record.get("quality") == "high"]
-    low = [record for record in pool if record.get("quality") == "low"]
-    never_labelled = [record for record in order if "label" not in record]
+    trusted = [case for case in order if case.trusted]
+    doubtful = [case for case in pool if case.doubtful]
+    never_labelled = [case for case in order if case.label is None]
 
-    held_out = _take_whole_patients(high[::-1], test or 0)
+    held_out = _take_whole_patients(trusted[::-1], test or 0)
     test_patients = _patients(held_out)
-    training = [record for record in high if patient_of(record) not in test_patients][:labeled]
-    trained = _patients(training + low)
-    chosen = {record["case"] for record in training}
-    spare = [record for record in high if record["case"] not in chosen]
+    training = [case for case in trusted if case.group not in test_patients][:labeled]
+    trained = _patients(training + doubtful)
+    chosen = {case.name for case in training}
+    spare = [case for case in trusted if case.name not in chosen]
     testable = _patients(spare) - trained
 
-    def costs(record: Record) -> tuple[bool, bool]:
+    def costs(case: Case) -> tuple[bool, bool]:
         """First whether a label is given up, then whether a patient is lost to the test."""
-        return "label" in record, patient_of(record) in testable
+        return case.label is not None, case.group in testable
 
-    given_up = sorted(
-        (record for record in never_labelled + spare if patient_of(record) not in test_patients), key=costs
-    )
+    hidden = sorted((case for case in never_labelled + spare if case.group not in test_patients), key=costs)
     if unlabeled is None and rest_is_test:
-        given_up = [record for record in given_up if costs(record) == (False, False)]
-    if len(held_out) < (test or 0) or len(training) < labeled or len(given_up) < (unlabeled or 0):
+        hidden = [case for case in hidden if costs(case) == (False, False)]
+    if len(held_out) < (test or 0) or len(training) < labeled or len(hidden) < (unlabeled or 0):
         raise InputError(
-            f"labeled={labeled}, unlabeled={_asked(unlabeled)}, test={_asked(test)}: too few cases; found {len(high)} "
-            f"labelled (quality high) and {len(never_labelled)} unlabelled training cases of "
-            f"{len(_patients(high + never_labelled))} patients, and a patient cannot be on both sides; ask for less"
+            f"labeled={labeled}, unlabeled={_asked(unlabeled)}, test={_asked(test)}: too few cases; found "
+            f"{len(trusted)} labelled (quality high) and {len(never_labelled)} unlabelled training cases of "
+            f"{len(_patients(trusted + never_labelled))} patients, and a patient cannot be on both sides; ask for less"
         )
-    given_up = given_up[:unlabeled]
+    hidden = hidden[:unlabeled]
     if rest_is_test:
-        held_out = [record for record in high if patient_of(record) not in trained | _patients(given_up)]
+        held_out = [case for case in trusted if case.group not in trained | _patients(hidden)]
         test_patients = _patients(held_out)
 
-    records = [{**record, "split": "training"} for record in training]
-    records += [{**record, "split": "training"} for record in low if patient_of(record) not in test_patients]
-    records += [hidden(record) for record in given_up]
-    records += kept
-    records += [{**record, "split": "test"} for record in held_out]
-    left_out = len(datalist.records) - len(records)
+    cases = training + [case for case in doubtful if case.group not in test_patients]
+    cases += [case.hidden() for case in hidden]
+    cases += kept
+    cases += [replace(case, split="test") for case in held_out]
+    left_out = len(datalist.cases) - len(cases)
     if left_out:
         logger.warning("split of %s: %d cases are in no role and are left out", datalist.name, left_out)
-    return replace(datalist, records=[dict(record) for record in records])
+    return replace(datalist, cases=cases)
 
 
 def fold_cases(datalist: Datalist, *, fold: int, folds: int, seed: int = 0) -> Datalist:
@@ -117,37 +112,32 @@ def fold_cases(datalist: Datalist, *, fold: int, folds: int, seed: int = 0) -> D
     Raises:
         InputError: a number out of range, or fewer patients than folds.
     """
-    high = [record for record in datalist.records if record.get("quality") == "high"]
-    order = list(dict.fromkeys(patient_of(record) for record in _shuffled(high, np.random.default_rng(seed))))
+    trusted = [case for case in datalist.cases if case.trusted]
+    order = list(dict.fromkeys(case.group for case in _shuffled(trusted, np.random.default_rng(seed))))
     if not (2 <= folds <= len(order) and 1 <= fold <= folds):
         raise InputError(
             f"fold {fold}/{folds}: expected a part from 1 to the number of parts, of 2 to {len(order)} parts, as there "
             f"are {len(order)} patients with labels of quality high"
         )
     held_out = set(order[fold - 1 :: folds])
-    records = []
-    for record in datalist.records:
-        if patient_of(record) not in held_out:
-            records.append({**record, "split": "training"})
-        elif record.get("quality") == "high":
-            records.append({**record, "split": "test"})
-    return replace(datalist, records=records)
+    cases: list[Case] = []
+    for case in datalist.cases:
+        if case.group not in held_out:
+            cases.append(replace(case, split="training"))
+        elif case.trusted:
+            cases.append(replace(case, split="test"))
+    return replace(datalist, cases=cases)
 
 
-def patient_of(record: Record) -> tuple[str, str]:
-    """What no two splits may share: the patient, or the case where no patient is named."""
-    return ("patient", record["patient"]) if "patient" in record else ("case", record["case"])
+def _patients(cases: Iterable[Case]) -> set[tuple[str, str]]:
+    return {case.group for case in cases}
 
 
-def _patients(records: Iterable[Record]) -> set[tuple[str, str]]:
-    return {patient_of(record) for record in records}
-
-
-def _shuffled(records: list[Record], generator: np.random.Generator) -> list[Record]:
+def _shuffled(cases: list[Case], generator: np.random.Generator) -> list[Case]:
     """Patients in random order, and the cases of each patient, one after the other, in random order."""
-    by_patient: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(records, key=lambda record: record["case"]):
-        by_patient.setdefault(patient_of(record), []).append(record)
+    by_patient: dict[tuple[str, str], list[Case]] = {}
+    for case in sorted(cases, key=lambda case: case.name):
+        by_patient.setdefault(case.group, []).append(case)
     patients = sorted(by_patient)
     return [
         by_patient[patients[index]][place]
@@ -156,33 +146,22 @@ def _shuffled(records: list[Record], generator: np.random.Generator) -> list[Rec
     ]
 
 
-def _take_whole_patients(order: list[Record], number: int) -> list[Record]:
+def _take_whole_patients(order: list[Case], number: int) -> list[Case]:
     """The first patients that fit into ``number`` cases, then a part of the next one when that is not enough."""
-    by_patient: dict[tuple[str, str], list[Record]] = {}
-    for record in order:
-        by_patient.setdefault(patient_of(record), []).append(record)
-    taken: list[Record] = []
-    too_large: list[Record] = []
-    for records in by_patient.values():
-        if len(taken) + len(records) <= number:
-            taken += records
+    by_patient: dict[tuple[str, str], list[Case]] = {}
+    for case in order:
+        by_patient.setdefault(case.group, []).append(case)
+    taken: list[Case] = []
+    too_large: list[Case] = []
+    for cases in by_patient.values():
+        if len(taken) + len(cases) <= number:
+            taken += cases
         else:
-            too_large += records
+            too_large += cases
     return taken + too_large[: number - len(taken)]
 
 
-def expert_label(record: Record) -> Any:
-    """The label to judge by: ``clean_label`` where the label itself is doubtful."""
-    return record.get("clean_label", record["label"])
-
-
-def hidden(record: Record) -> Record:
-    """The record as an unlabelled training case; what its labels are judged by stays as ``clean_label``."""
-    bare = {key: value for key, value in record.items() if key not in ("label", "quality")}
-    return {**bare, "split": "training", **({"clean_label": expert_label(record)} if "label" in record else {})}
-
-
-def _refuse_shared_patients(pool: list[Record], kept: list[Record]) -> None:
+def _refuse_shared_patients(pool: list[Case], kept: list[Case]) -> None:
     shared = sorted(name for _, name in _patients(pool) & _patients(kept))
     if shared:
         raise InputError(
@@ -243,18 +222,17 @@ def hold_out(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     Raises:
         InputError: ``test`` is out of range, or does not fall on a border between patients.
     """
-    cases = len(datalist.records)
-    if not 1 <= test < cases:
+    number = len(datalist.cases)
+    if not 1 <= test < number:
         raise InputError(
-            f"test={test} of {cases} cases",
-            expected=f"1 to {cases - 1}, so that both sides have cases",
+            f"test={test} of {number} cases",
+            expected=f"1 to {number - 1}, so that both sides have cases",
             place=datalist.name,
         )
-    records = [{**record, "split": "training"} for record in datalist.records]
-    pool = replace(datalist, records=records)
-    drawn = split_cases(pool, labeled=cases - test, unlabeled=0, test=test, seed=seed)
-    split = {record["case"]: record["split"] for record in drawn.records}
-    return replace(datalist, records=[{**record, "split": split[record["case"]]} for record in records])
+    pool = replace(datalist, cases=[replace(case, split="training") for case in datalist.cases])
+    drawn = split_cases(pool, labeled=number - test, unlabeled=0, test=test, seed=seed)
+    split = {case.name: case.split for case in drawn.cases}
+    return replace(datalist, cases=[replace(case, split=split[case.name]) for case in datalist.cases])
 
 
 def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
@@ -269,18 +247,18 @@ def hold_out_labelled(datalist: Datalist, *, test: int, seed: int) -> Datalist:
     Raises:
         InputError: as `hold_out`.
     """
-    labelled = replace(datalist, records=[record for record in datalist.records if record.get("quality") == "high"])
-    draw = hold_out_per_domain if all("domain" in record for record in labelled.records) else hold_out
-    split = {record["case"]: record["split"] for record in draw(labelled, test=test, seed=seed).records}
-    held_out = {patient_of(record) for record in labelled.records if split[record["case"]] == "test"}
-    records = [
-        {**record, "split": split.get(record["case"], "training")}
-        for record in datalist.records
-        if record["case"] in split or patient_of(record) not in held_out
+    labelled = replace(datalist, cases=[case for case in datalist.cases if case.trusted])
+    draw = hold_out if any(case.domain is None for case in labelled.cases) else hold_out_per_domain
+    split = {case.name: case.split for case in draw(labelled, test=test, seed=seed).cases}
+    held_out = {case.group for case in labelled.cases if split[case.name] == "test"}
+    cases = [
+        replace(case, split=split.get(case.name, "training"))
+        for case in datalist.cases
+        if case.name in split or case.group not in held_out
     ]
-    if left_out := len(datalist.records) - len(records):
+    if left_out := len(datalist.cases) - len(cases):
         logger.warning("%s: %d cases of test patients have no label to score and are left out", datalist.name, left_out)
-    return replace(datalist, records=records)
+    return replace(datalist, cases=cases)
 
 
 def hold_out_per_domain(datalist: Datalist, *, test: int, seed: int) -> Datalist:
@@ -294,12 +272,12 @@ def hold_out_per_domain(datalist: Datalist, *, test: int, seed: int) -> Datalist
     Raises:
         InputError: as `hold_out`, naming the domain.
     """
-    split: dict[str, str] = {}
-    for domain in sorted({record["domain"] for record in datalist.records}):
-        records = [record for record in datalist.records if record["domain"] == domain]
-        part = replace(datalist, name=f"{datalist.name} {domain}", records=records)
-        split |= {record["case"]: record["split"] for record in hold_out(part, test=test, seed=seed).records}
-    return replace(datalist, records=[{**record, "split": split[record["case"]]} for record in datalist.records])
+    split: dict[str, Split] = {}
+    for domain in sorted({str(case.domain) for case in datalist.cases}):
+        cases = [case for case in datalist.cases if case.domain == domain]
+        part = replace(datalist, name=f"{datalist.name} {domain}", cases=cases)
+        split |= {case.name: case.split for case in hold_out(part, test=test, seed=seed).cases}
+    return replace(datalist, cases=[replace(case, split=split[case.name]) for case in datalist.cases])
 
 
 def adapt_domains(datalist: Datalist, domains: Sequence[str]) -> Datalist:
@@ -317,24 +295,24 @@ def adapt_domains(datalist: Datalist, domains: Sequence[str]) -> Datalist:
         InputError: not two different domains, a domain without training cases, a source without labels, or a target
             without labelled test cases.
     """
-    known = sorted({str(record["domain"]) for record in datalist.records if "domain" in record})
+    known = sorted({case.domain for case in datalist.cases if case.domain is not None})
     if len(domains) != 2 or domains[0] == domains[1] or not set(domains) <= set(known):
         raise InputError(
             f"domains are {list(domains)}; expected source and target, two of {', '.join(known) or 'none'}"
         )
     source, target = domains
-    records: list[dict[str, Any]] = []
-    for record in datalist.records:
-        training = record.get("split", "training") == "training"
-        if record.get("domain") == source and training and "label" in record:
-            records.append(record)
-        elif record.get("domain") == target:
-            records.append(hidden(record) if training else record)
-    found = {domain: [r for r in records if r["domain"] == domain] for domain in domains}
+    cases: list[Case] = []
+    for case in datalist.cases:
+        training = case.split == "training"
+        if case.domain == source and training and case.label is not None:
+            cases.append(case)
+        elif case.domain == target:
+            cases.append(case.hidden() if training else case)
+    found = {domain: [case for case in cases if case.domain == domain] for domain in domains}
     if not found[source]:
         raise InputError(f'domain "{source}" has no labelled training case; expected at least one to learn from')
-    if not any(record.get("split", "training") == "training" for record in found[target]):
+    if not any(case.split == "training" for case in found[target]):
         raise InputError(f'domain "{target}" has no training case; expected images to adapt to')
-    if not any(record.get("split") == "test" and "label" in record for record in found[target]):
+    if not any(case.split == "test" and case.label is not None for case in found[target]):
         raise InputError(f'domain "{target}" has no labelled test case; hold some out, expected at least one')
-    return replace(datalist, name=f"{datalist.name}, {source} to {target}", records=records)
+    return replace(datalist, name=f"{datalist.name}, {source} to {target}", cases=cases)

@@ -33,25 +33,21 @@ def on_disk(path: str) -> str:
     return split_selection(path)[0]
 
 
-def absolute_paths(value: str | list[str], folder: Path, *, roots: Iterable[str | Path] = ()) -> str | list[str]:
-    """Make paths absolute, starting at ``folder``.
+def absolute_path(text: str, folder: Path, *, roots: Iterable[str | Path] = ()) -> str:
+    """Make a path absolute, starting at ``folder``.
 
     Raises:
-        InputError: with symbolic links and ``..`` resolved, a path lies outside ``folder`` and all ``roots``.
+        InputError: with symbolic links and ``..`` resolved, the path lies outside ``folder`` and all ``roots``.
     """
     allowed = [os.path.realpath(root) for root in (folder, *roots)]
-    absolute = []
-    for text in as_paths(value):
-        path = os.path.abspath(os.path.join(folder, text))
-        target = Path(os.path.realpath(on_disk(path)))
-        if not any(target.is_relative_to(root) for root in allowed):
-            raise InputError(
-                f'path "{text}", which leads to {target}, outside {" and ".join(allowed)}',
-                advice="move the file there, or name its folder as a root "
-                "(--root DIR; of a bundle --roots '[\"DIR\"]')",
-            )
-        absolute.append(path)
-    return absolute[0] if isinstance(value, str) else absolute
+    path = os.path.abspath(os.path.join(folder, text))
+    target = Path(os.path.realpath(on_disk(path)))
+    if not any(target.is_relative_to(root) for root in allowed):
+        raise InputError(
+            f'path "{text}", which leads to {target}, outside {" and ".join(allowed)}',
+            advice="move the file there, or name its folder as a root (--root DIR; of a bundle --roots '[\"DIR\"]')",
+        )
+    return path
 
 
 def channel_path(file: PathText, channel: int) -> str:

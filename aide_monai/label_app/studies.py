@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from aide_monai.data.case import Case
 from aide_monai.data.checks.datalist import Problem, check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
@@ -72,45 +74,39 @@ def datastore_cases(
     """
     if not 0 <= validation < 1:
         raise InputError(f"val_split is {validation}; expected a share from 0 up to but not including 1")
-    records = _records(datastore)
+    cases = _cases(datastore)
     names = {int(index): name for index, name in labels.items()}
     datalist = Datalist(
         name="MONAI Label datastore",
         labels=names,
         modality={channel: f"channel {channel}" for channel in range(channels)},
-        records=records,
+        cases=cases,
         classes={int(stored): index for stored, index in (classes or {}).items()},
     )
-    problems = [p for p in check_datalist(datalist) if p.severity == "error" and p.case] if records else []
+    problems = [p for p in check_datalist(datalist) if p.severity == "error" and p.case] if cases else []
     broken = {problem.case for problem in problems}
-    sound = [record for record in records if record["case"] not in broken]
-    trainable = [record for record in sound if "label" in record]
+    sound = [case for case in cases if case.name not in broken]
+    trainable = [case.name for case in sound if case.label is not None]
     if not trainable:
-        labelled = sum("label" in record for record in records)
+        labelled = sum(case.label is not None for case in cases)
         left_out = "".join(f"\n  - {problem}" for problem in problems)
         raise InputError(
-            f"found {len(records)} images, {labelled} of them labelled, and none to learn from; expected at least "
+            f"found {len(cases)} images, {labelled} of them labelled, and none to learn from; expected at least "
             f"one image with a sound label: label one, then train{left_out}"
         )
-    for record in trainable[len(trainable) - int(validation * len(trainable)) :]:
-        record["split"] = "validation"
-    datalist.records = sound
+    held_out = trainable[len(trainable) - int(validation * len(trainable)) :]
+    datalist.cases = [replace(case, split="validation") if case.name in held_out else case for case in sound]
     return datalist, problems
 
 
-def _records(datastore: Datastore) -> list[dict[str, Any]]:
+def _cases(datastore: Datastore) -> list[Case]:
     """Those with a final label first, by name."""
-    labelled: list[dict[str, Any]] = [
-        {
-            "case": image,
-            "image": datastore.get_image_uri(image),
-            "label": datastore.get_label_uri(image, FINAL),
-            "quality": "high",
-        }
-        for image in sorted(datastore.get_labeled_images())
+    labelled = [
+        Case(name=name, image=datastore.get_image_uri(name), label=datastore.get_label_uri(name, FINAL), quality="high")
+        for name in sorted(datastore.get_labeled_images())
     ]
     unlabelled = sorted(datastore.get_unlabeled_images())
-    return labelled + [{"case": image, "image": datastore.get_image_uri(image)} for image in unlabelled]
+    return labelled + [Case(name=name, image=datastore.get_image_uri(name)) for name in unlabelled]
 
 
 def findings_of(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class AIDETrainTask(BundleTrainTask):
             "dataset_dir": str(run / "datastore.json"),
             "layout": None,
             "domains": None,
-            "roots": sorted({str(Path(record["image"]).parent) for record in datalist.records}),
+            "roots": sorted({str(Path(case.images[0]).parent) for case in datalist.cases}),
             "labeled": None,
             "unlabeled": None,
             "test": None,
@@ -135,8 +135,8 @@ class AIDETrainTask(BundleTrainTask):
             weights = bundle / "models" / "model.pt"
             copy_settings(run / "models" / "model.pt", weights)
             os.replace(run / "models" / "model.pt", weights)
-        labelled = sum("label" in record for record in datalist.records)
-        return {"labelled": labelled, "unlabelled": len(datalist.records) - labelled, "left_out": len(problems)}
+        labelled = sum(case.label is not None for case in datalist.cases)
+        return {"labelled": labelled, "unlabelled": len(datalist.cases) - labelled, "left_out": len(problems)}
 
 
 class SuspicionScoring(ScoringMethod):

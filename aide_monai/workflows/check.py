@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aide_monai.data.case import Case
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import Problem
 from aide_monai.io.grid import through_plane_axis
-from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
 from aide_monai.reports.table import Table
@@ -68,7 +68,7 @@ def check_data(
     """
     left_out: list[Problem] = []
     data = Datalist.load(datalist, roots=roots, left_out=left_out)
-    if left_out and not data.records:
+    if left_out and not data.cases:
         Datalist.load(datalist, roots=roots)  # raises: there is nothing to look at
     out = Path(out)
     require_place(out, folder=True)
@@ -76,14 +76,14 @@ def check_data(
     values: dict[str, dict[str, float]] = {}
     measured: set[str] = set()
 
-    def look(record: dict[str, Any], image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
-        panels[record["case"]] = list(_panels(record["case"], image, voxels, label))
+    def look(case: Case, image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
+        panels[case.name] = list(_panels(case.name, image, voxels, label))
         measures = _label_measures(image, label, data.labels)
-        if (path := as_paths(record["image"])[0]) not in measured:  # raters share an image
+        if (path := case.images[0]) not in measured:  # raters share an image
             measures |= _image_measures(image, voxels)
             measured.add(path)
         for name, value in measures.items():  # rounded: an oblique affine gives 0.7 mm with another last digit each
-            values.setdefault(name, {})[record["case"]] = float(f"{value:.6g}")
+            values.setdefault(name, {})[case.name] = float(f"{value:.6g}")
 
     problems = [
         replace(
@@ -196,7 +196,7 @@ def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
     lines = [
         f"# {markdown_text(data.name)}",
         "",
-        f"{len(data.records)} cases, {errors} errors, {len(problems) - errors} warnings.",
+        f"{len(data.cases)} cases, {errors} errors, {len(problems) - errors} warnings.",
         "",
     ]
     if problems:

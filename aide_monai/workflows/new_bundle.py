@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
-from aide_monai.io.paths import as_paths, split_selection
+from aide_monai.io.paths import split_selection
 from aide_monai.stream.preprocessing import slice_geometry
 from aide_monai.utils.files import new_folder, read_object, write_text
 from aide_monai.workflows.literals import literal
@@ -170,7 +171,7 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         ['LICENSE', 'configs', 'docs', 'models']
     """
     cases = Datalist.load(datalist, roots=roots or ())
-    if not cases.records:
+    if not cases.cases:
         raise InputError(f"{datalist}: the datalist has no cases; expected at least one")
     axis, size = slice_geometry(cases.records, multiple=32)
     labels = {str(index): _caption(name) for index, name in sorted(cases.labels.items())}
@@ -183,7 +184,7 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
         "unlabeled": None,
         "labels": literal({str(index): name for index, name in sorted(cases.labels.items())}),
         "classes": {str(stored): index for stored, index in cases.stored_classes.items()},
-        "dicom_channels": literal(_dicom_channels(cases.records)),
+        "dicom_channels": literal(_dicom_channels(cases.cases)),
         "slice_axis": axis,
         "slice_size": list(size),
         "volume_options": {"resample_labels": cases.resample_labels},
@@ -226,9 +227,9 @@ def _caption(name: str) -> str:
     return f'"{name}"' if name.startswith(("$", "@", "%")) else name
 
 
-def _dicom_channels(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def _dicom_channels(cases: Iterable[Case]) -> list[str]:
     """What selects each channel in a folder of DICOM files, if that is the same in all cases."""
-    found = {tuple(split_selection(path) for path in as_paths(record["image"])) for record in records}
+    found = {tuple(split_selection(path) for path in case.images) for case in cases}
     selections = {tuple(select for _, select in paths) for paths in found}
     same = len(selections) == 1 and all(select and os.path.isdir(place) for paths in found for place, select in paths)
     return list(*selections) if same else []

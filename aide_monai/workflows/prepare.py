@@ -121,7 +121,7 @@ def prepare_datalist(
     datalist = SplitSettings(labeled=labeled, unlabeled=unlabeled, test=test, seed=seed).apply(found)
     if labeled is not None and not datalist.split("test"):
         raise InputError(
-            f"{root}: no case is left to hold out for the test: {len(found.records)} cases, {labeled} labelled and "
+            f"{root}: no case is left to hold out for the test: {len(found.cases)} cases, {labeled} labelled and "
             f"{unlabeled} unlabelled asked for; ask for fewer training cases"
         )
     require_valid(datalist)

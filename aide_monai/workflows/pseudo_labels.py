@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aide_monai.data.datalist import PATH_KEYS, Datalist, read_json
+from aide_monai.data.datalist import Datalist, read_json
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.location import image_header
-from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.paths import on_disk
 from aide_monai.io.writers import write_label
 from aide_monai.moved import moved_name
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
@@ -65,10 +65,10 @@ def standardize_datalist(
     done = _standardized_before(datalist, Path(folder))
     if done is not None:
         return done
-    training = datalist.split("training")
-    if not any("label" in record for record in training):
+    training = datalist.of_split("training")
+    if all(case.label is None for case in training):
         raise InputError(f"data set {datalist.name!r} has no labelled training case; expected at least one")
-    if any("label" not in record for record in training):
+    if any(case.label is None for case in training):
         if distributed.on_main(Path(weights).exists):
             distributed.on_main(lambda: load_weights(network, weights) and None)
         else:
@@ -84,7 +84,7 @@ def _standardized_before(datalist: Datalist, folder: Path) -> Datalist | None:
     if not distributed.on_main(finished.exists):
         return None
     share_files(path for path in sorted(folder.rglob("*")) if path.is_file())
-    paths = {path for record in datalist.records for key in PATH_KEYS for path in as_paths(record.get(key, []))}
+    paths = {path for case in datalist.cases for path in case.images + case.labels}
     try:
         done = Datalist.load(finished, roots=[folder, *{os.path.dirname(on_disk(path)) for path in paths}])
     except InputError as error:
@@ -136,12 +136,11 @@ def write_pseudo_labels(
     folder = Path(os.path.abspath(folder))
     values = stored_values(classes)
     transform = volume_transforms(keys=["image"], axis=axis, slice_size=slice_size, **preprocessing)
-    records = [dict(record) for record in datalist.records]
-    unlabelled = [r for r in records if r.get("split", "training") == "training" and "label" not in r]
-    paths = [folder / "pseudo_labels" / f"{record['case']}.nii.gz" for record in unlabelled]
+    unlabelled = [case for case in datalist.of_split("training") if case.label is None]
+    paths = [folder / "pseudo_labels" / f"{case.name}.nii.gz" for case in unlabelled]
 
     def predicted(number: int) -> tuple[Tensor, Tensor]:
-        image = load_volumes([unlabelled[number]], transform)[0]["image"]
+        image = load_volumes([unlabelled[number].record()], transform)[0]["image"]
         prediction = predict(network, image, axis=axis, slice_size=slice_size, transform=transform, device=device)
         affine = torch.as_tensor(image.meta["original_affine"])
         return prediction if values is None else values[prediction.long()], affine
@@ -149,15 +148,17 @@ def write_pseudo_labels(
     for first in range(0, len(unlabelled), distributed.world_size()):
         number = first + distributed.rank()
         labels = distributed.gather(predicted(number) if number < len(unlabelled) else None)
-        images = [record["image"] for record in unlabelled[first:]]
-        for path, image, label in zip(paths[first:], images, labels, strict=False):  # the last round may be short
+        for path, case, label in zip(
+            paths[first:], unlabelled[first:], labels, strict=False
+        ):  # the last round may be short
             assert label is not None
-            distributed.on_main(partial(write_label, path, *label, image_header(as_paths(image)[0]).place))
+            place = image_header(case.images[0]).place
+            distributed.on_main(partial(write_label, path, *label, place))
             if on_case is not None:
                 on_case()
-    for record, path in zip(unlabelled, paths, strict=True):
-        record.update(label=str(path), quality="low")
-    standardized = replace(datalist, records=records)
+    made = {case.name: str(path) for case, path in zip(unlabelled, paths, strict=True)}
+    cases = [replace(c, label=made[c.name], quality="low") if c.name in made else c for c in datalist.cases]
+    standardized = replace(datalist, cases=cases)
     distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
     share_files([*paths, folder / "datalist.json"])
     return standardized
@@ -167,11 +168,8 @@ def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]
     """Case to its split and whether it came with a label; those in ``folder`` were made here."""
     made = os.path.join(os.path.abspath(folder), "pseudo_labels")
     return {
-        record["case"]: (
-            record.get("split", "training"),
-            "label" in record and os.path.dirname(record["label"]) != made,
-        )
-        for record in datalist.records
+        case.name: (case.split, case.label is not None and os.path.dirname(case.label) != made)
+        for case in datalist.cases
     }
 
 

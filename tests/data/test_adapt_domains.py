@@ -61,7 +61,7 @@ def test_domains_that_cannot_be_used_are_named(datalist, domains, message):
 
 
 def test_a_source_without_labels_or_a_target_without_images_is_refused(datalist):
-    datalist.records = [r for r in datalist.records if r["case"] not in ("a1", "b1", "b2")]
+    datalist.cases = [case for case in datalist.cases if case.name not in ("a1", "b1", "b2")]
     with pytest.raises(InputError, match='domain "A" has no labelled training case'):
         adapt_domains(datalist, ["A", "B"])
     with pytest.raises(InputError, match='domain "B" has no training case'):

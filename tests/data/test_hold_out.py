@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.split import hold_out, hold_out_labelled, hold_out_per_domain
 from aide_monai.errors import InputError
@@ -33,7 +36,7 @@ def test_number_order_and_maps_are_kept() -> None:
     assert len(held(drawn)) == 3
     assert [record["case"] for record in drawn.records] == [record["case"] for record in pool.records]
     assert drawn.classes == {0: 0, 2: 1}
-    assert all("split" not in record for record in pool.records)
+    assert not pool.split("test")
     assert hold_out(drawn, test=3, seed=1) == drawn  # earlier splits do not matter
 
 
@@ -56,8 +59,7 @@ def test_each_domain_gives_its_share() -> None:
 
 def test_patients_are_not_cut() -> None:
     pool = datalist_of(a=4)
-    for record in pool.records:
-        record["patient"] = "p" if record["case"] in ("a0", "a1") else "q"
+    pool.cases = [replace(case, patient="p" if case.name in ("a0", "a1") else "q") for case in pool.cases]
     for seed in range(5):
         assert held(hold_out(pool, test=2, seed=seed)) in (["a0", "a1"], ["a2", "a3"])
     with pytest.raises(InputError, match="a patient cannot be on both sides"):
@@ -66,9 +68,8 @@ def test_patients_are_not_cut() -> None:
 
 def test_nothing_of_a_test_patient_is_left_to_learn_from() -> None:
     pool = datalist_of(a=4)
-    for record in pool.records:
-        record["patient"] = record["case"]
-    pool.records += [{"case": f"b{k}", "image": "/j.nii", "patient": f"a{k}"} for k in range(4)]
+    pool.cases = [replace(case, patient=case.name) for case in pool.cases]
+    pool.cases += [Case(name=f"b{k}", image="/j.nii", patient=f"a{k}") for k in range(4)]
     drawn = hold_out_labelled(pool, test=1, seed=0)
     (tested,) = drawn.split("test")
     assert len(drawn.records) == 7

@@ -108,11 +108,12 @@ def test_details_and_changes(places: dict[str, str], tmp_path: Path) -> None:
         {"case": "b", "image": places["dicom"]},
     ]
     datalist = with_details(Datalist("d", {0: "background", 1: "organ"}, {0: "x", 1: "y"}, records))
-    first = datalist.records[0]
-    assert (first["spacing"], first["orientation"]) == ([2.0, 2.0, 3.0], "RAS")
-    assert first["sha256"]["image"][0] == hashlib.sha256(Path(places["nifti"]).read_bytes()).hexdigest()
+    first = datalist.cases[0]
+    assert (first.spacing, first.orientation) == ((2.0, 2.0, 3.0), "RAS")
+    assert first.sha256 is not None
+    assert first.sha256["image"][0] == hashlib.sha256(Path(places["nifti"]).read_bytes()).hexdigest()
     datalist.save(tmp_path / "datalist.json")
-    assert Datalist.load(tmp_path / "datalist.json").records[0]["sha256"] == first["sha256"]
+    assert Datalist.load(tmp_path / "datalist.json").cases[0].sha256 == first.sha256
     assert list(changed_files(first)) == []
     nibabel.save(nibabel.Nifti1Image(VOXELS + 5, AFFINE), tmp_path / "two.nii")
     assert list(changed_files(first)) == [places["channel"]]

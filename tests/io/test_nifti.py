@@ -120,7 +120,7 @@ class Bright(torch.nn.Module):
 
 def test_pseudo_labels(source: Path, tmp_path: Path) -> None:
     records = [{"image": str(source), "case": "a"}]
-    datalist = Datalist(name="x", modality={0: "CT"}, labels={0: "background", 1: "organ"}, records=records)
+    datalist = Datalist(name="x", modality={0: "CT"}, labels={0: "background", 1: "organ"}, cases=records)
     made = write_pseudo_labels(Bright(), datalist, tmp_path / "out", axis=2, slice_size=(16, 16))
     assert_on_its_image(Path(made.records[0]["label"]), source)
 
@@ -142,9 +142,7 @@ def test_fused_masks_and_differences(source: Path, tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(drawn(), None, nibabel.load(source).header), mask)
     assert_on_its_image(write_fused([mask, mask], tmp_path / "fused.nii.gz", method="majority"), source)
     records = [{"image": [str(mask), str(source)], "case": "a"}]
-    phases = Datalist(
-        name="x", modality={0: "before", 1: "after"}, labels={0: "background", 1: "organ"}, records=records
-    )
+    phases = Datalist(name="x", modality={0: "before", 1: "after"}, labels={0: "background", 1: "organ"}, cases=records)
     made = with_subtractions(phases, tmp_path)
     assert_on_its_image(Path(made.records[0]["image"][2]), source)
 

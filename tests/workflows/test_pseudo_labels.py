@@ -80,13 +80,13 @@ def test_a_finished_standardisation_is_used_again(datalist, tmp_path):
     assert pretrainer.runs == 1
     assert again.records == first.records
     labelled, *others = datalist.records
-    asked = replace(datalist, records=[{**labelled, "split": "validation"}, *others])
+    asked = replace(datalist, cases=[{**labelled, "split": "validation"}, *others])
     assert "label" in labelled
     with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
         standardize_datalist(asked, tmp_path / "out", **arguments)
     more = [{**record, "label": labelled["label"], "quality": "high"} for record in others]
     with pytest.raises(InputError, match="or others of them with labels; choose a new run folder"):
-        standardize_datalist(replace(datalist, records=[labelled, *more]), tmp_path / "out", **arguments)
+        standardize_datalist(replace(datalist, cases=[labelled, *more]), tmp_path / "out", **arguments)
     other = Datalist(datalist.name, datalist.labels, datalist.modality, datalist.records[1:])
     with pytest.raises(InputError, match="holds other cases than this run"):
         standardize_datalist(other, tmp_path / "out", **arguments)

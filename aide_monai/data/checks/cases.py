@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from aide_monai.data.case import SPLITS, Case
 from aide_monai.data.checks.duplicates import find_twins
-from aide_monai.data.datalist import SPLITS, Datalist
+from aide_monai.data.datalist import Datalist
 from aide_monai.errors import Problem, Severity
 from aide_monai.io.grid import Grid, through_plane_axis
-from aide_monai.io.paths import as_paths
 
 SAME_SCAN = 0.995
 """Likeness from which two scans are one; from 0.98 on, somebody should look."""
@@ -54,7 +53,7 @@ class Facts:
         return Grid(self.shape, self.affine)
 
 
-Uses = list[tuple[dict[str, Any], str]]  # records with the path as they write it
+Uses = list[tuple[Case, str]]  # with the path as the case has it
 
 
 def compare_cases(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
@@ -80,9 +79,9 @@ def key_of(path: str) -> str:
 
 def _patient_leaks(datalist: Datalist) -> Iterator[Problem]:
     by_patient: dict[str, Uses] = {}
-    for record in datalist.records:
-        if "patient" in record:
-            by_patient.setdefault(record["patient"], []).append((record, ""))
+    for case in datalist.cases:
+        if case.patient is not None:
+            by_patient.setdefault(case.patient, []).append((case, ""))
     for patient, uses in by_patient.items():
         yield from _leaks(uses, f'the same patient "{patient}"')
 
@@ -91,17 +90,17 @@ def _file_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Prob
     """A file of two groups is told once: by its path, or else by its content."""
     by_path: dict[str, Uses] = {}
     by_content: dict[str, Uses] = {}
-    for record in datalist.records:
-        for file in as_paths(record["image"]):
-            by_path.setdefault(key_of(file), []).append((record, file))
-            if (digest := _digest(facts, file)) and all(use is not record for use, _ in by_content.get(digest, [])):
-                by_content.setdefault(digest, []).append((record, file))
-        for file in _labels(record):
-            by_path.setdefault(key_of(file), []).append((record, file))
-        digests = [digest for file in as_paths(record["image"]) if (digest := _digest(facts, file))]
+    for case in datalist.cases:
+        for file in case.images:
+            by_path.setdefault(key_of(file), []).append((case, file))
+            if (digest := _digest(facts, file)) and all(use is not case for use, _ in by_content.get(digest, [])):
+                by_content.setdefault(digest, []).append((case, file))
+        for file in case.labels:
+            by_path.setdefault(key_of(file), []).append((case, file))
+        digests = [digest for file in case.images if (digest := _digest(facts, file))]
         if len(set(digests)) < len(digests):
             found = "two channels with the same content"
-            yield Problem(found, "two images", "correct the paths", as_paths(record["image"])[0], record["case"])
+            yield Problem(found, "two images", "correct the paths", case.images[0], case.name)
     for uses in by_path.values():
         yield from _leaks(uses, "the same file")
     for uses in by_content.values():
@@ -111,15 +110,14 @@ def _file_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Prob
 
 def _scan_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """One scan in two splits or domains under other intensities or a mirrored storage."""
-    first: dict[str, tuple[dict[str, Any], str]] = {}
-    for record in datalist.records:
-        file = as_paths(record["image"])[0]
-        first.setdefault(key_of(file), (record, file))
+    first: dict[str, tuple[Case, str]] = {}
+    for case in datalist.cases:
+        first.setdefault(key_of(case.images[0]), (case, case.images[0]))
     signatures = {key: facts[key].signature for key in first if key in facts}
     for twins in find_twins(signatures):
         one, other = first[twins.first], first[twins.second]
         same_content = facts[twins.first].digest == facts[twins.second].digest != ""
-        same_patient = one[0].get("patient", 1) == other[0].get("patient", 2)
+        same_patient = one[0].patient is not None and one[0].patient == other[0].patient
         if not same_content and not same_patient:
             certain = twins.likeness >= SAME_SCAN
             yield from _leaks([one, other], f"one scan (likeness {twins.likeness:.4f})", certain=certain)
@@ -127,16 +125,16 @@ def _scan_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Prob
 
 def _shared_labels(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """One label for two images: a file copied to the wrong place."""
-    first: dict[str, tuple[dict[str, Any], str]] = {}
-    for record in datalist.records:
-        if "label" not in record or not (digest := _digest(facts, record["label"])):
+    first: dict[str, tuple[Case, str]] = {}
+    for case in datalist.cases:
+        if case.label is None or not (digest := _digest(facts, case.label)):
             continue
-        other, file = first.setdefault(digest, (record, record["label"]))
-        images = [{key_of(path) for path in as_paths(each["image"])} for each in (record, other)]
-        if images[0].isdisjoint(images[1]) and facts[key_of(record["label"])].marked >= _LARGE_LABEL:
-            found = f'the same label content as case "{other["case"]}" ({file})'
+        other, file = first.setdefault(digest, (case, case.label))
+        images = [{key_of(path) for path in each.images} for each in (case, other)]
+        if images[0].isdisjoint(images[1]) and facts[key_of(case.label)].marked >= _LARGE_LABEL:
+            found = f'the same label content as case "{other.name}" ({file})'
             advice = "look which of the two images it was drawn on, and replace the other"
-            yield Problem(found, "a label of its own", advice, record["label"], record["case"])
+            yield Problem(found, "a label of its own", advice, case.label, case.name)
 
 
 def _channel_order(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
@@ -146,22 +144,22 @@ def _channel_order(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[P
         if what == "acquired" and not any("contrast" in name for name in names):
             continue
         orders: dict[str, tuple[tuple[int, ...], str]] = {}
-        for record in datalist.records:
-            known = [facts[key_of(path)] for path in as_paths(record["image"]) if key_of(path) in facts]
+        for case in datalist.cases:
+            known = [facts[key_of(path)] for path in case.images if key_of(path) in facts]
             values = [getattr(fact, what) for fact in known]
             if len(values) == len(names) > 1 and all(values) and len(set(values)) == len(values):
                 text = unit.format(", ".join(f"{value:g}" if what == "echo_ms" else value for value in values))
-                orders[record["case"]] = tuple(np.argsort(values).tolist()), text
+                orders[case.name] = tuple(np.argsort(values).tolist()), text
         if not orders:
             continue
         usual = _known_order(names) if what == "echo_ms" else tuple(range(len(names)))
         usual = usual or Counter(order for order, _ in orders.values()).most_common(1)[0][0]
-        example = next((case for case, (order, _) in orders.items() if order == usual), None)
-        for case, (order, text) in orders.items():
+        example = next((name for name, (order, _) in orders.items() if order == usual), None)
+        for name, (order, text) in orders.items():
             if order != usual:
                 expected = f"the order {', '.join(datalist.modality[channel] for channel in sorted(datalist.modality))}"
                 expected += f', as in case "{example}"' if example else ""
-                yield Problem(f"channels of {text}", expected, "put the images into the order of modality", "", case)
+                yield Problem(f"channels of {text}", expected, "put the images into the order of modality", "", name)
 
 
 def _known_order(names: list[str]) -> tuple[int, ...] | None:
@@ -174,9 +172,7 @@ def _known_order(names: list[str]) -> tuple[int, ...] | None:
 def _odd_ones(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """Cases of another modality, direction of slices, orientation or number of bits than most."""
     images = {
-        record["case"]: (path, facts[key])
-        for record in datalist.records
-        if (key := key_of(path := as_paths(record["image"])[0])) in facts
+        case.name: (case.images[0], facts[key]) for case in datalist.cases if (key := key_of(case.images[0])) in facts
     }
     kinds = {case: fact.modality for case, (_, fact) in images.items() if fact.modality}
     axes = {case: "xyz"[through_plane_axis(fact.affine)] for case, (_, fact) in images.items()}
@@ -206,9 +202,9 @@ def _odd_ones(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Proble
 
 def _missing_raters(datalist: Datalist) -> Iterator[Problem]:
     raters: dict[str, set[str]] = {}
-    for record in datalist.records:
-        if record.get("rater", "").isdecimal():
-            raters.setdefault(record.get("patient", record["case"]), set()).add(record["rater"])
+    for case in datalist.cases:
+        if case.rater is not None and case.rater.isdecimal():
+            raters.setdefault(case.patient or case.name, set()).add(case.rater)
     if max(map(len, raters.values()), default=1) == 1:
         return
     everyone = set().union(*raters.values())
@@ -221,24 +217,20 @@ def _missing_raters(datalist: Datalist) -> Iterator[Problem]:
 
 def _leaks(uses: Uses, what: str, *, certain: bool = True) -> Iterator[Problem]:
     """One problem per pair of splits, or of domains, that the uses of one thing fall into."""
-    for group, order in (("split", SPLITS), ("domain", ())):
-        default = "training" if group == "split" else None
-        first_of: dict[str, tuple[dict[str, Any], str]] = {}
-        for record, file in uses:
-            member = record.get(group, default)
+    groups: tuple[tuple[str, Sequence[str]], ...] = (("split", SPLITS), ("domain", ()))
+    for group, order in groups:
+        first_of: dict[str, tuple[Case, str]] = {}
+        for case, file in uses:
+            member = getattr(case, group)
             if member is not None:
-                first_of.setdefault(member, (record, file))
+                first_of.setdefault(member, (case, file))
         members = [member for member in order if member in first_of] or list(first_of)
         for other in members[1:]:
             (one, _), (two, file) = first_of[members[0]], first_of[other]
-            places = f'{group} "{members[0]}" (case "{one["case"]}") and {group} "{other}" (case "{two["case"]}")'
+            places = f'{group} "{members[0]}" (case "{one.name}") and {group} "{other}" (case "{two.name}")'
             severity: Severity = "error" if certain else "warning"
             found = f"{what} in {places}: a leak"
-            yield Problem(found, "it in one of them", "remove one of the two", file, two["case"], severity)
-
-
-def _labels(record: Mapping[str, Any]) -> Iterable[str]:
-    return [record[key] for key in ("label", "clean_label") if key in record]
+            yield Problem(found, "it in one of them", "remove one of the two", file, two.name, severity)
 
 
 def _digest(facts: Mapping[str, Facts], path: str) -> str:

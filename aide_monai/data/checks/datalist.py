@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
+from aide_monai.data.case import QUALITIES, Case
 from aide_monai.data.checks.cases import Facts, compare_cases, key_of
 from aide_monai.data.checks.duplicates import signature
 from aide_monai.data.checks.names import name_problems
 from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_problems, on_grid, pair_problems
-from aide_monai.data.datalist import QUALITIES, Datalist
+from aide_monai.data.datalist import Datalist
 from aide_monai.data.fingerprints import changed_files
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
-from aide_monai.io.paths import as_paths
 from aide_monai.io.segments import Segment, named_segments
 from aide_monai.io.volumes import Volume
 
@@ -37,7 +37,7 @@ _REPLACE = "replace the file, or remove the case"
 _Role = Literal["channels", "channel", "label"]  # all channels of an image, one of them, or a label
 _Label = npt.NDArray[np.uint8] | None
 
-Visit = Callable[[dict[str, Any], Volume, npt.NDArray[Any], _Label], None]
+Visit = Callable[[Case, Volume, npt.NDArray[Any], _Label], None]
 """Gets a case: its record, its (first) image, the voxels (x, y, z), and the class indices on the image's grid."""
 
 
@@ -55,8 +55,8 @@ def check_datalist(
     """
     with volumes_ahead(_in_order(datalist)) if read_voxels else nullcontext(open_location) as opened:
         check = _Check(datalist, read_voxels, opened)
-        for record in track(datalist.records, description="Checking", disable=not progress):
-            check.case(record, visit)
+        for case in track(datalist.cases, description="Checking", disable=not progress):
+            check.case(case, visit)
     problems = [*_case_problems(datalist), *check.problems]
     problems += _geometry_doubts(check)
     problems += compare_cases(datalist, check.facts)
@@ -92,32 +92,31 @@ class _Check:
         self.called: dict[int, tuple[Segment, str]] = {}  # label value to the first segment of it and its case
         self._last: tuple[str, Volume, npt.NDArray[Any]] | None = None
 
-    def case(self, record: dict[str, Any], visit: Visit | None) -> None:
+    def case(self, case: Case, visit: Visit | None) -> None:
         before = sum(found.severity == "error" for found in self.problems)
-        case = record["case"]
-        role: _Role = "channels" if isinstance(record["image"], str) else "channel"
-        for number, path in reversed(list(enumerate(as_paths(record["image"])))):
-            self._image(case, path, role, first=number == 0)
-        labels: dict[str, tuple[Volume, npt.NDArray[np.uint8]]] = {}
-        for key in ("label", "clean_label"):
-            if key in record and (found := self._label(case, record[key])) is not None:
-                labels[key] = found
-        self.problems += _grid_problems(record, self.facts, self.datalist)
+        role: _Role = "channels" if isinstance(case.image, str) else "channel"
+        for number, path in reversed(list(enumerate(case.images))):
+            self._image(case.name, path, role, first=number == 0)
+        labels: list[tuple[str, Volume, npt.NDArray[np.uint8]]] = []
+        for path in case.labels:
+            if (found := self._label(case.name, path)) is not None:
+                labels.append((path, *found))
+        self.problems += _grid_problems(case, self.facts, self.datalist)
         errors = sum(found.severity == "error" for found in self.problems)
-        image_key = key_of(as_paths(record["image"])[0])
+        image_key = key_of(case.images[0])
         if self._last is None or self._last[0] != image_key or errors > before:
             return
         _, image, voxels = self._last
         drawn: _Label = None
-        for key, (volume, label) in labels.items():
+        for path, volume, label in labels:
             beyond = 0.0
             if self.datalist.resample_labels:
                 label, beyond = on_grid(label, volume.affine, image.affine, image.shape)
             axis = through_plane_axis(image.affine)
-            self.problems += pair_problems(voxels, label, case, record[key], outside=beyond, axis=axis)
+            self.problems += pair_problems(voxels, label, case.name, path, outside=beyond, axis=axis)
             drawn = label if drawn is None else drawn
         if visit is not None and sum(found.severity == "error" for found in self.problems) == before:
-            visit(record, image, voxels, drawn)
+            visit(case, image, voxels, drawn)
 
     def _image(self, case: str, path: str, role: _Role, *, first: bool) -> None:
         key = key_of(path)
@@ -185,16 +184,15 @@ def _in_order(datalist: Datalist) -> list[str]:
     order: list[str] = []
     known: set[str] = set()
     last = ""
-    for record in datalist.records:
-        first, *others = as_paths(record["image"])
+    for case in datalist.cases:
+        first, *others = case.images
         for path in reversed(others):
             order += [path] if key_of(path) not in known else []
             known.add(key_of(path))
         order += [first] if key_of(first) != last else []
         last = key_of(first)
-        labels = [record[key] for key in ("label", "clean_label") if key in record]
-        order += labels
-        known |= {last, *map(key_of, labels)}
+        order += case.labels
+        known |= {last, *map(key_of, case.labels)}
     return order
 
 
@@ -210,29 +208,29 @@ def _facts(volume: Volume) -> Facts:
 
 
 def _case_problems(datalist: Datalist) -> Iterator[Problem]:
-    if not datalist.records:
-        yield Problem("no cases", "at least one labelled training case", "add cases to the datalist", "", "")
-    elif not any("label" in record for record in datalist.split("training")):
-        yield Problem("no labelled training case", "at least one", 'add a "label" and "quality": "high" to one', "", "")
+    if not datalist.cases:
+        yield Problem("no cases", "at least one labelled training case", "add cases to the datalist")
+    elif all(case.label is None for case in datalist.of_split("training")):
+        yield Problem("no labelled training case", "at least one", 'add a "label" and "quality": "high" to one')
     channels = len(datalist.modality)
-    for record in datalist.records:
-        case, labelled, quality = record["case"], "label" in record, record.get("quality")
-        if labelled and quality is None:
-            yield Problem("a label without a quality", " or ".join(QUALITIES), 'add "quality"', record["label"], case)
-        if not labelled and quality is not None:
-            yield Problem(f'quality "{quality}" without a label', "both or neither", "add or remove one", "", case)
-        if isinstance(record["image"], list) and len(record["image"]) != channels:
+    for case in datalist.cases:
+        name = case.name
+        if case.label is not None and case.quality is None:
+            yield Problem("a label without a quality", " or ".join(QUALITIES), 'add "quality"', case.label, name)
+        if case.label is None and case.quality is not None:
+            yield Problem(f'quality "{case.quality}" without a label', "both or neither", "add or remove one", "", name)
+        if isinstance(case.image, tuple) and len(case.image) != channels:
             yield Problem(
-                f"{len(record['image'])} image files",
+                f"{len(case.image)} image files",
                 f"{channels}, one per modality ({', '.join(datalist.modality.values())})",
                 "list one file per modality, in the same order for all cases",
-                ", ".join(record["image"]),
-                case,
+                ", ".join(case.image),
+                name,
             )
-        labels = {os.path.realpath(record[key]) for key in ("label", "clean_label") if key in record}
-        for file in as_paths(record["image"]):
+        labels = {os.path.realpath(path) for path in case.labels}
+        for file in case.images:
             if os.path.realpath(file) in labels:
-                yield Problem("one file as image and as label", "two files", "correct one of the two paths", file, case)
+                yield Problem("one file as image and as label", "two files", "correct one of the two paths", file, name)
 
 
 def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels: int) -> Iterator[Problem]:
@@ -250,19 +248,17 @@ def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels
         yield Problem(shape, wanted, advice, file, case)
 
 
-def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Datalist) -> Iterator[Problem]:
-    labels = {record[key] for key in ("label", "clean_label") if key in record}
-    files = as_paths(record["image"]) + [record[key] for key in ("label", "clean_label") if key in record]
-    known = [(file, facts[key_of(file)]) for file in files if key_of(file) in facts]
+def _grid_problems(case: Case, facts: dict[str, Facts], datalist: Datalist) -> Iterator[Problem]:
+    known = [(file, facts[key_of(file)]) for file in case.images + case.labels if key_of(file) in facts]
     if not known:
         return
     (first_file, first), *others = known
     for file, other in others:
-        if datalist.resample_labels and file in labels:
+        if datalist.resample_labels and file in case.labels:
             if not _overlap(first, other):
                 found = f"affine {affine_text(other.affine)}, nowhere on the image"
                 expected = f"a place on affine {affine_text(first.affine)} of {first_file}"
-                yield Problem(found, expected, "correct the header that is wrong", file, record["case"])
+                yield Problem(found, expected, "correct the header that is wrong", file, case.name)
             continue
         wrong = first.grid.mismatch(other.grid)
         if wrong is None:
@@ -276,7 +272,7 @@ def _grid_problems(record: dict[str, Any], facts: dict[str, Facts], datalist: Da
             *(f"{name} has {doubt}" for name, fact in ((file, other), (first_file, first)) for doubt in fact.doubts),
         ]
         found += "".join(f" ({reason})" for reason in known_reasons if reason)
-        yield Problem(found, f"{wrong.expected} as in {first_file}", advice, file, record["case"])
+        yield Problem(found, f"{wrong.expected} as in {first_file}", advice, file, case.name)
 
 
 def _overlap(first: Facts, second: Facts) -> bool:
@@ -302,9 +298,9 @@ def _geometry_doubts(check: _Check) -> Iterator[Problem]:
 
 
 def _changes(datalist: Datalist, broken: set[str]) -> Iterator[Problem]:
-    for record in datalist.records:
-        if record["case"] in broken:
+    for case in datalist.cases:
+        if case.name in broken:
             continue  # its files may be unreadable, and have other faults to tell
-        for file in changed_files(record):
+        for file in changed_files(case):
             found, advice = "other content than when the datalist was made", "make the datalist anew if this is right"
-            yield Problem(found, "the same", advice, file, record["case"], "warning")
+            yield Problem(found, "the same", advice, file, case.name, "warning")

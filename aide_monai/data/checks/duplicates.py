@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from aide_monai.data.case import Case
 from aide_monai.errors import Problem
 from aide_monai.io.ahead import read_apart
-from aide_monai.io.paths import as_paths
 
 GRID = (32, 32, 16)
 LIKENESS = 0.98
@@ -86,33 +85,29 @@ def find_twins(signatures: Mapping[str, NDArray[np.float32] | None], *, likeness
     return [Twins(names[i], names[j], min(float(alike[i, j]), 1.0)) for i, j in pairs]
 
 
-def record_signature(record: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """`signature` of the (first) image of a datalist's record.
+def image_signature(case: Case) -> NDArray[np.float32] | None:
+    """`signature` of the (first) image of a case.
 
     Raises:
         InputError: the image cannot be read.
     """
-    path = as_paths(record["image"])[0]
-    found = read_apart([path])
+    found = read_apart([case.images[0]])
     return signature(found.voxels if found.channel_axis is None else found.voxels[..., 0], found.affine)
 
 
-def leaks(records: Sequence[Mapping[str, Any]], twins: Sequence[Twins]) -> list[Problem]:
+def leaks(cases: Sequence[Case], twins: Sequence[Twins]) -> list[Problem]:
     """One problem per pair of equal scans in two splits or two domains; other pairs are told by a log message.
 
     Args:
-        records: with "case", "split" and, perhaps, "domain".
-        twins: pairs by case.
+        cases: all of them.
+        twins: pairs by name.
     """
-    by_case = {record["case"]: record for record in records}
+    by_name = {case.name: case for case in cases}
     problems = []
     for pair in twins:
-        one, other = by_case[pair.first], by_case[pair.second]
-        between = [
-            f"{key} {one.get(key)} and {other.get(key)}"
-            for key in ("domain", "split")
-            if one.get(key) != other.get(key)
-        ]
+        one, other = by_name[pair.first], by_name[pair.second]
+        kinds = (("domain", one.domain, other.domain), ("split", one.split, other.split))
+        between = [f"{kind} {first} and {second}" for kind, first, second in kinds if first != second]
         both, found = f"cases {pair.first} and {pair.second}", f"one scan (likeness {pair.likeness:.4f})"
         if between:
             found += f" in {' and in '.join(between)}: a leak"

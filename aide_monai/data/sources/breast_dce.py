@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
+from aide_monai.data.case import Case
+from aide_monai.data.checks.duplicates import find_twins, image_signature, leaks
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
-from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out, typed
+from aide_monai.data.sources.files import case_paths, files_below, source_folder, tell_left_out, typed
 from aide_monai.data.sources.phases import Phases, find_phases
 from aide_monai.data.sources.subtraction import with_subtractions
 from aide_monai.data.split import hold_out_labelled
@@ -93,7 +94,7 @@ def breast_datalist(
     root = source_folder(root, expected=f"breast DCE-MR studies: {_LAYOUT}")
     centres = _centres(root, centre)
     problems: list[Problem] = []
-    records: list[dict[str, Any]] = []
+    cases: list[Case] = []
     used: list[Path] = []
     others: list[str] = []
     for name, folder in centres.items():
@@ -104,31 +105,32 @@ def breast_datalist(
             problems.append(Problem("no studies", expected=_LAYOUT, place=folder))
         for study in studies:
             try:
-                record = _record(study, name, folder, phases, times_s, name in central, others)
-                if "label" not in record and not keep_unlabeled:
+                case = _case(study, name, folder, phases, times_s, name in central, others)
+                if case.label is None and not keep_unlabeled:
                     raise InputError(
                         "no label.nii.gz",
                         advice=f"add it, or set keep_unlabeled ({typed('keep_unlabeled')})",
                         place=study.place,
                     )
-                records.append(record)
+                cases.append(case)
                 used += [] if study.images else [study.place]
             except InputError as error:
                 problems += error.problems
     problems += [
-        Problem("two studies of this name", advice="leave one of them", case=case)
-        for case in sorted({r["case"] for r in records if [o["case"] for o in records].count(r["case"]) > 1})
+        Problem("two studies of this name", advice="leave one of them", case=name)
+        for name, number in sorted(Counter(case.name for case in cases).items())
+        if number > 1
     ]
     if problems:
         raise InputError(f"{root}: the breast studies cannot be used", problems=problems)
-    tell_left_out(root, [*record_paths(records), *used], lambda file: _why_unused(file, centres), others=others)
+    tell_left_out(root, [*case_paths(cases), *used], lambda file: _why_unused(file, centres), others=others)
     names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
     labels = {0: "background", 1: "tumour"}
-    datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), records, resample_labels=True)
+    datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), cases, resample_labels=True)
     datalist = datalist if test is None else hold_out_labelled(datalist, test=test, seed=seed)
     if check_content:
-        twins = find_twins({record["case"]: record_signature(record) for record in datalist.records})
-        if problems := leaks(datalist.records, twins):
+        twins = find_twins({case.name: image_signature(case) for case in datalist.cases})
+        if problems := leaks(datalist.cases, twins):
             raise InputError(f"{root}: the breast studies cannot be used together", problems=problems)
     return datalist if subtraction_dir is None else with_subtractions(datalist, subtraction_dir)
 
@@ -194,7 +196,7 @@ def _is_label(file: Path) -> bool:
     return name == "label" or name.endswith("_label")
 
 
-def _record(
+def _case(
     study: _Study,
     centre: str,
     root: Path,
@@ -202,8 +204,8 @@ def _record(
     times_s: Sequence[float] | None,
     central: bool,
     others: list[str],
-) -> dict[str, Any]:
-    """Record of a study; DICOM files of phases that are not chosen, or of no phase, are added to ``others``."""
+) -> Case:
+    """Case of a study; DICOM files of phases that are not chosen, or of no phase, are added to ``others``."""
     folder = study.place if study.place.is_dir() else study.place.parent
     if not study.place.exists():
         raise InputError(f"no images of {study.patient}", advice="add them, or remove the label", place=study.labels[0])
@@ -216,9 +218,8 @@ def _record(
         )
     phases = find_phases(folder, study.images, root=root)
     chosen = _chosen(study, phases, numbers, times_s)
-    case = f"{centre}_{study.patient}"
-    record: dict[str, Any] = {"case": case, "patient": case, "domain": centre, "split": "training"}
-    images, label = list(phases.paths), None
+    images: list[str] = list(phases.paths)
+    label: str | None = None
     if study.labels:
         volume, mask = _open_label(study.labels[0], root)
         label = str(study.labels[0])
@@ -228,10 +229,16 @@ def _record(
             require_inside(phases.grid, volume.grid, mask, label_name=label, image_name=f"of {study.place.name}")
     others += phases.others
     others += [file for k, one in enumerate(phases.series) if k not in chosen for file in one.files]
-    record["image"] = [images[number] for number in chosen]
-    if len(chosen) == 1:
-        record["image"] = record["image"][0]
-    return record if label is None else {**record, "label": label, "quality": "high"}
+    listed = tuple(images[number] for number in chosen)
+    name = f"{centre}_{study.patient}"
+    return Case(
+        name=name,
+        image=listed[0] if len(listed) == 1 else listed,
+        label=label,
+        quality=None if label is None else "high",
+        patient=name,
+        domain=centre,
+    )
 
 
 def _chosen(study: _Study, phases: Phases, numbers: Sequence[int], times_s: Sequence[float] | None) -> list[int]:

@@ -6,17 +6,18 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import record_paths, tell_left_out, typed
+from aide_monai.data.sources.files import case_paths, tell_left_out, typed
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
 from aide_monai.io.grid import shape_text
-from aide_monai.io.paths import absolute_paths
+from aide_monai.io.paths import absolute_path
 from aide_monai.io.png import pair_slices, png_files, read_png, read_png_stack
 from aide_monai.io.volumes import listed
 
@@ -86,23 +87,24 @@ def chaos_datalist(
     if not any((place / "DICOM_anon").is_dir() for places in found.values() for place in places):
         raise InputError(f"no {modality} cases", expected=f"the download of CHAOS: {_LAYOUT}", place=folder)
     problems: list[Problem] = []
-    records: list[dict[str, Any]] = []
+    cases: list[Case] = []
     for name, places in found.items():
         if len(places) > 1:
             problems.append(
                 Problem(" and ".join(map(str, places)), expected="one", advice="remove the other", case=name)
             )
             continue
-        record, wrong = _record(name, places[0], modality, set(classes), folder=folder, roots=tuple(roots))
-        records.append(record)
+        case, wrong = _case(name, places[0], modality, set(classes), folder=folder, roots=tuple(roots))
+        if case is not None:
+            cases.append(case)
         problems += wrong
     if paper_split and not problems:
-        records, problems = _paper_split(records)
+        cases, problems = _paper_split(cases)
     if problems:
         raise InputError(f"{folder}: CHAOS cannot be used", problems=problems)
-    tell_left_out(folder, record_paths(records), lambda file: _why_unused(file, modality))
+    tell_left_out(folder, case_paths(cases), lambda file: _why_unused(file, modality))
     names = {0: "background", **dict(enumerate(organs, 1))}
-    return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), records, classes)
+    return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), cases, classes)
 
 
 def chaos_classes(
@@ -149,30 +151,31 @@ def _case_folders(root: Path, modality: str) -> dict[str, list[Path]]:
     return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
 
 
-def _record(
+def _case(
     name: str, place: Path, modality: str, values: set[int], *, folder: Path, roots: tuple[str | Path, ...]
-) -> tuple[dict[str, Any], list[Problem]]:
-    """Record of one case, and what is wrong with it; the record is of use only when nothing is."""
-    case = f"{'CT' if modality == 'CT' else 'MR'}-{name}"
-    record: dict[str, Any] = {"case": case, "image": "", "patient": case, "split": "training"}
+) -> tuple[Case | None, list[Problem]]:
+    """One case, None when something is wrong with it; and what that is."""
     dicom, ground = place / "DICOM_anon", place / "Ground"
     if not dicom.is_dir():
-        return record, [Problem("no folder DICOM_anon", f"the images of case {name} in it", place=place)]
+        return None, [Problem("no folder DICOM_anon", f"the images of case {name} in it", place=place)]
     problems: list[Problem] = []
     with _collected(problems):
         for path in (dicom, ground):
-            absolute_paths(str(path), folder, roots=roots)
+            absolute_path(str(path), folder, roots=roots)
         series = find_series(dicom, roots=roots, check=False)
         problems += [problem for one in series for problem in one.problems]
         with _collected(problems):
-            record["image"] = _images(dicom, series, modality)
+            image = _images(dicom, series, modality)
         if ground.is_dir():
-            record |= {"label": str(ground), "quality": "high"}
             list_files(str(ground), roots=roots)  # refuses links that lead out
             problems += _label_problems(ground, values)
             if not problems:
                 _require_slices(ground, dicom, series)
-    return record, problems
+    if problems:
+        return None, problems
+    case = f"{'CT' if modality == 'CT' else 'MR'}-{name}"
+    known = Case(name=case, image=image, patient=case)
+    return replace(known, label=str(ground), quality="high") if ground.is_dir() else known, []
 
 
 def _why_unused(file: Path, modality: str) -> str:
@@ -190,7 +193,7 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
         problems += error.problems
 
 
-def _images(folder: Path, series: list[DicomSeries], modality: str) -> str | list[str]:
+def _images(folder: Path, series: list[DicomSeries], modality: str) -> str | tuple[str, ...]:
     found = ", ".join(str(one) for one in series)
     if modality != "T1DUAL":
         if len(series) != 1:
@@ -227,7 +230,7 @@ def _images(folder: Path, series: list[DicomSeries], modality: str) -> str | lis
         logger.warning(
             "%s: the folders are named the wrong way round, echo times say %s", folder, [Path(p).name for p in paths]
         )
-    return paths
+    return tuple(paths)
 
 
 def _path(folder: Path, one: DicomSeries, series: list[DicomSeries]) -> str:
@@ -269,26 +272,23 @@ def _ranges(values: set[int]) -> str:
     return ", ".join(f"{start} to {end}" for start, end in zip(starts, ends, strict=True))
 
 
-def _paper_split(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Problem]]:
-    by_number = {record["case"].removeprefix("MR-"): record for record in records}
+def _paper_split(cases: list[Case]) -> tuple[list[Case], list[Problem]]:
+    by_number = {case.name.removeprefix("MR-"): case for case in cases}
     known = {str(number) for number in (*PAPER_TRAINING, *PAPER_TEST)}
     problems = [Problem("a case of none of the paper's lists", case=name) for name in by_number if name not in known]
     labelled = [str(PAPER_LABELED), *(str(number) for number in PAPER_TEST)]
     problems += [
-        Problem("no label", case=name) for name in labelled if name in by_number and "label" not in by_number[name]
+        Problem("no label", case=name) for name in labelled if name in by_number and by_number[name].label is None
     ]
     if str(PAPER_LABELED) not in by_number:
         problems.append(Problem(f"no case {PAPER_LABELED}, the paper's only labelled one"))
     missing = sorted(known - by_number.keys(), key=int)
     if missing:
         logger.warning("%d of the paper's 40 cases are missing: %s", len(missing), ", ".join(missing))
-    split = []
-    for name, record in by_number.items():
+    split: list[Case] = []
+    for name, case in by_number.items():
         if name in map(str, PAPER_TEST):
-            split.append({**record, "split": "test"})
-        elif name == str(PAPER_LABELED) or "label" not in record:
-            split.append(record)
+            split.append(replace(case, split="test"))
         else:
-            hidden = {key: value for key, value in record.items() if key not in ("label", "quality")}
-            split.append({**hidden, "clean_label": record["label"]})
+            split.append(case if name == str(PAPER_LABELED) else case.hidden())
     return split, problems

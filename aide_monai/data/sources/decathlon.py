@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import SPLITS, Datalist, numbered_names, read_json
-from aide_monai.data.sources.files import record_paths, tell_left_out
+from aide_monai.data.case import SPLITS, Case, Split
+from aide_monai.data.datalist import Datalist, numbered_names, read_json
+from aide_monai.data.sources.files import case_paths, tell_left_out
 from aide_monai.errors import InputError, Problem
-from aide_monai.io.paths import absolute_paths, on_disk
+from aide_monai.io.paths import absolute_path, on_disk
 from aide_monai.io.volumes import without_suffix
 
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs")
@@ -42,7 +44,7 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
     for key in ("labels", "modality"):
         maps[key], found = numbered_names(content.get(key), key)
         problems += found
-    records = []
+    cases: list[Case] = []
     for section in SPLITS:
         entries = content.get(section, [])
         if not isinstance(entries, list):
@@ -51,33 +53,34 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
         for index, entry in enumerate(entries):
             try:
                 plain = {"image": entry} if isinstance(entry, str) else entry
-                records.append(_record(plain, section, folder, roots=roots))
+                cases.append(_case(plain, section, folder, roots=roots))
             except InputError as error:
                 problems += error.at(f"{section}[{index}]").problems
     if problems:
         raise InputError(f"{file}: the data set cannot be used", problems=problems)
-    _tell_unlisted(folder, records)
+    _tell_unlisted(folder, cases)
     name = content.get("name") or folder.name
-    return Datalist(name, maps["labels"], maps["modality"], records)
+    return Datalist(name, maps["labels"], maps["modality"], cases)
 
 
-def _tell_unlisted(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def _tell_unlisted(folder: Path, cases: Iterable[Case]) -> None:
     """Name what lies beside the files of the list, in their folders and in those that a Decathlon has."""
-    paths = record_paths(records)
+    paths = case_paths(cases)
     places = {Path(on_disk(path)).parent for path in paths} | {folder / name for name in _FOLDERS}
     for place in sorted(place for place in places if place.is_relative_to(folder) and place.is_dir()):
         tell_left_out(place, paths, lambda _: "not in the list")
 
 
-def _record(entry: Any, section: str, folder: Path, *, roots: Iterable[str | Path]) -> dict[str, Any]:
+def _case(entry: Any, section: Split, folder: Path, *, roots: Iterable[str | Path]) -> Case:
     image: Any = entry.get("image") if isinstance(entry, dict) else None
     files = image if isinstance(image, list) and image else [image]
     if not all(isinstance(path, str) and path for path in files):
         raise InputError(repr(entry), expected='{"image": path, "label": path}')
-    record = {"case": without_suffix(files[0]), "image": absolute_paths(image, folder, roots=roots)}
+    paths = [absolute_path(file, folder, roots=roots) for file in files]
+    case = Case(name=without_suffix(files[0]), image=paths[0] if isinstance(image, str) else tuple(paths))
     if "label" not in entry:
-        return {**record, "split": "training"}
+        return case
     if not isinstance(entry["label"], str) or not entry["label"]:
         raise InputError(f'"label": {entry["label"]!r}', expected="a path")
-    label = absolute_paths(entry["label"], folder, roots=roots)
-    return {**record, "label": label, "quality": "high", "split": section}
+    label = absolute_path(entry["label"], folder, roots=roots)
+    return replace(case, label=label, quality="high", split=section)

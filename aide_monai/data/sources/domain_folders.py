@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
 from aide_monai.data.sources.folder import folder_datalist
@@ -40,7 +41,7 @@ def domain_folders(
     lists = {name: folder_datalist(root / folder, label_names=label_names) for name, folder in domains.items()}
     tell_beside(root, domains.values(), "no folder of a domain")
     first = next(iter(lists.values()))
-    records = []
+    cases: list[Case] = []
     for domain, datalist in lists.items():
         if (datalist.labels, datalist.classes) != (first.labels, first.classes):
             raise InputError(
@@ -49,7 +50,7 @@ def domain_folders(
                 advice="bring them to one coding",
                 place=root / domains[domain],
             )
-        for record in datalist.records:
-            test = domain in held_out and "label" in record
-            records.append({**record, "domain": domain, "split": "test" if test else "training"})
-    return replace(first, name=root.name, records=records)
+        for case in datalist.cases:
+            test = domain in held_out and case.label is not None
+            cases.append(replace(case, domain=domain, split="test" if test else "training"))
+    return replace(first, name=root.name, cases=cases)

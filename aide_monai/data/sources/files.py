@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from aide_monai.data.case import Case
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.folder import voxel_files
-from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.paths import on_disk
 from aide_monai.io.png import png_files
 from aide_monai.utils.texts import DESCRIPTIONS, tell_unused
 
@@ -80,10 +80,9 @@ def files_below(root: Path, *, suffixes: Sequence[str] = ()) -> tuple[list[Path]
     return sorted(files), problems
 
 
-def record_paths(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def case_paths(cases: Iterable[Case]) -> list[str]:
     """The paths of all images and labels of a data set."""
-    keys = ("image", "label", "clean_label")
-    return [path for record in records for key in keys if key in record for path in as_paths(record[key])]
+    return [path for case in cases for path in case.images + case.labels]
 
 
 def tell_left_out(

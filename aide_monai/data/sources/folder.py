@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
 from aide_monai.errors import InputError, Problem
@@ -81,18 +83,12 @@ def folder_datalist(
     if problems:
         raise InputError(f"{root}: the folder cannot be used", problems=problems)
 
-    records = []
-    for case, files in sorted(images.items()) + sorted(unlabeled.items()):
-        match = pattern.fullmatch(case)
-        record: dict[str, object] = {
-            "case": case,
-            "image": str(files[0]) if number == 1 else [str(file) for file in files],
-            "patient": match[1] if match and match[1] else case,
-            "split": "training",
-        }
-        if case in images:
-            record |= {"label": str(labels[case][0]), "quality": "high"}
-        records.append(record)
+    cases: list[Case] = []
+    for name, files in sorted(images.items()) + sorted(unlabeled.items()):
+        match = pattern.fullmatch(name)
+        image = str(files[0]) if number == 1 else tuple(str(file) for file in files)
+        case = Case(name=name, image=image, patient=match[1] if match and match[1] else name)
+        cases.append(replace(case, label=str(labels[name][0]), quality="high") if name in images else case)
     if label_names is None:
         stored = _names_from_labels([labels[case][0] for case in sorted(images)])
     else:
@@ -100,7 +96,7 @@ def folder_datalist(
         stored = {0: "background", **{value: given[value] for value in sorted(given)}}
     names = dict(enumerate(stored.values()))
     classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
-    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, records, classes)
+    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, cases, classes)
 
 
 def patient_expression(text: str, name: str) -> re.Pattern[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aide_monai.data.datalist import SPLITS, Datalist, read_json
+from aide_monai.data.case import SPLITS
+from aide_monai.data.datalist import Datalist, read_json
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.data.sources.chaos import chaos_datalist
 from aide_monai.data.sources.decathlon import decathlon_datalist
@@ -73,7 +74,7 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
 
     Examples:
         >>> from aide_monai import find_datalist, write_phantoms
-        >>> [record["case"] for record in find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).records]
+        >>> [case.name for case in find_datalist(write_phantoms("phantoms", cases=2, shape=(32, 32, 4))).cases]
         ['phantom_000', 'phantom_001']
     """
     root = Path(root)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out
+from aide_monai.data.sources.files import case_paths, files_below, source_folder, tell_left_out
 from aide_monai.data.split import hold_out_per_domain
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
@@ -65,22 +65,22 @@ def nci_isbi_datalist(
     others: list[str] = []
     if not images and not labels:
         raise InputError("no patient ProstateDx-XX-XXXX or Prostate3T-XX-XXXX", expected=_LAYOUT, place=root)
-    records = []
+    cases: list[Case] = []
     for patient in sorted(images.keys() | labels.keys()):
         folders, label_files = images.get(patient, []), labels.get(patient, [])
         found = _partner_problems(patient, folders, label_files)
         try:
             if not found:
-                records.append(_record(patient, folders[0], label_files[0], root, others))
+                cases.append(_case(patient, folders[0], label_files[0], root, others))
         except InputError as error:
             found += error.problems
         problems += found
     if problems:
         raise InputError(f"{root}: NCI-ISBI 2013 cannot be used", problems=problems)
-    tell_left_out(root, record_paths(records), _why_unused, others=others)
+    tell_left_out(root, case_paths(cases), _why_unused, others=others)
     names = {0: "background", 1: "prostate"} if merge_zones else dict(ZONES)
     classes = nci_isbi_classes(merge_zones=merge_zones)
-    datalist = Datalist("NCI-ISBI 2013", names, {0: "T2"}, records, classes, resample_labels=True)
+    datalist = Datalist("NCI-ISBI 2013", names, {0: "T2"}, cases, classes, resample_labels=True)
     return datalist if test is None else hold_out_per_domain(datalist, test=test, seed=seed)
 
 
@@ -143,8 +143,8 @@ def _partner_problems(patient: str, folders: list[Path], labels: list[Path]) -> 
     return problems
 
 
-def _record(patient: str, folder: Path, label: Path, root: Path, others: list[str]) -> dict[str, Any]:
-    """Record of one patient; the files of other volumes than that of the label are added to ``others``."""
+def _case(patient: str, folder: Path, label: Path, root: Path, others: list[str]) -> Case:
+    """Case of one patient; the files of other volumes than that of the label are added to ``others``."""
     if problems := data_file_problems(label, root):
         raise InputError(problems=problems)
     series = find_series(folder, check=False)
@@ -163,15 +163,15 @@ def _record(patient: str, folder: Path, label: Path, root: Path, others: list[st
     require_inside(image.grid, volume.grid, voxels, label_name=str(label), image_name=image.files[0])
     others += [file for one in series if one is not image for file in one.files]
     collection, part, _ = patient.split("-")
-    return {
-        "case": patient,
-        "image": series_path(folder, image, series),
-        "label": str(label),
-        "quality": "high",
-        "patient": patient,
-        "domain": DOMAINS[collection.lower()][1],
-        "split": "training" if part == "01" else "test",
-    }
+    return Case(
+        name=patient,
+        image=series_path(folder, image, series),
+        label=str(label),
+        quality="high",
+        patient=patient,
+        domain=DOMAINS[collection.lower()][1],
+        split="training" if part == "01" else "test",
+    )
 
 
 def _open_label(file: Path) -> tuple[Volume, np.ndarray]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder, tell_left_out, typed
 from aide_monai.data.split import hold_out
@@ -93,8 +93,8 @@ def promise12_datalist(
     tell_left_out(root, used, _why_unused)
     if len(images) != CASES:
         logger.warning("%s: found %d cases; the challenge's training data are %d", root, len(images), CASES)
-    records = [_record(number, images[number], labels[number]) for number in sorted(wanted)]
-    datalist = Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, records)
+    cases = [_case(number, images[number], labels[number]) for number in sorted(wanted)]
+    datalist = Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, cases)
     return datalist if test is None else hold_out(datalist, test=test, seed=seed)
 
 
@@ -111,17 +111,16 @@ def _why_unused(file: Path) -> str:
     return "not called CaseXX.mhd or CaseXX_segmentation.mhd"
 
 
-def _record(number: int, image: Path, label: Path) -> dict[str, Any]:
-    case = f"Case{number:02d}"
-    return {
-        "case": case,
-        "image": str(image),
-        "label": str(label),
-        "quality": "high",
-        "patient": case,
-        "domain": "Domain 2" if number in DUPLICATES else "Domain 3",
-        "split": "training",
-    }
+def _case(number: int, image: Path, label: Path) -> Case:
+    name = f"Case{number:02d}"
+    return Case(
+        name=name,
+        image=str(image),
+        label=str(label),
+        quality="high",
+        patient=name,
+        domain="Domain 2" if number in DUPLICATES else "Domain 3",
+    )
 
 
 def _stem(file: Path) -> str:

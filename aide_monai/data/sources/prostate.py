@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from aide_monai.data.checks.duplicates import find_twins, leaks, record_signature
+from aide_monai.data.case import Case
+from aide_monai.data.checks.duplicates import find_twins, image_signature, leaks
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
@@ -50,12 +50,12 @@ def prostate_datalist(
     promise = _collected(problems, lambda: promise12_datalist(promise_root))
     if nci is None or promise is None:
         raise InputError(f"{nci_root} and {promise_root}: the domains cannot be used", problems=problems)
-    signatures = {record["case"]: record_signature(record) for record in nci.records + promise.records}
+    signatures = {case.name: image_signature(case) for case in nci.cases + promise.cases}
     twins = find_twins(signatures)
-    domain_2 = {record["case"] for record in nci.records if record["domain"] == "Domain 2"}
+    domain_2 = {case.name for case in nci.cases if case.domain == "Domain 2"}
     dropped = set()
     for pair in twins:
-        if pair.first in domain_2 and pair.second not in {record["case"] for record in nci.records}:
+        if pair.first in domain_2 and pair.second not in {case.name for case in nci.cases}:
             logger.warning(
                 "%s of PROMISE12 is left out: the same scan as %s (likeness %.4f)",
                 pair.second,
@@ -63,15 +63,15 @@ def prostate_datalist(
                 pair.likeness,
             )
             dropped.add(pair.second)
-    promise.records = [record for record in promise.records if record["case"] not in dropped]
+    promise = replace(promise, cases=[case for case in promise.cases if case.name not in dropped])
     promise = hold_out(promise, test=PAPER_SPLIT["Domain 3"][1] if test is None else test, seed=seed)
-    records = nci.records + promise.records
+    cases = nci.cases + promise.cases
     left = [pair for pair in twins if pair.second not in dropped and pair.first not in dropped]
-    if problems := leaks(records, left):
+    if problems := leaks(cases, left):
         raise InputError(f"{nci_root} and {promise_root}: the domains cannot be used together", problems=problems)
     if test is None:
-        _compare_with_paper(records)
-    return replace(nci, name="Prostate, three domains", records=records)
+        _compare_with_paper(cases)
+    return replace(nci, name="Prostate, three domains", cases=cases)
 
 
 def _collected(problems: list[Problem], read: Callable[[], Datalist]) -> Datalist | None:
@@ -82,9 +82,11 @@ def _collected(problems: list[Problem], read: Callable[[], Datalist]) -> Datalis
         return None
 
 
-def _compare_with_paper(records: list[dict[str, Any]]) -> None:
-    found = Counter((record["domain"], record["split"]) for record in records)
+def _compare_with_paper(cases: list[Case]) -> None:
+    found = Counter((case.domain, case.split) for case in cases)
     for domain, (training, test) in PAPER_SPLIT.items():
-        cases = found[domain, "training"], found[domain, "test"]
-        if cases != (training, test):
-            logger.warning("%s: %d training and %d test cases; the paper has %d and %d", domain, *cases, training, test)
+        numbers = found[domain, "training"], found[domain, "test"]
+        if numbers != (training, test):
+            logger.warning(
+                "%s: %d training and %d test cases; the paper has %d and %d", domain, *numbers, training, test
+            )

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.case import Case, Quality, Split
 from aide_monai.data.checks.duplicates import find_twins, signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
-from aide_monai.data.sources.files import files_below, record_paths, source_folder, tell_left_out, typed
+from aide_monai.data.sources.files import case_paths, files_below, source_folder, tell_left_out, typed
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
@@ -23,7 +24,7 @@ TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
 PAPER_SPLIT = {"prostate": (48, 7), "brain-growth": (34, 5), "brain-tumor": (28, 4), "kidney": (20, 4)}
 """Training and test cases of each task."""
 
-SPLIT_FOLDERS = {"Training": "training", "Validation": "test"}
+SPLIT_FOLDERS: dict[str, Split] = {"Training": "training", "Validation": "test"}
 
 _MASK = re.compile(r"task(\d+)_seg(\d+)\.nii(\.gz)?", re.IGNORECASE)
 _IMAGE = re.compile(r"image\.nii(\.gz)?", re.IGNORECASE)
@@ -46,8 +47,8 @@ class QUBIQCase:
     """
 
     case: str
-    split: str
-    image: str | list[str]
+    split: Split
+    image: str | tuple[str, ...]
     channels: int
     masks: dict[int, str]
 
@@ -98,18 +99,18 @@ def qubiq_datalist(
         target = Path(os.path.abspath(fused_dir or "")) / name / f"{case.case}_task{subtask:02d}_{method}.nii.gz"
         return str(write_fused(list(case.masks.values()), target, method=method))
 
-    records: list[dict[str, Any]] = []
+    listed: list[Case] = []
     for case in cases:
         chosen: list[int | str] = [*case.masks] if rater is None else [rater if number is None else number]
         if reference is not None and case.split == "test":
             chosen = [reference]
         for one in chosen:
-            record = _record(case, one, each=rater is None and one != reference, fused=fused)
-            if record is not None:
-                records.append(record)
-                if reference is not None and case.split == "training":
-                    record["clean_label"] = fused(case, reference)
-    used = record_paths(records)
+            known = _case(case, one, each=rater is None and one != reference, fused=fused)
+            if known is not None and reference is not None and case.split == "training":
+                known = replace(known, clean_label=fused(case, reference))
+            if known is not None:
+                listed.append(known)
+    used = case_paths(listed)
     if rater in FUSIONS or reference is not None:
         used += [mask for case in cases for mask in case.masks.values()]
     tell_left_out(Path(os.path.abspath(root)), used, _why_unused)
@@ -120,7 +121,7 @@ def qubiq_datalist(
     soft = "mean" in (rater, reference)
     if PAPER_SPLIT.get(name) not in (None, found := tuple(_count(cases, split) for split in SPLIT_FOLDERS.values())):
         logger.warning("%s: found %d and %d cases; the paper has %d and %d", name, *found, *PAPER_SPLIT[name])
-    return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, records, soft_labels=soft)
+    return Datalist(f"QUBIQ {label}", {0: "background", 1: label}, names, listed, soft_labels=soft)
 
 
 def _why_unused(file: Path) -> str:
@@ -225,7 +226,7 @@ def _folders(root: Path, *, depth: int) -> Iterable[Path]:
                 yield from _folders(folder, depth=depth - 1)
 
 
-def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tuple[QUBIQCase, Any]:
+def _read_case(folder: Path, files: list[Path], split: Split, subtask: int) -> tuple[QUBIQCase, Any]:
     """The case and the signature of its image.
 
     Raises:
@@ -258,7 +259,7 @@ def _read_case(folder: Path, files: list[Path], split: str, subtask: int) -> tup
     return _opened(images[0], dict(sorted(masks.items())), folder.name, split)
 
 
-def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple[QUBIQCase, Any]:
+def _opened(image: Path, masks: dict[int, Path], case: str, split: Split) -> tuple[QUBIQCase, Any]:
     try:
         volume = open_apart(str(image))
         voxels = volume.decode()
@@ -286,7 +287,7 @@ def _opened(image: Path, masks: dict[int, Path], case: str, split: str) -> tuple
     channels = volume.shape[2] if flat else volume.channels or 0
     if channels == 0:
         raise InputError(f"shape {shape_text(volume.file_shape)}", expected="(x, y) and channels", place=image)
-    paths = [channel_path(image, channel) for channel in range(channels)] if flat else str(image)
+    paths = tuple(channel_path(image, channel) for channel in range(channels)) if flat else str(image)
     content = signature(voxels[:, :, :1, 0] if flat else voxels[..., 0], volume.affine)
     return QUBIQCase(case, split, paths, channels, {rater: str(file) for rater, file in masks.items()}), content
 
@@ -315,24 +316,18 @@ def _with_unique_names(cases: list[QUBIQCase]) -> list[QUBIQCase]:
     return [replace(case, case=f"{case.split}_{case.case}") if names.count(case.case) > 1 else case for case in cases]
 
 
-def _record(
-    case: QUBIQCase, rater: int | str, *, each: bool, fused: Callable[[QUBIQCase, str], str]
-) -> dict[str, Any] | None:
-    """One record; None for a test case that the rater did not annotate."""
-    record: dict[str, Any] = {
-        "case": f"{case.case}_rater{rater}" if each else case.case,
-        "image": case.image,
-        "patient": case.case,
-        "split": case.split,
-    }
+def _case(case: QUBIQCase, rater: int | str, *, each: bool, fused: Callable[[QUBIQCase, str], str]) -> Case | None:
+    """One case of the datalist; None for a test case that the rater did not annotate."""
+    name = f"{case.case}_rater{rater}" if each else case.case
+    known = Case(name=name, image=case.image, patient=case.case, split=case.split)
     if isinstance(rater, str):
-        return {**record, "label": fused(case, rater), "quality": "high", "rater": rater}
+        return replace(known, label=fused(case, rater), quality="high", rater=rater)
     if rater not in case.masks:
         what = "kept without a label" if case.split == "training" else "left out"
         logger.warning("%s case %s: rater %d did not annotate it; %s", case.split, case.case, rater, what)
-        return record if case.split == "training" else None
-    quality = "low" if case.split == "training" else "high"
-    return {**record, "label": case.masks[rater], "quality": quality, "rater": str(rater)}
+        return known if case.split == "training" else None
+    quality: Quality = "low" if case.split == "training" else "high"
+    return replace(known, label=case.masks[rater], quality=quality, rater=str(rater))
 
 
 def _count(cases: list[QUBIQCase], split: str) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.nifti import write_nifti
-from aide_monai.io.paths import as_paths
 from aide_monai.io.volumes import Volume
 from aide_monai.transforms.subtraction import subtraction_channels
 
@@ -37,18 +37,17 @@ def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
             "one phase, which leaves nothing to subtract", advice="ask for two or more", place=datalist.name
         )
     target = Path(os.path.abspath(folder))
-    records: list[dict[str, Any]] = []
+    cases: list[Case] = []
     problems: list[Problem] = []
-    for record in datalist.records:
-        paths = as_paths(record["image"])
+    for case in datalist.cases:
         try:
-            written = _write(paths, [target / f"{record['case']}_minus_{k}.nii.gz" for k in range(1, len(paths))])
-            records.append({**record, "image": [*paths, *map(str, written)]})
+            targets = [target / f"{case.name}_minus_{k}.nii.gz" for k in range(1, len(case.images))]
+            cases.append(replace(case, image=(*case.images, *map(str, _write(case.images, targets)))))
         except InputError as error:
-            problems += error.at("", case=record["case"]).problems
+            problems += error.at("", case=case.name).problems
     if problems:
         raise InputError(f"{datalist.name}: subtraction images cannot be made", problems=problems)
-    return replace(datalist, records=records, modality=subtraction_channels(datalist.modality))
+    return replace(datalist, cases=cases, modality=subtraction_channels(datalist.modality))
 
 
 def _write(paths: Sequence[str], targets: Sequence[Path]) -> list[Path]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import aide_monai
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.engines import RIVALS
 from aide_monai.errors import InputError
@@ -108,9 +109,7 @@ class Job:
         """All that decides the result, as JSON."""
         budget = {key: value for key, value in asdict(self.budget).items() if key != "device"}
         task = {
-            "cases": [
-                [r["case"], r.get("split", "training"), r.get("quality", "")] for r in self.task.datalist.records
-            ],
+            "cases": [[case.name, case.split, case.quality or ""] for case in self.task.datalist.cases],
             "classes": sorted(self.task.classes.items()),
             "axis": self.task.axis,
             "slice_size": self.task.slice_size,
@@ -217,7 +216,7 @@ class Job:
         volumes, counts = self._training_data()
         network = self._train(volumes, resume, self._timed(start, on_step))
         del volumes
-        patients = {record["case"]: record.get("patient", record["case"]) for record in self.task.datalist.records}
+        patients = {case.name: case.patient or case.name for case in self.task.datalist.cases}
         shared = {**dict(self.columns), **counts}
         rows = [{**shared, "patient": patients[row["case"]], **row} for row in self._score(network)]
         write_results(self.folder / "per_case.csv", rows)
@@ -255,21 +254,21 @@ class Job:
         model = MeanNetwork(*networks) if self.two_networks else networks[0]
         return load_weights(model, self.folder / "models" / "model.pt")
 
-    def training_records(self) -> list[dict[str, Any]]:
+    def training_cases(self) -> list[Case]:
         """The cases that the method trains on, with the labels that it is given."""
         engine = self.method.engine
         if engine == "labelled":
-            return [r for r in self.task.datalist.split("training") if r.get("quality") == "high"]
+            return [case for case in self.task.datalist.of_split("training") if case.trusted]
         if engine == "clean":
-            records = self.task.datalist.split("training")
-            known = [{**r, "label": r.get("clean_label", r.get("label")), "quality": "high"} for r in records]
-            target = any(r.get("domain") for r in records)  # of two domains, the target alone
-            hidden = [r for r in known if "clean_label" in r]
-            return hidden if target else [r for r in known if r["label"]]
-        return self._standardized().split("training")
+            cases = self.task.datalist.of_split("training")
+            known = [replace(case, label=case.clean_label or case.label, quality="high") for case in cases]
+            target = any(case.domain for case in cases)  # of two domains, the target alone
+            hidden = [case for case in known if case.clean_label is not None]
+            return hidden if target else [case for case in known if case.label is not None]
+        return self._standardized().of_split("training")
 
     def _standardized(self) -> Datalist:
-        if all("label" in record for record in self.task.datalist.split("training")):
+        if all(case.label is not None for case in self.task.datalist.of_split("training")):
             return self.task.datalist
         folder = self.run_dir / GIVEN_LABELS
         if not (folder / "datalist.json").is_file():
@@ -280,12 +279,12 @@ class Job:
         return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
 
     def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
-        records = self.training_records()
-        if not records:
+        cases = self.training_cases()
+        if not cases:
             raise InputError(f'method "{self.method.name}": no training case has the label that it needs; leave it out')
-        high = sum(record["quality"] == "high" for record in records)
-        counts = {"train_hqa": high, "train_lqa": len(records) - high}
-        return self.task.training_volumes(records, clean=self.method.engine != "clean"), counts
+        trusted = sum(case.trusted for case in cases)
+        counts = {"train_hqa": trusted, "train_lqa": len(cases) - trusted}
+        return self.task.training_volumes(cases, clean=self.method.engine != "clean"), counts
 
     def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None]) -> nn.Module:
         method, budget = self.method, self.settings

@@ -53,7 +53,7 @@ def draw_figures(folder: Path, jobs: Sequence[Job], *, tested: str | None = None
         title=f"Held-out cases: the worst, the median and the best of {aide.method.name}",
         legend=("reference", "prediction"),
     )
-    volumes = aide.task.training_volumes(aide.training_records())
+    volumes = aide.task.training_volumes(aide.training_cases())
     clean, store = clean_labels(volumes), LabelStore.from_volumes(volumes, folder=aide.folder / "labels", resume=True)
     if clean:
         quality = LabelQuality(store, clean, num_classes=len(aide.task.labels))

@@ -155,9 +155,9 @@ def run_in_turn(jobs: Sequence[Job], on_step: Callable[[Job], None]) -> None:
 
 def _require_labeller(jobs: Sequence[Job]) -> None:
     """Cases without a label get one from the model of the labelled ones, so that method is needed."""
-    records = jobs[0].task.datalist.split("training")
+    cases = jobs[0].task.datalist.of_split("training")
     engines = {job.method.engine for job in jobs}
-    if any("label" not in r for r in records) and "labelled" not in engines and engines - {"clean"}:
+    if any(case.label is None for case in cases) and "labelled" not in engines and engines - {"clean"}:
         raise InputError(
             'there are cases without a label and no method that labels them; add "labelled only" (or "source only") to '
             '"methods"'
@@ -166,12 +166,12 @@ def _require_labeller(jobs: Sequence[Job]) -> None:
 
 def _require_clean_labels(jobs: Sequence[Job]) -> None:
     """The bound of what correction can reach has the true label of every training case."""
-    records = jobs[0].task.datalist.split("training")
-    unknown = [r["case"] for r in records if r.get("quality") != "high" and "clean_label" not in r]
+    cases = jobs[0].task.datalist.of_split("training")
+    unknown = [case.name for case in cases if not case.trusted and case.clean_label is None]
     bounds = [job.method.name for job in jobs if job.method.engine == "clean"]
     if bounds and unknown:
         raise InputError(
-            f'method "{bounds[0]}": {len(unknown)} of {len(records)} training cases have no true label '
+            f'method "{bounds[0]}": {len(unknown)} of {len(cases)} training cases have no true label '
             f"({names_text(unknown)}); expected one of each, for this method is the bound of the others: "
             'leave it out of "methods", or these cases out of the data'
         )

@@ -14,20 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
-from aide_monai.data.split import expert_label, fold_cases, hidden, hold_out, split_cases
+from aide_monai.data.split import fold_cases, hold_out, split_cases
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import images_ahead, read_apart
 from aide_monai.io.channels import Channels
 from aide_monai.io.grid import through_plane_axis
-from aide_monai.io.paths import as_paths, on_disk
+from aide_monai.io.paths import on_disk
 from aide_monai.io.writers import write_label
 from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
 from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.transforms.label_noise import check_noise, corrupt
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +100,13 @@ class Task:
     @property
     def roots(self) -> list[str]:
         """Folders that the files of the data set lie in."""
-        paths = (
-            p
-            for r in self.datalist.records
-            for key in ("image", "label", "clean_label")
-            for p in as_paths(r.get(key, []))
-        )
+        paths = (path for case in self.datalist.cases for path in case.images + case.labels)
         return sorted({os.path.dirname(on_disk(path)) for path in paths})
 
-    def training_volumes(self, records: Iterable[Record], *, clean: bool = True) -> VolumeCache:
-        """Records as volumes on the network's grid, with "label" and, where known, "clean_label"."""
+    def training_volumes(self, cases: Iterable[Case], *, clean: bool = True) -> VolumeCache:
+        """Cases as volumes on the network's grid, with "label" and, where known, "clean_label"."""
         keys = ["image", "label", "clean_label"] if clean else ["image", "label"]
-        return load_volumes(list(records), self.transform(keys))
+        return load_volumes([case.record() for case in cases], self.transform(keys))
 
     def test_volumes(self, split: str = "test") -> VolumeCache:
         """The cases to score; their labels stay on the grid of their files."""
@@ -168,23 +162,23 @@ class HoldOut:
             InputError: too few cases.
         """
         if self.transductive:
-            return replace(datalist, records=[{**record, "split": "training"} for record in datalist.records])
-        labelled = replace(datalist, records=[r for r in datalist.records if r.get("quality") == "high"])
-        unlabelled = [r for r in datalist.records if r.get("quality") != "high"]
+            return replace(datalist, cases=[replace(case, split="training") for case in datalist.cases])
+        labelled = replace(datalist, cases=[case for case in datalist.cases if case.trusted])
+        unlabelled = [case for case in datalist.cases if not case.trusted]
         if fold is not None and self.folds is not None:
             labelled = fold_cases(labelled, fold=fold, folds=self.folds, seed=self.seed)
         elif isinstance(self.test, int):
             labelled = hold_out(labelled, test=self.test, seed=self.seed)
         if isinstance(self.validation, int) and self.validation:
-            training = replace(labelled, records=labelled.split("training"))
+            training = replace(labelled, cases=labelled.of_split("training"))
             drawn = hold_out(training, test=self.validation, seed=self.seed + 1)
-            records = [{**r, "split": "validation" if r["split"] == "test" else r["split"]} for r in drawn.records]
-            labelled = replace(labelled, records=records + labelled.split("test"))
-        if not labelled.split("test"):
+            cases = [replace(case, split="validation") if case.split == "test" else case for case in drawn.cases]
+            labelled = replace(labelled, cases=cases + labelled.of_split("test"))
+        if not labelled.of_split("test"):
             raise InputError(f"{datalist.name}: no case is held out for the test; set split.test or split.folds")
-        away = {r.get("patient", r["case"]) for r in labelled.records if r["split"] != "training"}
-        kept = [{**r, "split": "training"} for r in unlabelled if r.get("patient", r["case"]) not in away]
-        return replace(datalist, records=[*labelled.records, *kept])
+        away = {case.group for case in labelled.cases if case.split != "training"}
+        kept = [replace(case, split="training") for case in unlabelled if case.group not in away]
+        return replace(datalist, cases=labelled.cases + kept)
 
 
 def semi_supervised(
@@ -204,19 +198,19 @@ def semi_supervised(
 
 def with_hidden_as_test(datalist: Datalist) -> Datalist:
     """The training cases whose label is hidden once more, as test cases: see ``HoldOut.transductive``."""
-    unseen = [record for record in datalist.split("training") if "label" not in record and "clean_label" in record]
     scored = [
-        {
-            "case": f"{r['case']}_scored",
-            "patient": r.get("patient", r["case"]),
-            "image": r["image"],
-            "label": r["clean_label"],
-            "quality": "high",
-            "split": "test",
-        }
-        for r in unseen
+        Case(
+            name=f"{case.name}_scored",
+            patient=case.patient or case.name,
+            image=case.image,
+            label=case.clean_label,
+            quality="high",
+            split="test",
+        )
+        for case in datalist.of_split("training")
+        if case.label is None and case.clean_label is not None
     ]
-    return replace(datalist, records=[*datalist.records, *scored])
+    return replace(datalist, cases=datalist.cases + scored)
 
 
 def domain_pairs(domains: Iterable[str]) -> list[tuple[str, str]]:
@@ -251,16 +245,16 @@ def domain_adaptation(domains: Mapping[str, Datalist], *, source: str, target: s
     if len(first.modality) != len(second.modality):
         raise InputError(f"{source} has {len(first.modality)} channels and {target} {len(second.modality)}")
 
-    def named(record: Record, domain: str) -> Record:
-        patient = {"patient": f"{domain}_{record['patient']}"} if "patient" in record else {}
-        return {**record, "case": f"{domain}_{record['case']}", "domain": domain, **patient}
+    def named(case: Case, domain: str) -> Case:
+        patient = None if case.patient is None else f"{domain}_{case.patient}"
+        return replace(case, name=f"{domain}_{case.name}", domain=domain, patient=patient)
 
-    trusted = [{**r, "split": "training"} for split in ("training", "validation") for r in first.split(split)]
-    records = [named(r, source) for r in trusted if r.get("quality") == "high"]
-    records += [named(hidden(r), target) for r in second.split("training")]
-    records += [named(r, target) for split in ("validation", "test") for r in second.split(split)]
+    trusted = [case for case in first.of_split("training") + first.of_split("validation") if case.trusted]
+    cases = [named(replace(case, split="training"), source) for case in trusted]
+    cases += [named(case.hidden(), target) for case in second.of_split("training")]
+    cases += [named(case, target) for case in second.of_split("validation") + second.of_split("test")]
     resample = first.resample_labels or second.resample_labels
-    return replace(first, name=f"{source} to {target}", records=records, resample_labels=resample)
+    return replace(first, name=f"{source} to {target}", cases=cases, resample_labels=resample)
 
 
 def rated_by(datalist: Datalist, masks: Mapping[str, Mapping[int, str]], *, rater: int | str) -> Datalist:
@@ -277,17 +271,17 @@ def rated_by(datalist: Datalist, masks: Mapping[str, Mapping[int, str]], *, rate
     known = sorted({number for files in masks.values() for number in files})
     if rater != "all" and rater not in known:
         raise InputError(f"rater {rater!r}: expected one of {', '.join(map(str, known))}, or all")
-    records = []
-    for record in datalist.records:
-        if record.get("split", "training") != "training":
-            records.append(record)
+    cases: list[Case] = []
+    for case in datalist.cases:
+        if case.split != "training":
+            cases.append(case)
             continue
-        for number, file in masks[record["case"]].items():
+        for number, file in masks[case.name].items():
             if rater in ("all", number):
-                name = f"{record['case']}_rater{number}" if rater == "all" else record["case"]
-                noisy = {"case": name, "label": file, "quality": "low", "rater": str(number)}
-                records.append({**record, **noisy, "patient": record["case"], "clean_label": expert_label(record)})
-    return replace(datalist, records=records)
+                name = f"{case.name}_rater{number}" if rater == "all" else case.name
+                noisy = replace(case.hidden(), name=name, label=file, quality="low", rater=str(number))
+                cases.append(replace(noisy, patient=case.name))
+    return replace(datalist, cases=cases)
 
 
 def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, seed: int) -> Datalist:
@@ -308,17 +302,16 @@ def with_label_noise(datalist: Datalist, folder: str | Path, *, rate: float, see
     """
     if not 0 <= rate <= 1:
         raise InputError(f"noise rate is {rate}; expected a share from 0 to 1")
-    training = sorted(r["case"] for r in datalist.split("training") if "label" in r)
+    training = sorted(case.name for case in datalist.of_split("training") if case.label is not None)
     order = np.random.default_rng(seed).permutation(len(training))
     chosen = {training[index] for index in order[: int(rate * len(training) + 1e-9)]}
-    records = []
-    for record in datalist.records:
-        if record["case"] in training and record.get("split", "training") == "training":
-            record = {**record, "quality": "low", "clean_label": expert_label(record)}
-            if record["case"] in chosen:
-                record["label"] = str(Path(os.path.abspath(folder)) / f"{record['case']}.nii.gz")
-        records.append(record)
-    return replace(datalist, records=records)
+    cases: list[Case] = []
+    for case in datalist.cases:
+        if case.name in training:
+            label = str(Path(os.path.abspath(folder)) / f"{case.name}.nii.gz") if case.name in chosen else case.label
+            case = replace(case.hidden(), label=label, quality="low")
+        cases.append(case)
+    return replace(datalist, cases=cases)
 
 
 def write_label_noise(
@@ -345,17 +338,21 @@ def write_label_noise(
     """
     check_noise(kinds, magnitude_mm)
     written = Path(os.path.abspath(folder))
-    drawn = [r for r in datalist.split("training") if "label" in r and Path(r["label"]).parent == written]
+    drawn = [
+        (case.name, Path(case.label), case.clean_label)
+        for case in datalist.of_split("training")
+        if case.label is not None and case.clean_label is not None and Path(case.label).parent == written
+    ]
     problems: list[Problem] = []
-    with images_ahead([[record["clean_label"]] for record in drawn]):
-        for record in drawn:
+    with images_ahead([[clean] for _, _, clean in drawn]):
+        for name, path, clean in drawn:
             try:
-                clean = read_apart([record["clean_label"]])
+                read = read_apart([clean])
             except InputError as error:
                 problems += error.problems
                 continue
-            generator = np.random.default_rng([seed, zlib.crc32(record["case"].encode())])
-            _write_corrupted(clean, Path(record["label"]), kinds, magnitude_mm, axis, generator)
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            _write_corrupted(read, path, kinds, magnitude_mm, axis, generator)
     if problems:
         raise InputError(f"{datalist.name}: labels that cannot be read", problems=problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -112,27 +113,34 @@ def test_source_cases_are_trusted_and_target_cases_lose_their_label() -> None:
 
 def test_doubtful_labels_of_the_target_are_judged_by_the_experts() -> None:
     domains = {"A": HoldOut(test=2).apply(datalist(5)), "B": HoldOut(test=2).apply(datalist(5))}
-    for record in domains["B"].split("training"):
-        record |= {"quality": "low", "clean_label": f"/expert/{record['case']}.nii"}
+    doubtful = [
+        replace(case, quality="low", clean_label=f"/expert/{case.name}.nii") if case.split == "training" else case
+        for case in domains["B"].cases
+    ]
+    domains["B"] = replace(domains["B"], cases=doubtful)
     task = domain_adaptation(domains, source="A", target="B")
-    hidden = [r for r in task.split("training") if r["domain"] == "B"]
+    hidden = [case for case in task.of_split("training") if case.domain == "B"]
     assert len(hidden) == 3
-    assert all(r["clean_label"].startswith("/expert/") and "label" not in r for r in hidden)
+    assert all((case.clean_label or "").startswith("/expert/") and case.label is None for case in hidden)
 
 
 def test_noise_on_doubtful_labels_is_judged_by_the_experts_and_other_files_stay(phantoms: Path, tmp_path: Path) -> None:
     """Labels that are doubtful already, as copies of the true ones in another folder, are no place for noise."""
     held = HoldOut(test=2).apply(find_datalist(phantoms))
-    experts = {r["case"]: r["label"] for r in held.split("training")}
-    for record in held.split("training"):
-        doubtful = tmp_path / "doubtful" / f"{record['case']}.nii.gz"
-        doubtful.parent.mkdir(exist_ok=True)
-        doubtful.write_bytes(Path(record["label"]).read_bytes())
-        record |= {"clean_label": record["label"], "label": str(doubtful)}
+    experts = {case.name: str(case.label) for case in held.of_split("training")}
+    (tmp_path / "doubtful").mkdir()
+    for name, label in experts.items():
+        (tmp_path / "doubtful" / f"{name}.nii.gz").write_bytes(Path(label).read_bytes())
+    held.cases = [
+        replace(case, clean_label=case.label, label=str(tmp_path / "doubtful" / f"{case.name}.nii.gz"))
+        if case.name in experts
+        else case
+        for case in held.cases
+    ]
     before = {file: file.read_bytes() for file in (tmp_path / "doubtful").iterdir()}
     data = with_label_noise(held, tmp_path / "noise", rate=0.5, seed=0)
     write_label_noise(data, tmp_path / "noise", kinds=["elastic"], magnitude_mm=6.0, seed=0)
-    assert {r["case"]: r["clean_label"] for r in data.split("training")} == experts
+    assert {case.name: case.clean_label for case in data.of_split("training")} == experts
     assert len(list((tmp_path / "noise").iterdir())) == 2
     assert {file: file.read_bytes() for file in before} == before
 
@@ -205,7 +213,7 @@ def test_a_task_reads_what_it_is_not_told(phantoms: Path) -> None:
     task = Task.of(find_datalist(phantoms))
     assert (task.axis, task.slice_size) == (2, (32, 32))
     assert task.labels == {0: "background", 1: "organ"}
-    volumes = task.training_volumes(task.datalist.records[:2])
+    volumes = task.training_volumes(task.datalist.cases[:2])
     assert volumes[0]["image"].shape == (1, 32, 32, 6)
     merged = Task.of(find_datalist(phantoms), classes={1: 1, 7: 1})
     assert merged.labels == {0: "background", 1: "organ + label 7"}
