@@ -12,8 +12,8 @@ from rich.progress import track
 from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, Problem
-from aide_monai.io.location import content_hash, files_of, image_header
-from aide_monai.io.paths import as_paths
+from aide_monai.io.location import Location, as_paths
+from aide_monai.io.opening import content_hash, image_header
 
 
 def with_details(datalist: Datalist, *, progress: bool = False) -> Datalist:
@@ -46,7 +46,7 @@ def hashes(case: Case) -> dict[str, str | list[str]]:
     """The content hash of every file of a case, by key."""
     found: dict[str, str | list[str]] = {}
     for key, paths in _files(case).items():
-        each = [content_hash(files_of(path)) for path in paths]
+        each = [content_hash(Location.parse(path).files()) for path in paths]
         found[key] = each if isinstance(getattr(case, key), tuple) else each[0]
     return found
 
@@ -56,7 +56,7 @@ def changed_files(case: Case) -> Iterator[str]:
     written = case.sha256 or {}
     for key, paths in _files(case).items():
         for path, digest in zip(paths, as_paths(written.get(key, [])), strict=False):
-            if content_hash(files_of(path)) != digest:
+            if content_hash(Location.parse(path).files()) != digest:
                 yield path
 
 

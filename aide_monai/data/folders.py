@@ -11,9 +11,8 @@ from aide_monai.errors import InputError
 from aide_monai.io.dicom.series import find_series
 from aide_monai.io.folder import holds_dicom, volumes_in
 from aide_monai.io.grid import shape_text
-from aide_monai.io.location import image_header
-from aide_monai.io.paths import as_paths, split_selection
-from aide_monai.io.volumes import SUFFIXES
+from aide_monai.io.location import SUFFIXES, Location, as_paths
+from aide_monai.io.opening import image_header
 from aide_monai.io.writers import case_of
 from aide_monai.utils.texts import tell_unused
 from aide_monai.utils.validation import require_file_names
@@ -41,12 +40,12 @@ def image_records(
         InputError: if the folder is missing or has no volume, two volumes have one name, or an image cannot be read or
             has another number of ``channels``.
     """
-    place, select = split_selection(folder)
-    if select:
+    place = Location.parse(folder)
+    if place.part:
         if dicom_channels:
             raise InputError("a selection and dicom_channels", expected="one of them", place=folder)
-        dicom_channels = [select]
-    folder = Path(place)
+        dicom_channels = [place.part]
+    folder = Path(place.path)
     if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
         found = find_datalist(folder, roots=roots).records
         records = [{"image": record["image"], "case": record["case"]} for record in found]

@@ -1,4 +1,4 @@
-from .location import open_location
+from .location import Location, open_location
 from .readers import DicomSeriesReader, LocationReader, PNGStackReader, VolumeReader
 from .segmentations import Segmentation, find_segmentations, read_segmentation
 from .volumes import Volume, open_volume
@@ -6,6 +6,7 @@ from .writers import SaveSegmentationd, write_label
 
 __all__ = [
     "DicomSeriesReader",
+    "Location",
     "LocationReader",
     "PNGStackReader",
     "SaveSegmentationd",

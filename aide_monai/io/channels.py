@@ -16,9 +16,9 @@ from aide_monai.errors import InputError
 from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
 from aide_monai.io.grid import shape_text
-from aide_monai.io.location import NOTHING_THERE, is_volume_file, part_of
+from aide_monai.io.location import Location
 from aide_monai.io.nifti import PLACE, NiftiPlace
-from aide_monai.io.paths import on_disk, split_parts, split_selection
+from aide_monai.io.opening import NOTHING_THERE, part_of
 from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
 from aide_monai.io.volumes import Volume, open_volume
 
@@ -66,10 +66,10 @@ def read_channels(paths: Sequence[str]) -> Channels:
     Raises:
         InputError: naming the path that cannot be read or lies on another grid.
     """
-    if all(is_volume_file(path) for path in paths):
+    if all(Location.parse(path).is_volume_file for path in paths):
         return read_volume_files(paths)
     for path in paths:
-        if not os.path.exists(on_disk(path)):
+        if not os.path.exists(Location.parse(path).path):
             raise InputError(problems=[replace(NOTHING_THERE, place=path)])
     return read_png_folder(paths) if png_files(paths[0]) else read_dicom(paths)
 
@@ -81,10 +81,10 @@ def read_volume_files(paths: Sequence[str]) -> Channels:
     first: Volume | None = None
     for path in paths:
         try:
-            file, parts = split_parts(path)
-            if file not in files:
-                files[file] = _decoded_once(open_volume(file))
-            volume = part_of(files[file], parts)
+            place = Location.parse(path)
+            if place.path not in files:
+                files[place.path] = _decoded_once(open_volume(place.path))
+            volume = part_of(files[place.path], place.numbers)
             if volume.channels is None:
                 raise InputError(f"shape {shape_text(volume.file_shape)} with several further axes")
             arrays.append(volume.decode())
@@ -138,8 +138,7 @@ def _dicom_series(paths: Sequence[str], roots: tuple[str | Path, ...]) -> list[D
             return [one_series(paths, roots=roots)]
         by_file = {one.files[0]: one for one in series}
         return [by_file[path] for path in paths]
-    selected = [split_selection(path) for path in paths]
-    return [one_series(source, select=select, roots=roots) for source, select in selected]
+    return [one_series(place.path, select=place.part, roots=roots) for place in map(Location.parse, paths)]
 
 
 def read_png_folder(

@@ -9,8 +9,8 @@ from pathlib import Path
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.headers import data_file
+from aide_monai.io.location import SUFFIXES
 from aide_monai.io.png import png_files
-from aide_monai.io.volumes import SUFFIXES
 from aide_monai.utils.texts import tell_unused
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")

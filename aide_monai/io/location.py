@@ -1,138 +1,154 @@
-"""Opens what a path of a datalist names: a file, a part of it, a DICOM series, or a folder of PNG slices."""
+"""Where the voxels of an image or a label are: a file or folder, and the part of it that is meant.
+
+Datalists are read without the libraries that read voxels: those are imported when a location is opened.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
+from aide_monai.errors import InputError
 
-from aide_monai.errors import InputError, Problem
-from aide_monai.io.dicom.elements import is_dicom
-from aide_monai.io.dicom.pixels import decode
-from aide_monai.io.dicom.series import one_series
-from aide_monai.io.grid import shape_text
-from aide_monai.io.headers import data_file
-from aide_monai.io.paths import PathText, split_channel, split_parts, split_selection
-from aide_monai.io.png import open_png_stack, png_files
-from aide_monai.io.volumes import SUFFIXES, Volume, open_volume
+if TYPE_CHECKING:
+    from aide_monai.io.volumes import Volume
 
-NOTHING_THERE = Problem("no such file or folder", f"{', '.join(SUFFIXES)}, DICOM, or a folder of PNG slices")
+PathText: TypeAlias = str | os.PathLike[str]
+
+SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr", ".seg.nrrd", ".hdr", ".mgz", ".mgh")
+"""Of files that are opened as volumes, in any case; of an .hdr the voxels lie in the .img beside it."""
+
+_NUMBERS = re.compile(r"(?:channel|[xyz])=\d{1,9}(?:&(?:channel|[xyz])=\d{1,9})*")
 
 
-def open_location(path: str) -> Volume:
-    """The header of a volume; voxels on demand.
+@dataclass(frozen=True)
+class Location:
+    """A path as a datalist has it: ``PATH``, or ``PATH#PART`` for a part of what is there.
 
-    Args:
-        path: a NIfTI, MHD or NRRD file; ``FILE#channel=K``; a DICOM file or folder, ``FOLDER#echo=2.3`` and the like
-            (see ``DicomSeriesReader``); a folder of PNG slices (see ``PNGStackReader``).
+    ``PART`` is KEY=VALUE, several joined by ``&``. Of a volume file: "channel" (or time point, on the last axis), "x",
+    "y" and "z" (one slice), numbers from 0. Of DICOM: "series", "echo", "type", "phase", "volume", which select one of
+    several volumes.
+
+    Attributes:
+        path: file or folder.
+        part: what stands behind ``#``, "" for all of it.
+
+    Examples:
+        >>> place = Location.parse("/data/dce.nii.gz#channel=2")
+        >>> place.path, place.numbers
+        ('/data/dce.nii.gz', {'channel': 2})
+        >>> str(place.slice(2, 12))
+        '/data/dce.nii.gz#channel=2&z=12'
+    """
+
+    path: str
+    part: str = ""
+
+    @classmethod
+    def parse(cls, text: PathText) -> Location:
+        """What a text says; one that exists as it is, ``#`` and all, has no part."""
+        text = os.fspath(text)
+        path, separator, part = text.rpartition("#")
+        if not separator or os.path.lexists(text) or text.lower().endswith(SUFFIXES):
+            return cls(text)
+        if path.lower().endswith(SUFFIXES) and not _NUMBERS.fullmatch(part):
+            return cls(text)
+        return cls(path, part)
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.part}" if self.part else self.path
+
+    @property
+    def is_volume_file(self) -> bool:
+        """Whether it is, by its suffix, a file that holds a volume."""
+        return self.path.lower().endswith(SUFFIXES)
+
+    @property
+    def name(self) -> str:
+        """Name of a case after it: the file without its suffix, or the folder."""
+        return without_suffix(self.path)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The part of a volume file by key: "channel", "x", "y", "z"."""
+        pairs = [part.split("=") for part in self.part.split("&")] if _NUMBERS.fullmatch(self.part) else []
+        return {key: int(number) for key, number in pairs}
+
+    def channel(self, number: int) -> Location:
+        """One channel (or time point) of a file, from 0, on its last axis."""
+        return self._and(f"channel={number}")
+
+    def slice(self, axis: int, index: int) -> Location:
+        """One slice of a volume across axis 0, 1 or 2."""
+        return self._and(f"{'xyz'[axis]}={index}")
+
+    def _and(self, part: str) -> Location:
+        return replace(self, part=f"{self.part}&{part}" if self.part else part)
+
+    def absolute(self, folder: Path, *, roots: Iterable[str | Path] = ()) -> Location:
+        """The same as an absolute path; a relative one starts at ``folder``.
+
+        Raises:
+            InputError: with symbolic links and ``..`` resolved, it lies outside ``folder`` and all ``roots``.
+        """
+        allowed = [os.path.realpath(root) for root in (folder, *roots)]
+        place = Location.parse(os.path.abspath(os.path.join(folder, str(self))))
+        target = Path(os.path.realpath(place.path))
+        if not any(target.is_relative_to(root) for root in allowed):
+            raise InputError(
+                f'path "{self}", which leads to {target}, outside {" and ".join(allowed)}',
+                advice="move the file there, or name its folder as a root "
+                "(--root DIR; of a bundle --roots '[\"DIR\"]')",
+            )
+        return place
+
+    def open(self) -> Volume:
+        """The header of the volume; voxels on demand.
+
+        A volume file, DICOM, or a folder of PNG slices (see ``PNGStackReader``).
+
+        Raises:
+            InputError: nothing there, unreadable, or not one volume.
+        """
+        from aide_monai.io.opening import opened
+
+        return opened(self)
+
+    def files(self) -> list[str]:
+        """The files that it consists of, in order.
+
+        Raises:
+            InputError: as ``open``.
+        """
+        from aide_monai.io.opening import files_of
+
+        return files_of(self)
+
+
+def open_location(path: PathText) -> Volume:
+    """The header of the volume that a path of a datalist names, see ``Location``; voxels on demand.
 
     Raises:
         InputError: nothing there, unreadable, or not one volume.
     """
-    if is_volume_file(path):
-        return open_channel(path)
-    if png_files(path):
-        voxels, affine = open_png_stack(path)
-        return _volume(voxels.shape, affine, (), lambda: voxels)
-    source, select = split_selection(path)
-    if not os.path.exists(source):
-        raise InputError(problems=[NOTHING_THERE])
-    if os.path.isfile(source) and not is_dicom(source):
-        raise InputError("a file of an unknown kind", expected=f"{', '.join(SUFFIXES)} or DICOM")
-    series = one_series(source, select=select)
-    volume = _volume(series.shape, series.affine, series.doubts, lambda: decode([series])[0])
-    return replace(volume, modality=series.modality, echo_ms=series.echo_ms, acquired=series.acquired)
+    return Location.parse(path).open()
 
 
-def is_volume_file(path: str) -> bool:
-    """Whether the path names a NIfTI, MHD or NRRD file or a channel of it."""
-    return split_channel(path)[0].lower().endswith(SUFFIXES)
+def without_suffix(file: PathText) -> str:
+    """Name of a file without the suffix of a volume, of which .nii.gz and .seg.nrrd are one each.
 
-
-def files_of(path: str) -> list[str]:
-    """The files that a location consists of, in order.
-
-    Raises:
-        InputError: as ``open_location``.
+    >>> without_suffix("scans/chest.seg.nrrd")
+    'chest'
     """
-    if is_volume_file(path):
-        file = split_channel(path)[0]
-        return list(dict.fromkeys([file, str(data_file(Path(file)))]))
-    return png_files(path) or one_series(*split_selection(path)[:1], select=split_selection(path)[1]).files
+    name = Path(file).name
+    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)] or name
 
 
-def content_hash(files: Iterable[str]) -> str:
-    """SHA-256 over the content of files, one after the other, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _volume(shape: tuple[int, ...], affine: np.ndarray, doubts: tuple[str, ...], voxels: Any) -> Volume:
-    return Volume(shape, 1, shape, np.asarray(affine, dtype=np.float64), doubts, lambda: voxels()[..., None])
-
-
-def open_channel(path: PathText) -> Volume:
-    """``open_volume`` for paths that may name a channel and a slice; the volume then has that part only.
-
-    With a channel named, a file of three axes is a 2D image (x, y, channel), such as QUBIQ's brain tumours. A slice
-    keeps its place in space.
-
-    Raises:
-        InputError: as ``open_volume``, or the file has no such channel or slice.
-    """
-    file, parts = split_parts(path)
-    return part_of(open_volume(file), parts)
-
-
-def part_of(volume: Volume, parts: dict[str, int]) -> Volume:
-    """The channel and slice of a volume that ``parts`` names."""
-    shape, affine, file_shape = volume.shape, volume.affine, volume.file_shape
-    channels, channel = volume.channels, parts.get("channel")
-    flat = channel is not None and len(file_shape) == 3
-    if channel is not None:
-        there = shape[2] if flat else channels or 0
-        if channel >= there:
-            raise InputError(f"shape {shape_text(volume.file_shape)} without a channel {channel} (the first is 0)")
-        shape, channels, file_shape = (*shape[:2], 1) if flat else shape, 1, file_shape[:-1]
-    cuts = [slice(None)] * 3
-    for axis, letter in enumerate("xyz"):
-        if letter in parts:
-            index = parts[letter]
-            if index >= shape[axis]:
-                raise InputError(f"shape {shape_text(volume.file_shape)} without {letter}={index} (the first is 0)")
-            cuts[axis] = slice(index, index + 1)
-            shape = (*shape[:axis], 1, *shape[axis + 1 :])
-            file_shape = (*file_shape[:axis], 1, *file_shape[axis + 1 :])
-            affine = affine.copy()
-            affine[:3, 3] += volume.affine[:3, axis] * index
-
-    def decode() -> np.ndarray:
-        voxels = volume.decode()
-        if channel is not None:
-            one = slice(channel, channel + 1)
-            voxels = voxels[:, :, one] if flat else voxels[..., one]
-        return voxels[tuple(cuts)]
-
-    part = replace(volume, shape=shape, channels=channels, file_shape=file_shape, affine=affine, decode=decode)
-    return part if affine is volume.affine else replace(part, place=None)
-
-
-def image_header(path: str) -> Volume:
-    """The header of an image, see ``open_location``.
-
-    Raises:
-        InputError: naming the image, if it cannot be read.
-    """
-    try:
-        return open_location(path)
-    except InputError as error:
-        raise error.at(path, expected="an image", advice="replace it or leave the case out") from error
+def as_paths(value: str | list[str]) -> list[str]:
+    """One path or a list of paths, as a list."""
+    return [value] if isinstance(value, str) else value

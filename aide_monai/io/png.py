@@ -16,7 +16,7 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.header import MAX_SLICE_PIXELS
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files, listing, require_sound
 from aide_monai.io.grid import shape_text
-from aide_monai.io.paths import absolute_path
+from aide_monai.io.location import Location
 
 CHAOS_DICOM = "../DICOM_anon"
 
@@ -202,7 +202,7 @@ def open_png_stack(
             warnings.warn(f"{folder}: no DICOM slices, so in the order of file names with 1 mm voxels", stacklevel=3)
         return read_png_stack(files), np.diag([*(spacing_mm or (1.0, 1.0, 1.0)), 1.0])
     if not os.path.isabs(str(dicom)):
-        absolute_path(os.path.abspath(place), Path(place).absolute().parent, roots=roots)
+        Location(os.path.abspath(place)).absolute(Path(place).absolute().parent, roots=roots)
     files, series = match_dicom(files, place, roots=roots)
     voxels = read_png_stack(files)
     if voxels.shape != series.shape:

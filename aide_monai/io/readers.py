@@ -21,9 +21,9 @@ from aide_monai.errors import InputError
 from aide_monai.io.ahead import read_apart
 from aide_monai.io.channels import Channels, read_dicom, read_png_folder, read_volume_files
 from aide_monai.io.folder import holds_dicom
-from aide_monai.io.paths import PathText, split_channel, split_selection
+from aide_monai.io.location import SUFFIXES, Location, PathText
 from aide_monai.io.png import CHAOS_DICOM, png_files
-from aide_monai.io.volumes import SUFFIXES, tell_doubts
+from aide_monai.io.volumes import tell_doubts
 
 
 class DicomSeriesReader(ImageReader):
@@ -52,7 +52,7 @@ class DicomSeriesReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
         """Whether all paths are DICOM files or folders with some."""
-        return all(holds_dicom(split_selection(path)[0]) for path in _paths(filename))
+        return all(holds_dicom(Location.parse(path).path) for path in _paths(filename))
 
     def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
         """The paths; nothing is opened but to see whether it is DICOM."""
@@ -212,7 +212,7 @@ class VolumeReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathText] | PathText) -> bool:
         """Whether all files have a suffix of a volume."""
-        return all(split_channel(path)[0].lower().endswith(SUFFIXES) for path in _paths(filename))
+        return all(Location.parse(path).is_volume_file for path in _paths(filename))
 
     def read(self, data: Sequence[PathText] | PathText, **kwargs: Any) -> list[str]:
         """The paths: files are opened in ``get_data``, whose errors MONAI does not hide behind other readers."""

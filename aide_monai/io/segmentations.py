@@ -15,9 +15,10 @@ from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.seg import read_dicom_seg
 from aide_monai.io.folder import NO_VOLUME, voxel_files
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, Grid, shape_text
+from aide_monai.io.location import SUFFIXES, without_suffix
 from aide_monai.io.png import png_files, read_png_stack
 from aide_monai.io.segments import named_segments
-from aide_monai.io.volumes import SUFFIXES, label_values, open_volume, tell_doubts, without_suffix
+from aide_monai.io.volumes import label_values, open_volume, tell_doubts
 from aide_monai.utils.texts import tell_unused
 from aide_monai.utils.validation import require_file_names
 from aide_monai.utils.votes import resample_by_votes

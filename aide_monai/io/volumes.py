@@ -19,12 +19,9 @@ from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
 from aide_monai.io.header_lines import Header
 from aide_monai.io.headers import data_file, data_file_problems, intensity_function, length_unit, read_header
+from aide_monai.io.location import SUFFIXES
 from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 from aide_monai.io.segments import nrrd_segments, one_label_map
-
-SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr", ".seg.nrrd", ".hdr", ".mgz", ".mgh")
-"""Files that are opened as volumes; of an .hdr the voxels lie in the .img beside it."""
-
 
 LABEL_TOLERANCE = 1e-3
 _Opened: TypeAlias = (
@@ -98,17 +95,6 @@ def open_volume(file: str) -> Volume:
         return _or_unreadable(decode, "voxels").reshape(*shape, -1)
 
     return Volume(shape, channels, file_shape, affine, doubts, voxels, place=place, oriented=oriented)
-
-
-def without_suffix(file: str | Path) -> str:
-    """Name of a file without the suffix of a volume, of which .nii.gz and .seg.nrrd are one each.
-
-    >>> without_suffix("scans/chest.seg.nrrd")
-    'chest'
-    """
-    name = Path(file).name
-    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)] or name
 
 
 def label_values(voxels: np.ndarray) -> list[int]:

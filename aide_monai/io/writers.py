@@ -14,9 +14,8 @@ from torch import Tensor
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.seg import write_dicom_seg
 from aide_monai.io.dicom.series import one_series
+from aide_monai.io.location import Location, as_paths
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
-from aide_monai.io.paths import as_paths, on_disk, split_selection
-from aide_monai.io.volumes import SUFFIXES, without_suffix
 from aide_monai.utils.stored_values import stored_names
 
 FORMATS = ("nifti", "dicom-seg")
@@ -67,21 +66,23 @@ class SaveSegmentationd(SaveImaged):
                 place = NiftiPlace.of(data[self.image_key].meta.get(PLACE, {}))
                 write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine, place)
                 continue
-            folder, select = split_selection(source)
-            if folder.lower().endswith(SUFFIXES):
+            image = Location.parse(source)
+            if image.is_volume_file:
                 raise InputError(
                     "no DICOM",
                     expected="DICOM images, as a DICOM SEG needs",
                     advice="ask for output_format nifti (--output_format nifti)",
                     place=source,
                 )
-            write_dicom_seg(self.folder / f"{case}_seg.dcm", label, one_series(folder, select=select), self.labels)
+            write_dicom_seg(
+                self.folder / f"{case}_seg.dcm", label, one_series(image.path, select=image.part), self.labels
+            )
         return dict(data)
 
 
 def case_of(image: str | list[str]) -> str:
     """Name of a case after its (first) image: the file without its suffix, or the folder."""
-    return without_suffix(on_disk(as_paths(image)[0]))
+    return Location.parse(as_paths(image)[0]).name
 
 
 def write_label(path: str | Path, label: Tensor, affine: Any, place: NiftiPlace | None = None) -> None:

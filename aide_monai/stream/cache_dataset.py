@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
-from aide_monai.io.volumes import without_suffix
+from aide_monai.io.location import without_suffix
 from aide_monai.labels.store import LabelStore, is_high_quality
 from aide_monai.stream.training_set import Item, Volume
 from aide_monai.stream.volume_cache import mistakes

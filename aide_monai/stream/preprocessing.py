@@ -21,7 +21,7 @@ from monai.transforms import (
 
 from aide_monai.errors import InputError
 from aide_monai.io.grid import through_plane_axis
-from aide_monai.io.location import image_header
+from aide_monai.io.opening import image_header
 from aide_monai.io.readers import LocationReader
 from aide_monai.stream.trained_on import IntensityRanged, TellUnlikeTrainingd, TurnLikeTrainingd
 from aide_monai.stream.volume_cache import VolumeCache

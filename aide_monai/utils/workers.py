@@ -194,7 +194,7 @@ class _Process:
     def send(self, function: str, job: str, memory_bytes: int) -> bool:
         """Begin a job; False when the process is gone."""
         try:
-            self._connection.send_bytes(json.dumps([function, job, memory_bytes]).encode())
+            self._connection.send_bytes(json.dumps([function, job, memory_bytes, _here()]).encode())
         except OSError:
             self.end()
             return False
@@ -232,6 +232,14 @@ class _Process:
         self._process.wait()
 
 
+def _here() -> str:
+    """Where relative paths start; "" when that folder is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 def _dtype(description: Any) -> np.dtype[Any]:
     return np.dtype([(name, kind) for name, kind in description] if isinstance(description, list) else description)
 
@@ -263,7 +271,9 @@ def serve(descriptor: str, parent: str) -> None:
     connection = Connection(int(descriptor))
     with contextlib.suppress(EOFError, OSError):
         while connection.poll(_IDLE_S):
-            function, job, memory_bytes = json.loads(connection.recv_bytes())
+            function, job, memory_bytes, folder = json.loads(connection.recv_bytes())
+            if folder:
+                os.chdir(folder)
             module, _, name = function.partition(":")
             work: Callable[[str], Result] = getattr(importlib.import_module(module), name)
             connection.send_bytes(b"begun")

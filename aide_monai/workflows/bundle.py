@@ -14,7 +14,7 @@ from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
 from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.inferers import require_device
-from aide_monai.io.paths import on_disk
+from aide_monai.io.location import Location
 from aide_monai.utils import distributed
 from aide_monai.utils.files import read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
@@ -78,7 +78,7 @@ def run_bundle(
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
     _require_usable(workflow.parser, literals or {})
-    if "dataset_dir" in given and not Path(on_disk(str(given["dataset_dir"]))).exists():
+    if "dataset_dir" in given and not Path(Location.parse(str(given["dataset_dir"])).path).exists():
         raise InputError(
             f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
-from aide_monai.io.paths import split_selection
+from aide_monai.io.location import Location
 from aide_monai.stream.preprocessing import slice_geometry
 from aide_monai.utils.files import new_folder, read_object, write_text
 from aide_monai.workflows.literals import literal
@@ -229,9 +229,11 @@ def _caption(name: str) -> str:
 
 def _dicom_channels(cases: Iterable[Case]) -> list[str]:
     """What selects each channel in a folder of DICOM files, if that is the same in all cases."""
-    found = {tuple(split_selection(path) for path in case.images) for case in cases}
-    selections = {tuple(select for _, select in paths) for paths in found}
-    same = len(selections) == 1 and all(select and os.path.isdir(place) for paths in found for place, select in paths)
+    found = {tuple(Location.parse(path) for path in case.images) for case in cases}
+    selections = {tuple(place.part for place in places) for places in found}
+    same = len(selections) == 1 and all(
+        place.part and os.path.isdir(place.path) for places in found for place in places
+    )
     return list(*selections) if same else []
 
 

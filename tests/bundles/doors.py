@@ -13,8 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from aide_monai.cli.main import app, run
-from aide_monai.io.location import open_location
-from aide_monai.io.paths import as_paths
+from aide_monai.io.location import as_paths, open_location
 
 ROOT = Path(__file__).parents[2] / "bundles"
 TRAINING = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "seed": 0}

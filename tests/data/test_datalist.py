@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from monai.data import load_decathlon_datalist
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
-from aide_monai.io.paths import split_selection
+from aide_monai.io.location import Location
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def test_save_refuses_a_text_that_monai_would_take_for_a_path(tmp_path: Path) ->
 
 def test_save_checks_records_that_were_changed(tmp_path: Path) -> None:
     datalist = Datalist("set", {0: "background"}, {0: "T1"}, [{"case": "a", "image": "/a.nii"}])
-    datalist.records[0]["quality"] = "medium"
+    datalist.cases[0] = replace(datalist.cases[0], quality="medium")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r'"quality": .medium.; expected one of high, low'):
         datalist.save(tmp_path / "list.json")
 
@@ -295,7 +296,7 @@ def test_in_memory_names_must_be_given() -> None:
 
 def test_an_unknown_split_is_refused() -> None:
     datalist = Datalist("set", {0: "background"}, {0: "T1"}, [])
-    with pytest.raises(InputError, match='split "train": expected one of training, validation, test'):
+    with pytest.raises(InputError, match='split "train"; expected one of training, validation, test'):
         datalist.split("train")
 
 
@@ -330,9 +331,9 @@ def test_saving_and_loading_gives_the_same_cases(
 def test_a_number_sign_in_the_name_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "case#1"
     folder.mkdir()
-    assert split_selection(folder) == (str(folder), "")
-    assert split_selection(f"{folder}#echo=2.3") == (str(folder), "echo=2.3")
-    assert split_selection("plain") == ("plain", "")
+    assert Location.parse(folder) == Location(str(folder))
+    assert Location.parse(f"{folder}#echo=2.3") == Location(str(folder), "echo=2.3")
+    assert Location.parse("plain") == Location("plain")
 
 
 @pytest.mark.parametrize("key", ["labels", "modality"])

@@ -160,7 +160,7 @@ def test_a_check_names_the_file_and_goes_on(tmp_path: Path, monkeypatch: pytest.
     ]
     datalist = Datalist("x", {0: "background", 1: "organ"}, {0: "MRI"}, records)
     seen: list[str] = []
-    problems = check_datalist(datalist, visit=lambda record, *_: seen.append(record["case"]))
+    problems = check_datalist(datalist, visit=lambda case, *_: seen.append(case.name))
     errors = {
         (found.case, Path(found.place).parent.name, found.found) for found in problems if found.severity == "error"
     }
@@ -194,3 +194,13 @@ def test_labels_that_are_read_to_name_them(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels", "a", "deadly")
     with pytest.raises(InputError, match=r"labels/deadly\.nii\.gz: found a file at which its decoder died .SIGSEGV.;"):
         folder_datalist(tmp_path)
+
+
+def test_relative_paths_start_where_the_caller_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a worker that was started elsewhere, and waits for work."""
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        image = nibabel.Nifti1Image(np.full((3, 3, 3), number, np.uint8), np.eye(4))
+        nibabel.save(image, tmp_path / name / "a.nii")
+        monkeypatch.chdir(tmp_path / name)
+        assert read_apart(["a.nii"]).voxels.max() == number

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from aide_monai.errors import InputError
 from aide_monai.io.headers import read_header
-from aide_monai.io.location import files_of
+from aide_monai.io.location import Location
 from aide_monai.io.volumes import open_volume
 
 VOXELS = np.arange(2 * 3 * 4, dtype="<i2")  # x fastest: shape (2, 3, 4)
@@ -261,7 +261,7 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
     image = sitk.GetImageFromArray(VOXELS.reshape(4, 3, 2))
     sitk.WriteImage(image, str(tmp_path / "Fall Ärm (1).mhd"))
     assert open_volume(str(tmp_path / "Fall Ärm (1).mhd")).decode().max() == 23
-    assert [Path(file).name for file in files_of(str(tmp_path / "Fall Ärm (1).mhd"))] == [
+    assert [Path(file).name for file in Location.parse(tmp_path / "Fall Ärm (1).mhd").files()] == [
         "Fall Ärm (1).mhd",
         "Fall Ärm (1).raw",
     ]

@@ -18,7 +18,8 @@ from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.fingerprints import changed_files, with_details
 from aide_monai.errors import InputError
-from aide_monai.io.location import content_hash, files_of, open_location
+from aide_monai.io.location import Location, open_location
+from aide_monai.io.opening import content_hash
 from aide_monai.io.readers import LocationReader
 from aide_monai.transforms import ByVotesd
 from tests.io.dicom.dicom_files import write_series
@@ -76,15 +77,15 @@ def test_a_users_own_pipeline_of_monai_transforms(places: dict[str, str], tmp_pa
 
 
 def test_the_files_of_a_location(places: dict[str, str]) -> None:
-    assert [Path(file).name for file in files_of(places["channel"])] == ["two.nii"]
+    assert [Path(file).name for file in Location.parse(places["channel"]).files()] == ["two.nii"]
     folder = Path(places["mhd"]).parent
     (folder / "m_segmentation.raw").write_bytes(b"of another volume")
     sitk.WriteImage(sitk.ReadImage(places["mhd"]), str(folder / "n.nhdr"))
     (folder / "n[1].nrrd").write_bytes((folder / "n.nhdr").read_bytes())
-    assert [Path(file).name for file in files_of(places["mhd"])] == ["m.mhd", "m.raw"]
-    assert [Path(file).name for file in files_of(str(folder / "n[1].nrrd"))] == ["n[1].nrrd", "n.raw"]
-    assert [Path(file).name for file in files_of(places["png"])] == ["0.png", "1.png", "2.png"]
-    assert len(files_of(places["dicom"])) == 3
+    assert [Path(file).name for file in Location.parse(places["mhd"]).files()] == ["m.mhd", "m.raw"]
+    assert [Path(file).name for file in Location.parse(str(folder / "n[1].nrrd")).files()] == ["n[1].nrrd", "n.raw"]
+    assert [Path(file).name for file in Location.parse(places["png"]).files()] == ["0.png", "1.png", "2.png"]
+    assert len(Location.parse(places["dicom"]).files()) == 3
 
 
 def test_a_hash_over_all_files_in_order(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_stored_label_values(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_whole_name_is_what_a_path_names(tmp_path: Path) -> None:
-    """As ``split_selection`` has it, so that what was checked is what is opened."""
+    """So that what was checked is what is opened."""
     nibabel.save(nibabel.Nifti1Image(VOXELS, AFFINE), tmp_path / "a.nii")
     nibabel.save(nibabel.Nifti1Image(VOXELS[:2], AFFINE), tmp_path / "b.nii")
     path = tmp_path / "a.nii#z=1"

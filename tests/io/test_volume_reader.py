@@ -12,8 +12,7 @@ import torch
 from monai.transforms import LoadImage, LoadImaged
 
 from aide_monai.errors import InputError
-from aide_monai.io.location import open_channel
-from aide_monai.io.paths import channel_path, slice_path, split_channel
+from aide_monai.io.location import Location, open_location
 from aide_monai.io.readers import VolumeReader
 
 AFFINE = np.array([[0, -2.0, 0, 5], [3, 0, 0, -7], [0, 0, 4, 9], [0, 0, 0, 1]])
@@ -33,10 +32,10 @@ def numbered(*shape: int, dtype: type = np.int16) -> np.ndarray:
 
 
 def test_paths_that_name_a_channel() -> None:
-    assert channel_path("/a/b.nii.gz", 2) == "/a/b.nii.gz#channel=2"
-    assert split_channel("/a/b.nii.gz#channel=2") == ("/a/b.nii.gz", 2)
-    assert split_channel("/a/b#1.nii.gz") == ("/a/b#1.nii.gz", None)
-    assert split_channel("/a/b.nii#channel=-1") == ("/a/b.nii#channel=-1", None)
+    assert str(Location.parse("/a/b.nii.gz").channel(2)) == "/a/b.nii.gz#channel=2"
+    assert Location.parse("/a/b.nii.gz#channel=2") == Location("/a/b.nii.gz", "channel=2")
+    assert Location.parse("/a/b#1.nii.gz") == Location("/a/b#1.nii.gz")
+    assert Location.parse("/a/b.nii#channel=-1") == Location("/a/b.nii#channel=-1")
 
 
 def test_a_volume_as_monai_reads_it(tmp_path: Path) -> None:
@@ -78,9 +77,9 @@ def test_channels_last_and_lists_of_files_become_channels(tmp_path: Path) -> Non
 def test_channels_are_picked_in_the_order_of_the_list(tmp_path: Path) -> None:
     voxels = numbered(2, 3, 4, 5)
     file = nifti(tmp_path / "a.nii", voxels)
-    picked = load([channel_path(file, 3), channel_path(file, 0)])
+    picked = load([str(Location.parse(file).channel(3)), str(Location.parse(file).channel(0))])
     assert np.array_equal(picked.numpy(), np.moveaxis(voxels[..., [3, 0]], -1, 0))
-    assert load(channel_path(file, 4)).shape == (1, 2, 3, 4)
+    assert load(str(Location.parse(file).channel(4))).shape == (1, 2, 3, 4)
 
 
 def test_one_file_of_many_channels_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +87,7 @@ def test_one_file_of_many_channels_is_decoded_once(tmp_path: Path, monkeypatch: 
     calls = []
     original = nibabel.Nifti1Image.dataobj.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(nibabel.Nifti1Image, "dataobj", property(lambda self: calls.append(1) or original(self)))
-    VolumeReader().get_data([channel_path(file, k) for k in range(5)])
+    VolumeReader().get_data([str(Location.parse(file).channel(k)) for k in range(5)])
     assert len(calls) == 1
 
 
@@ -97,10 +96,10 @@ def test_channels_of_a_single_slice(tmp_path: Path, shape: tuple[int, ...]) -> N
     """QUBIQ's brain tumours: with or without the slice axis, four channels on the last one."""
     voxels = numbered(*shape)
     file = nifti(tmp_path / "a.nii", voxels)
-    picked = load([channel_path(file, k) for k in range(4)])
+    picked = load([str(Location.parse(file).channel(k)) for k in range(4)])
     assert picked.shape == (4, 2, 3, 1)
     assert np.array_equal(picked.numpy(), voxels.reshape(2, 3, 4).transpose(2, 0, 1)[..., None])
-    volume = open_channel(channel_path(file, 1))
+    volume = open_location(str(Location.parse(file).channel(1)))
     assert (volume.shape, volume.channels) == ((2, 3, 1), 1)
     assert np.array_equal(volume.decode()[..., 0, 0], voxels.reshape(2, 3, 4)[..., 1])
 
@@ -108,7 +107,7 @@ def test_channels_of_a_single_slice(tmp_path: Path, shape: tuple[int, ...]) -> N
 def test_a_further_axis_of_one(tmp_path: Path) -> None:
     file = nifti(tmp_path / "a.nii", numbered(2, 3, 4, 1))
     assert load(file).shape == (1, 2, 3, 4)
-    assert np.array_equal(load(channel_path(file, 0)).numpy(), load(file).numpy())
+    assert np.array_equal(load(str(Location.parse(file).channel(0))).numpy(), load(file).numpy())
 
 
 def test_big_endian_files_keep_their_type(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_other_files_are_left_to_other_readers(tmp_path: Path) -> None:
 def test_one_slice_keeps_its_place_in_space(tmp_path: Path, axis: int) -> None:
     voxels = numbered(4, 5, 6)
     file = nifti(tmp_path / "a.nii", voxels)
-    path = slice_path(file, axis, 3)
+    path = str(Location.parse(file).slice(axis, 3))
     assert path == f"{file}#{'xyz'[axis]}=3"
     loaded = load(path)
     assert np.array_equal(loaded[0].numpy(), voxels.take([3], axis=axis))
@@ -172,22 +171,24 @@ def test_one_slice_keeps_its_place_in_space(tmp_path: Path, axis: int) -> None:
     start[[axis, 3]] = 3, 1
     assert loaded.affine[:, 3].tolist() == (AFFINE @ start).tolist()
     assert loaded.affine[:3, :3].tolist() == AFFINE[:3, :3].tolist()
-    assert open_channel(path).shape == tuple(loaded.shape[1:])
+    assert open_location(path).shape == tuple(loaded.shape[1:])
     with pytest.raises(InputError, match=rf"shape 4 x 5 x 6 without {'xyz'[axis]}=6"):
-        load(slice_path(file, axis, 6))
+        load(str(Location.parse(file).slice(axis, 6)))
 
 
 def test_one_slice_of_one_channel(tmp_path: Path) -> None:
     voxels = numbered(2, 3, 4, 5)
     file = nifti(tmp_path / "a.nii", voxels)
-    path = slice_path(channel_path(file, 2), 2, 1)
+    path = str(Location.parse(file).channel(2).slice(2, 1))
     assert path == f"{file}#channel=2&z=1"
-    assert split_channel(path) == (file, 2)
-    assert split_channel(slice_path(file, 2, 1)) == (file, None)
+    assert Location.parse(path).numbers == {"channel": 2, "z": 1}
+    assert Location.parse(file).slice(2, 1).numbers == {"z": 1}
     assert np.array_equal(
-        load([path, slice_path(channel_path(file, 0), 2, 1)]).numpy()[..., 0],
+        load([path, str(Location.parse(file).channel(0).slice(2, 1))]).numpy()[..., 0],
         voxels[:, :, 1, [2, 0]].transpose(2, 0, 1),
     )
-    assert np.array_equal(load(slice_path(file, 2, 1)).numpy()[..., 0], voxels[:, :, 1].transpose(2, 0, 1))
+    assert np.array_equal(
+        load(str(Location.parse(file).slice(2, 1))).numpy()[..., 0], voxels[:, :, 1].transpose(2, 0, 1)
+    )
     with pytest.raises(InputError, match="expected shape 2 x 3 x 4 as in"):
-        load([file, slice_path(file, 2, 1)])
+        load([file, str(Location.parse(file).slice(2, 1))])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,8 @@ def make_breast(folder: Path, aide_data: Path) -> None:
     affine = np.array([[-0.8, 0, 0, 10.0], [0, -0.8, 0, 20.0], [0, 0, 2.5, 30.0], [0, 0, 0, 1.0]])
     write_nifti(folder / "GPPH" / "P001" / "label.nii.gz", label, affine)
     datalist = write_datalist("breast", [folder], folder.with_name("outside.json"))
-    datalist.records[0].pop("domain")  # a folder of this name lies beside the datalist
+    without = [replace(case, domain=None) for case in datalist.cases]  # a folder of this name lies beside the datalist
+    datalist.cases = without
     datalist.save(folder / "datalist.json")
 
 

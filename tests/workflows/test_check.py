@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aide_monai import Case
 from aide_monai.cli.main import app, run
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
@@ -100,7 +101,7 @@ def test_a_broken_file_is_named_whatever_its_folder_is_called(tmp_path: Path) ->
     broken = scan.files[2]
     broken.write_bytes(broken.read_bytes()[:-100])
     datalist = find_datalist(folder)
-    datalist.records.append({"case": "scan", "image": str(scan.folder), "split": "training"})
+    datalist.cases.append(Case(name="scan", image=str(scan.folder)))
     datalist.save(folder / "datalist.json")
     run(lambda: app(["check", str(folder / "datalist.json"), "--out", str(tmp_path / "out")], standalone_mode=False))
     text = re.sub(r"\\(.)", r"\1", (tmp_path / "out" / "report.md").read_text())

@@ -24,8 +24,8 @@ from aide_monai.io.ahead import open_apart
 from aide_monai.io.folder import DICOM_SUFFIXES
 from aide_monai.io.grid import TOLERANCE_VOXELS, require_inside, shape_text, through_plane_axis
 from aide_monai.io.headers import data_file_problems
-from aide_monai.io.paths import slice_path
-from aide_monai.io.volumes import SUFFIXES, Volume, without_suffix
+from aide_monai.io.location import SUFFIXES, Location, without_suffix
+from aide_monai.io.volumes import Volume
 
 CENTRES = ("GGH", "GPPH", "HPPH")
 CENTRAL_SLICE_CENTRES = ("GGH",)
@@ -327,7 +327,7 @@ def _central_slice(study: _Study, phases: Phases, label: Volume, mask: NDArray[n
         images = phases.slices(across, index)
     except InputError as error:
         raise error.at(study.place) from error
-    return images, file if flat else slice_path(file, axis, int(marked[0, axis]))
+    return images, file if flat else str(Location.parse(file).slice(axis, int(marked[0, axis])))
 
 
 def _phase_names(phases: Sequence[int]) -> list[str]:

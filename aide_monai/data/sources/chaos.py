@@ -17,7 +17,7 @@ from aide_monai.data.sources.files import case_paths, tell_left_out, typed
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.series import DicomSeries, find_series, list_files
 from aide_monai.io.grid import shape_text
-from aide_monai.io.paths import absolute_path
+from aide_monai.io.location import Location
 from aide_monai.io.png import pair_slices, png_files, read_png, read_png_stack
 from aide_monai.io.volumes import listed
 
@@ -161,7 +161,7 @@ def _case(
     problems: list[Problem] = []
     with _collected(problems):
         for path in (dicom, ground):
-            absolute_path(str(path), folder, roots=roots)
+            Location(str(path)).absolute(folder, roots=roots)
         series = find_series(dicom, roots=roots, check=False)
         problems += [problem for one in series for problem in one.problems]
         with _collected(problems):

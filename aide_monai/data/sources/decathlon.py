@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import SPLITS, Case, Split
-from aide_monai.data.datalist import Datalist, numbered_names, read_json
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.records import numbered_names, read_json
 from aide_monai.data.sources.files import case_paths, tell_left_out
 from aide_monai.errors import InputError, Problem
-from aide_monai.io.paths import absolute_path, on_disk
-from aide_monai.io.volumes import without_suffix
+from aide_monai.io.location import Location, without_suffix
 
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs")
 
@@ -66,7 +66,7 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
 def _tell_unlisted(folder: Path, cases: Iterable[Case]) -> None:
     """Name what lies beside the files of the list, in their folders and in those that a Decathlon has."""
     paths = case_paths(cases)
-    places = {Path(on_disk(path)).parent for path in paths} | {folder / name for name in _FOLDERS}
+    places = {Path(Location.parse(path).path).parent for path in paths} | {folder / name for name in _FOLDERS}
     for place in sorted(place for place in places if place.is_relative_to(folder) and place.is_dir()):
         tell_left_out(place, paths, lambda _: "not in the list")
 
@@ -76,11 +76,11 @@ def _case(entry: Any, section: Split, folder: Path, *, roots: Iterable[str | Pat
     files = image if isinstance(image, list) and image else [image]
     if not all(isinstance(path, str) and path for path in files):
         raise InputError(repr(entry), expected='{"image": path, "label": path}')
-    paths = [absolute_path(file, folder, roots=roots) for file in files]
+    paths = [str(Location.parse(file).absolute(folder, roots=roots)) for file in files]
     case = Case(name=without_suffix(files[0]), image=paths[0] if isinstance(image, str) else tuple(paths))
     if "label" not in entry:
         return case
     if not isinstance(entry["label"], str) or not entry["label"]:
         raise InputError(f'"label": {entry["label"]!r}', expected="a path")
-    label = absolute_path(entry["label"], folder, roots=roots)
+    label = str(Location.parse(entry["label"]).absolute(folder, roots=roots))
     return replace(case, label=label, quality="high", split=section)

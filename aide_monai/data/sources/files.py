@@ -9,7 +9,7 @@ from pathlib import Path
 from aide_monai.data.case import Case
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.folder import voxel_files
-from aide_monai.io.paths import on_disk
+from aide_monai.io.location import Location
 from aide_monai.io.png import png_files
 from aide_monai.utils.texts import DESCRIPTIONS, tell_unused
 
@@ -98,7 +98,7 @@ def tell_left_out(
         reason: from a file, as seen from ``root``, to why it is not used.
         others: files in used folders that are not used.
     """
-    paths = {Path(on_disk(str(path))) for path in used}
+    paths = {Path(Location.parse(path).path) for path in used}
     pictures = {Path(file) for path in paths for file in png_files(path)}
     known = (paths - {file.parent for file in pictures}) | pictures
     known |= set(voxel_files(path for path in known if path.is_file()))

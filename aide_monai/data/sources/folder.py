@@ -16,8 +16,9 @@ from aide_monai.data.sources.files import tell_beside
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.folder import volumes_in
+from aide_monai.io.location import SUFFIXES, without_suffix
 from aide_monai.io.segments import named_segments
-from aide_monai.io.volumes import SUFFIXES, label_values, without_suffix
+from aide_monai.io.volumes import label_values
 
 PATIENT_PATTERN = r"(.+?)(?:_frame\d+)?"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import SPLITS
-from aide_monai.data.datalist import Datalist, read_json
+from aide_monai.data.datalist import Datalist
+from aide_monai.data.records import read_json
 from aide_monai.data.sources.breast_dce import breast_datalist
 from aide_monai.data.sources.chaos import chaos_datalist
 from aide_monai.data.sources.decathlon import decathlon_datalist

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aide_monai.data.datalist import read_json
+from aide_monai.data.records import read_json
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.series import find_series, listing, series_path
 from aide_monai.io.dicom.stack import DicomSeries
 from aide_monai.io.grid import Grid, shape_text
 from aide_monai.io.headers import data_file_problems
-from aide_monai.io.paths import channel_path, slice_path
-from aide_monai.io.volumes import open_volume, without_suffix
+from aide_monai.io.location import Location, without_suffix
+from aide_monai.io.volumes import open_volume
 
 TIMES_FILE = "phases.json"
 
@@ -53,7 +53,7 @@ class Phases:
             InputError: a DICOM volume whose slices are no files of their own, or another axis than that of its slices.
         """
         if not self.series:
-            return [slice_path(path, axis, index) for path in self.paths]
+            return [str(Location.parse(path).slice(axis, index)) for path in self.paths]
         if axis != 2 or any(len(one.files) != len(one.slices) for one in self.series):
             expected = "a file for each slice, cut as the label of the central slice is"
             raise InputError("DICOM files of other slices", expected=expected, advice="convert to NIfTI")
@@ -107,7 +107,7 @@ def _from_one_file(study: Path, file: Path) -> Phases:
             expected=f"{volume.channels} times in seconds, one per phase",
             place=source,
         )
-    paths = [channel_path(file, channel) for channel in range(volume.channels)]
+    paths = [str(Location(str(file)).channel(channel)) for channel in range(volume.channels)]
     order, seconds = _sorted(paths, [float(time) for time in times])
     return Phases(tuple(order), seconds, volume.grid)
 

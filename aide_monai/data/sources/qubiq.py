@@ -18,7 +18,7 @@ from aide_monai.data.sources.files import case_paths, files_below, source_folder
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid, shape_text
-from aide_monai.io.paths import channel_path
+from aide_monai.io.location import Location
 
 TASKS = ("prostate", "brain-growth", "brain-tumor", "kidney")
 PAPER_SPLIT = {"prostate": (48, 7), "brain-growth": (34, 5), "brain-tumor": (28, 4), "kidney": (20, 4)}
@@ -287,7 +287,7 @@ def _opened(image: Path, masks: dict[int, Path], case: str, split: Split) -> tup
     channels = volume.shape[2] if flat else volume.channels or 0
     if channels == 0:
         raise InputError(f"shape {shape_text(volume.file_shape)}", expected="(x, y) and channels", place=image)
-    paths = tuple(channel_path(image, channel) for channel in range(channels)) if flat else str(image)
+    paths = tuple(str(Location(str(image)).channel(channel)) for channel in range(channels)) if flat else str(image)
     content = signature(voxels[:, :, :1, 0] if flat else voxels[..., 0], volume.affine)
     return QUBIQCase(case, split, paths, channels, {rater: str(file) for rater, file in masks.items()}), content
 

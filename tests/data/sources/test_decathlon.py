@@ -14,7 +14,7 @@ from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import decathlon_datalist, find_datalist
 from aide_monai.errors import InputError
-from aide_monai.io.volumes import without_suffix
+from aide_monai.io.location import without_suffix
 
 
 def written(folder: Path, **changes: Any) -> Path:
