@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aide_monai.data.case import Record
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.series import find_series
@@ -24,7 +25,7 @@ def image_records(
     dicom_channels: Sequence[str] = (),
     roots: Sequence[str | Path] = (),
     channels: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """All volumes of a folder, or of a datalist, as records with "image" and "case", in order of name.
 
     Args:
@@ -56,7 +57,7 @@ def image_records(
     return records
 
 
-def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[dict[str, Any]]:
+def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[Record]:
     """The volumes of a folder that is no datalist."""
     if not folder.is_dir():
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from aide_monai.data.case import QUALITIES, SPLITS, Record
 from aide_monai.errors import InputError, Problem
+from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import TEXT, is_orientation, is_text
 
 PATH_KEYS = ("image", "label", "clean_label")
@@ -21,7 +22,7 @@ MAX_STORED = 65535  # of the values in files that mean another class index
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """Content of a JSON file that holds an object.
 
     Raises:
@@ -29,8 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     doubled: list[str] = []
 
-    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content: dict[str, Any] = {}
+    def unique_keys(pairs: list[tuple[str, Any]]) -> JsonObject:
+        content: JsonObject = {}
         for key, value in pairs:
             if key in content:
                 doubled.append(key)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aide_monai.engines.label_errors import label_errors, noise_joint
 from aide_monai.engines.partly_labelled import Labels, PartlyLabelledTrainer
+from aide_monai.engines.prepare_batch import Batch
 from aide_monai.errors import InputError
 from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.utils.validation import require_choices, require_numbers
@@ -107,7 +108,7 @@ class ConfidentLearningTrainer(PartlyLabelledTrainer):
         if handlers is not None:  # after the pruning, so that a checkpoint has it
             self._register_handlers(handlers)
 
-    def hidden(self, batchdata: dict[str, Any], labels: Labels, trusted: Tensor) -> tuple[Tensor, Tensor]:
+    def hidden(self, batchdata: Batch, labels: Labels, trusted: Tensor) -> tuple[Tensor, Tensor]:
         """Of doubtful cases, those that the other network learns while it is fitted; then the pruned pixels."""
         device, shape = labels[0].device, labels[0].shape
         cases, positions = (batchdata[key].tolist() for key in ("case", "slice"))

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Events
 from torch import Tensor
 
+from aide_monai.engines.prepare_batch import Batch
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.losses import IGNORED, PerSampleDiceCELoss
@@ -59,7 +60,7 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_count)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._require_labelled)
 
-    def hidden(self, batchdata: dict[str, Any], labels: Labels, trusted: Tensor) -> tuple[Tensor, Tensor]:
+    def hidden(self, batchdata: Batch, labels: Labels, trusted: Tensor) -> tuple[Tensor, Tensor]:
         """Where the labels of both networks are hidden, bool of a shape that fits them, (B, 1, spatial...).
 
         Args:
@@ -86,7 +87,7 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
         """What ``forward_and_losses`` returns, which calls this; by default by ``compute_losses``."""
         return super().forward_and_losses(image, labels)
 
-    def _prepare(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _prepare(self, batchdata: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """One is added to the labels, so that 0, with which augmentation fills up, means that there is none."""
         image, *labels, trusted = super()._prepare(batchdata)
         if trusted is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from monai.utils.enums import CommonKeys as Keys
@@ -19,8 +19,12 @@ Perturbation = Callable[[Tensor], Tensor]
 """Changes the images of a batch (B, M, spatial...) so that their labels stay true: (image) to the same shape."""
 
 
+Batch: TypeAlias = dict[str, Any]
+"""What a loader gives: tensors and lists by key, see ``stream.TrainingSet``."""
+
+
 def prepare_two_labels(
-    batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
+    batch: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Image, the current labels of both networks, and which samples are high quality.
 
@@ -91,7 +95,7 @@ class PrepareAugmented:
 
     def __call__(
         self,
-        batch: dict[str, Any],
+        batch: Batch,
         device: torch.device | str | None = None,
         non_blocking: bool = False,
         **kwargs: Any,

@@ -15,7 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aide_monai.engines.prepare_batch import Augmentation, Perturbation, augmented, perturbed, prepare_two_labels
+from aide_monai.engines.prepare_batch import Augmentation, Batch, Perturbation, augmented, perturbed, prepare_two_labels
 from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import FiniteLosses
@@ -235,7 +235,7 @@ class TwoNetworkTrainer(Trainer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement compute_losses")
 
-    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: Batch) -> Batch:
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
         state = self.state
@@ -266,7 +266,7 @@ class TwoNetworkTrainer(Trainer):
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return state.output
 
-    def _prepare(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _prepare(self, batchdata: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What ``prepare_batch`` returns; for an empty share of a short batch, the same without samples."""
         if batchdata:
             prepared = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)

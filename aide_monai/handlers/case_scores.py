@@ -14,7 +14,7 @@ from monai.utils.enums import CommonKeys as Keys
 from aide_monai.errors import InputError
 from aide_monai.metrics import class_scores
 from aide_monai.metrics.masks import as_array
-from aide_monai.reports.tables import write_csv
+from aide_monai.reports.tables import Row, write_csv
 from aide_monai.transforms import largest_components
 from aide_monai.utils import distributed
 
@@ -51,7 +51,7 @@ class CaseScores:
         self.network = network
         self.path = path
         self.keep_largest = keep_largest
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator that decollates and whose "pred" holds class indices (1, X, Y, Z)."""

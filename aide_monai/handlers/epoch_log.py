@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.reports.tables import Row
 from aide_monai.reports.text import csv_bytes
 from aide_monai.utils import distributed
 from aide_monai.utils.files import remove_unfinished, write_atomically
@@ -48,12 +49,12 @@ class EpochLog:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._engine: Any = None
-        self._rows: list[dict[str, Any]] | None = None
+        self._rows: list[Row] | None = None
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """One dictionary per finished epoch, numbers as numbers, those of a resumed run's earlier epochs included."""
         if self._rows is None:
             self._rows = [] if self._engine is None else self._read(self._engine.state)
@@ -74,14 +75,14 @@ class EpochLog:
         if self._rows and not distributed.on_main(self.path.exists):
             self._write_file(self._rows)
 
-    def _read(self, state: Any) -> list[dict[str, Any]]:
+    def _read(self, state: Any) -> list[Row]:
         """The lines up to the epoch of the engine: its own, else those that the main process finds in the file."""
         known = getattr(state, "epoch_rows", None)
         if known is not None:
             return [row for row in known if row["epoch"] <= state.epoch]
         return distributed.on_main(lambda: self._read_file(state.epoch))
 
-    def _read_file(self, epoch: int) -> list[dict[str, Any]]:
+    def _read_file(self, epoch: int) -> list[Row]:
         if epoch == 0 or not self.path.exists():
             return []
         try:
@@ -106,7 +107,7 @@ class EpochLog:
 
     def _write(self, engine: Any) -> None:
         state = engine.state
-        row: dict[str, Any] = {"epoch": state.epoch, "iteration": state.iteration}
+        row: Row = {"epoch": state.epoch, "iteration": state.iteration}
         row |= {key: self._mean(total) for key, total in self._sums.items()}
         if hasattr(state, "consistency"):
             row["consistency"] = state.consistency
@@ -119,7 +120,7 @@ class EpochLog:
         self._write_file(rows)
         self._rows = state.epoch_rows = rows
 
-    def _write_file(self, rows: list[dict[str, Any]]) -> None:
+    def _write_file(self, rows: list[Row]) -> None:
         content = csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
         distributed.on_main(lambda: write_atomically(self.path, lambda file: file.write(content)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aide_monai.errors import InputError
 from aide_monai.stream.trained_on import read_settings, settings_file
-from aide_monai.utils.files import write_atomically
+from aide_monai.utils.files import JsonObject, write_atomically
 
 _OF_LABELS_ONLY = "volume_options#resample_labels"  # images are the same with and without
 
@@ -61,13 +61,13 @@ def copy_settings(weights: str | Path, target: str | Path) -> None:
         settings_file(target).unlink(missing_ok=True)
 
 
-def _by_id(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _by_id(settings: Mapping[str, Any]) -> JsonObject:
     """Settings by config id as JSON has them, for example "volume_options#fit"."""
-    flat: dict[str, Any] = {}
+    flat: JsonObject = {}
     for key, value in settings.items():
         flat |= {f"{key}#{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
     flat.pop(_OF_LABELS_ONLY, None)
-    plain: dict[str, Any] = json.loads(json.dumps(flat, default=str))
+    plain: JsonObject = json.loads(json.dumps(flat, default=str))
     return plain
 
 

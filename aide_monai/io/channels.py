@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from aide_monai.io.nifti import PLACE, NiftiPlace
 from aide_monai.io.opening import NOTHING_THERE, part_of
 from aide_monai.io.png import CHAOS_DICOM, open_png_stack, png_files
 from aide_monai.io.volumes import Volume, open_volume
+
+Meta: TypeAlias = dict[str, Any]
+"""MONAI's metadata of an image, by key."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class Channels:
     channel_axis: int | None = None
     place: NiftiPlace | None = None
     doubts: tuple[str, ...] = ()
-    told: dict[str, Any] = field(default_factory=dict)
+    told: Meta = field(default_factory=dict)
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> Meta:
         """MONAI's metadata, by the texts that ``MetaKeys`` stands for."""
-        meta: dict[str, Any] = {
+        meta: Meta = {
             "affine": self.affine,
             "original_affine": self.affine.copy(),
             "spatial_shape": np.asarray(self.shape),

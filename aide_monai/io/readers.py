@@ -19,7 +19,7 @@ from monai.data import ImageReader
 
 from aide_monai.errors import InputError
 from aide_monai.io.ahead import read_apart
-from aide_monai.io.channels import Channels, read_dicom, read_png_folder, read_volume_files
+from aide_monai.io.channels import Channels, Meta, read_dicom, read_png_folder, read_volume_files
 from aide_monai.io.folder import holds_dicom
 from aide_monai.io.location import SUFFIXES, Location, PathText
 from aide_monai.io.png import CHAOS_DICOM, png_files
@@ -58,7 +58,7 @@ class DicomSeriesReader(ImageReader):
         """The paths; nothing is opened but to see whether it is DICOM."""
         return _for_this_reader(self, data, "a DICOM file or a folder of DICOM files")
 
-    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, Meta]:
         """Read the volumes.
 
         Returns:
@@ -111,7 +111,7 @@ class PNGStackReader(ImageReader):
         """The paths; nothing is opened."""
         return _for_this_reader(self, data, "a folder of PNG files")
 
-    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, Meta]:
         """Read the stack.
 
         Returns:
@@ -137,7 +137,7 @@ def _for_this_reader(reader: ImageReader, data: Sequence[PathText] | PathText, e
     return paths
 
 
-def _told(paths: Sequence[str], found: Channels) -> tuple[np.ndarray, dict[str, Any]]:
+def _told(paths: Sequence[str], found: Channels) -> tuple[np.ndarray, Meta]:
     """Voxels and metadata for MONAI, and a warning for each doubt."""
     tell_doubts(paths[0], found.doubts)
     return found.voxels, found.meta()
@@ -174,7 +174,7 @@ class LocationReader(ImageReader):
         """The paths: files are opened in ``get_data``, whose errors MONAI does not hide behind other readers."""
         return [str(data)] if isinstance(data, str | os.PathLike) else [str(path) for path in data]
 
-    def get_data(self, img: list[str]) -> tuple[Any, dict[str, Any]]:
+    def get_data(self, img: list[str]) -> tuple[Any, Meta]:
         """Voxels (x, y, z), or with a channel axis where there are several channels, and MONAI's metadata.
 
         The voxels are a tensor: MONAI would bring the memory of an array into the order of its axes, which takes longer
@@ -224,6 +224,6 @@ class VolumeReader(ImageReader):
             )
         return [str(path) for path in _paths(data)]
 
-    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, Meta]:
         """Voxels (x, y, z), or with channels where there are any, and MONAI's metadata; affine in RAS mm."""
         return _told(img, read_volume_files(img))

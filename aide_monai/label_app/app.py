@@ -27,7 +27,7 @@ from aide_monai import __version__
 from aide_monai.errors import InputError
 from aide_monai.io.folder import voxel_files
 from aide_monai.label_app.guard import Guard
-from aide_monai.label_app.requests import is_part, require_name
+from aide_monai.label_app.requests import Info, TaskRequest, is_part, require_name
 from aide_monai.label_app.studies import FINAL
 from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
 from aide_monai.label_app.trainings import last_training
@@ -108,7 +108,7 @@ class AIDELabelApp(MONAILabelApp):
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+    def infer(self, request: TaskRequest, datastore: Datastore | None = None) -> Any:
         """The mask of an image of the datastore, or of one that was sent with the request."""
         datastore = datastore or self.datastore()
         image = request.get("image")
@@ -117,11 +117,11 @@ class AIDELabelApp(MONAILabelApp):
         own = {"model": request.get("model"), "image": image}
         return super().infer({**asked_for("infer", request), **own}, datastore)
 
-    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+    def infer_wsi(self, request: TaskRequest, datastore: Datastore | None = None) -> Any:
         """There are no whole-slide images here."""
         raise InputError("this app has no models for whole-slide images; expected POST /infer/NAME")
 
-    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+    def batch_infer(self, request: TaskRequest, datastore: Datastore | None = None) -> Any:
         """The masks of many images, on one GPU unless there are several."""
         asked = asked_for("batch/infer", request)
         several = asked.get("multi_gpu", True) and torch.cuda.device_count() > 1
@@ -176,22 +176,22 @@ class PlainNames(LocalDatastore):
     def _add_non_existing_labels(self, tag: str) -> int:
         return super()._add_non_existing_labels(tag) if is_part(tag) else 0
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def add_image(self, image_id: str, image_filename: str, image_info: Info) -> str:
         """Store an image."""
         self._require_plain("image", image_id or self._to_id(Path(image_filename).name)[0], image_filename, image_info)
         return super().add_image(image_id, image_filename, image_info)
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Info) -> str:
         """Store a label of an image."""
         self._require_plain("tag", label_tag, label_filename, label_info)
         return super().save_label(image_id, label_filename, label_tag, label_info)
 
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+    def update_image_info(self, image_id: str, info: Info) -> None:
         """Note something of an image."""
         _require_info(info)
         super().update_image_info(image_id, info)
 
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+    def update_label_info(self, label_id: str, label_tag: str, info: Info) -> None:
         """Note something of a label."""
         _require_info(info)
         super().update_label_info(label_id, label_tag, info)
@@ -210,7 +210,7 @@ class PlainNames(LocalDatastore):
             there = [path for path in sorted(folder.iterdir()) if is_part(path.name) and not path.name.startswith(".")]
             tell_unused(folder, {str(path): reason for path in there if path not in used})
 
-    def _require_plain(self, what: str, name: str, file: str, info: dict[str, Any]) -> None:
+    def _require_plain(self, what: str, name: str, file: str, info: Info) -> None:
         require_name(what, str(getattr(name, "value", name)))  # MONAI Label has the tags that it knows as an enum
         known = [pattern.replace("*", "") for pattern in self._extensions]
         if not file.endswith(tuple(known)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from monai.bundle import ConfigParser
 from torch import nn
@@ -13,7 +12,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.handlers.checkpoint import save_atomically
 from aide_monai.handlers.settings import copy_settings, require_settings
-from aide_monai.utils.files import new_folder, write_text
+from aide_monai.utils.files import JsonObject, new_folder, write_text
 from aide_monai.utils.locks import LOCK
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
@@ -72,7 +71,7 @@ def initial_network(bundle: str | Path) -> nn.Module:
     return _config(bundle, "train").get_parsed_content("network_def")
 
 
-def _model_settings(bundle: Path) -> dict[str, Any]:
+def _model_settings(bundle: Path) -> JsonObject:
     """What MONAI Label's inference brings images to the networks with; nothing from bundles that do not say it."""
     config = _config(bundle, "inference")
     return config.get_parsed_content("model_settings") if "model_settings" in config else {}

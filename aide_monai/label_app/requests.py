@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from aide_monai.errors import InputError
 
 CONFIGS = ("train", "train,improved")
 """What a client may train with, in the words of ``aide train --config``."""
+
+TaskRequest: TypeAlias = dict[str, Any]
+"""What a client asks for, or what is left of it once it is checked: value by key."""
+
+Info: TypeAlias = dict[str, Any]
+"""What a datastore or a task knows of an image, a label or itself: value by key, as JSON."""
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?")
 _NAME = re.compile(r"\w[\w .,()+=-]{0,199}")
@@ -21,7 +27,7 @@ _SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 _Check = Callable[[Any], bool]
 
 
-def checked(task: str, request: Mapping[str, Any], *, devices: Collection[str] = ()) -> dict[str, Any]:
+def checked(task: str, request: Mapping[str, Any], *, devices: Collection[str] = ()) -> TaskRequest:
     """The values of a request that a task knows; what it does not know is left out.
 
     Clients send a list where they offer a choice and none was made; the first one counts then. None and an empty text

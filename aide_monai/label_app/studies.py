@@ -10,6 +10,7 @@ from aide_monai.data.case import Case
 from aide_monai.data.checks.datalist import Problem, check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
+from aide_monai.label_app.requests import Info
 
 INFO = "aide"
 """Key in an image's info under which all findings of this app lie."""
@@ -31,13 +32,13 @@ class Datastore(Protocol):
 
     def get_image_uri(self, image_id: str) -> str: ...
 
-    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+    def get_image_info(self, image_id: str) -> Info: ...
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str: ...
 
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]: ...
+    def get_label_info(self, label_id: str, label_tag: str) -> Info: ...
 
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None: ...
+    def update_image_info(self, image_id: str, info: Info) -> None: ...
 
     def refresh(self) -> None: ...
 
@@ -109,7 +110,7 @@ def _cases(datastore: Datastore) -> list[Case]:
     return labelled + [Case(name=name, image=datastore.get_image_uri(name)) for name in unlabelled]
 
 
-def findings_of(info: Mapping[str, Any]) -> dict[str, Any]:
+def findings_of(info: Mapping[str, Any]) -> Info:
     """What this app has found of an image; nothing of what a client may have put in its place.
 
     Args:
@@ -131,10 +132,10 @@ def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) ->
         findings: image to what was found, numbers and texts; None removes an entry.
     """
 
-    def known(image: str) -> dict[str, Any]:
+    def known(image: str) -> Info:
         return findings_of(datastore.get_image_info(image))
 
-    def updated(image: str) -> dict[str, Any]:
+    def updated(image: str) -> Info:
         return {key: value for key, value in {**known(image), **findings[image]}.items() if value is not None}
 
     datastore.refresh()
@@ -145,9 +146,9 @@ def remember(datastore: Datastore, findings: Mapping[str, Mapping[str, Any]]) ->
             datastore.update_image_info(image, {INFO: updated(image)})
 
 
-def broken_images(datastore: Datastore, problems: Sequence[Problem]) -> dict[str, dict[str, Any]]:
+def broken_images(datastore: Datastore, problems: Sequence[Problem]) -> dict[str, Info]:
     """Findings that tell what is wrong with an image, and take back what was wrong before."""
-    findings: dict[str, dict[str, Any]] = {image: {"problem": None} for image in datastore.list_images()}
+    findings: dict[str, Info] = {image: {"problem": None} for image in datastore.list_images()}
     for problem in problems:
         findings.setdefault(problem.case, {})["problem"] = str(problem)
     return findings

@@ -19,7 +19,7 @@ from monailabel.utils.others.generic import device_map, file_checksum, name_to_d
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import copy_settings
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
-from aide_monai.label_app.requests import CONFIGS, checked
+from aide_monai.label_app.requests import CONFIGS, Info, TaskRequest, checked
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, findings_of, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.label_app.trainings import last_training, recorded
@@ -30,7 +30,7 @@ from aide_monai.workflows.bundle import new_run, run_bundle
 logger = logging.getLogger(__name__)
 
 
-def asked_for(task: str, request: dict[str, Any]) -> dict[str, Any]:
+def asked_for(task: str, request: TaskRequest) -> TaskRequest:
     """The values of a request that a task knows, see ``checked``.
 
     Raises:
@@ -56,7 +56,7 @@ class AIDEInferTask(BundleInferTask):
             labels: dict[str, int] = getattr(self, "labels", {})
             self.labels = {name: int(values[index]) for name, index in labels.items()}
 
-    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
+    def __call__(self, request: TaskRequest, callbacks: Any = None) -> Any:
         """Segment ``request["image"]``, a file that the app has chosen."""
         asked = asked_for("infer", request)
         asked |= {key: request[key] for key in ("image", "model", "description") if key in request}
@@ -81,18 +81,18 @@ class AIDETrainTask(BundleTrainTask):
     because few labels are better trained on), ``device``, and ``config``, one of ``CONFIGS``.
     """
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Info:
         """Options that a client can show."""
         stock = super().config()
         epochs = self.bundle_config.get("epochs")
         return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "config": list(CONFIGS)}
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Info:
         """What became of the last training, also of one that ended with an earlier server, see ``last_training``."""
         last = last_training(self.bundle_path)
         return {} if last is None else {"last_training": last}
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: TaskRequest, datastore: Datastore) -> Info:
         """Train on the datastore as it is now; only a finished training replaces the bundle's ``models/model.pt``.
 
         The bundle is locked meanwhile: of two trainings, the one that began first would end up being served.
@@ -105,7 +105,7 @@ class AIDETrainTask(BundleTrainTask):
         except InputError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
 
-    def _train(self, bundle: Path, asked: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def _train(self, bundle: Path, asked: TaskRequest, datastore: Datastore) -> Info:
         datalist, problems = datastore_cases(
             datastore,
             labels=self.bundle_config.get_parsed_content("labels"),
@@ -154,7 +154,7 @@ class SuspicionScoring(ScoringMethod):
         super().__init__("Disagreement of the two networks; Dice of label and prediction")
         self.bundle = Path(bundle)
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: TaskRequest, datastore: Datastore) -> Info:
         """Score all images that need it; image to suspicion."""
         device = name_to_device(asked_for("scoring", request).get("device"))
         model = file_checksum(str(self.bundle / "models" / "model.pt"))
@@ -168,7 +168,7 @@ class SuspicionScoring(ScoringMethod):
         scorer, findings = None, {}
         for image in changed(images, infos, state):
             scorer = scorer or BundleScorer(self.bundle, device=device)
-            found: dict[str, Any] = {"scored": state[image], "suspicion": None, "disagreement": None}
+            found: Info = {"scored": state[image], "suspicion": None, "disagreement": None}
             found |= {"label_quality": None, "problem": None}
             label = datastore.get_label_uri(image, FINAL) if image in labelled else None
             try:
@@ -192,7 +192,7 @@ class Suspicious(Strategy):
     def __init__(self) -> None:
         super().__init__("The image whose annotation would help most")
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+    def __call__(self, request: TaskRequest, datastore: Datastore) -> Info | None:
         """The next image, with its suspicion if it was scored."""
         datastore.refresh()  # scores were written by another process
         asked = asked_for("activelearning", request)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from aide_monai.errors import InputError
 from aide_monai.handlers.checkpoint import saved_epoch
-from aide_monai.utils.files import read_object, write_text
+from aide_monai.utils.files import JsonObject, read_object, write_text
 from aide_monai.utils.locks import is_locked
 
 RECORD = "training.json"
@@ -27,7 +26,7 @@ def recorded(run: Path) -> Iterator[None]:
     Raises:
         InputError: if nothing can be written there.
     """
-    record: dict[str, Any] = {"state": "running", "started": _now()}
+    record: JsonObject = {"state": "running", "started": _now()}
     _write(run, record)
     try:
         yield
@@ -38,7 +37,7 @@ def recorded(run: Path) -> Iterator[None]:
     _write(run, record | {"state": "finished", "ended": _now()})
 
 
-def last_training(bundle: str | Path) -> dict[str, Any] | None:
+def last_training(bundle: str | Path) -> JsonObject | None:
     """The last training of a bundle that a server has started; None if there is none.
 
     Args:
@@ -67,5 +66,5 @@ def _now() -> str:
     return datetime.now().isoformat(sep=" ", timespec="seconds")
 
 
-def _write(run: Path, record: dict[str, Any]) -> None:
+def _write(run: Path, record: JsonObject) -> None:
     write_text(run / RECORD, json.dumps(record, indent=1))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels.file_grid import LabelGrid
-from aide_monai.utils.files import disk_errors, remove_unfinished, sync_folder, write_atomically
+from aide_monai.utils.files import JsonObject, disk_errors, remove_unfinished, sync_folder, write_atomically
 from aide_monai.utils.mapped_tensor import MappedTensor, current
 
 MANIFEST = "manifest.json"
@@ -78,9 +78,9 @@ class Generation:
             rollback_to=None if target is None else int(target),
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Content for the manifest."""
-        content: dict[str, Any] = {
+        content: JsonObject = {
             "epoch": self.epoch,
             "records": [_without_none(asdict(record), "patch") for record in self.records],
             "files": dict(self.files),

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,9 @@ COLUMNS = (
     "fp",
     "fn",
 )
+Row: TypeAlias = dict[str, Any]
+"""One line of a table of results by column, such as "case", "label" and "dsc"."""
+
 _INTEGERS = ("label", "tp", "fp", "fn")
 _TEXTS = ("method", "network", "case", "label_name", "patient")
 # metric in the rows, title, unit, factor from the rows to the table, digits
@@ -56,7 +59,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
-def read_csv(path: str | Path) -> list[dict[str, Any]]:
+def read_csv(path: str | Path) -> list[Row]:
     """Read what ``write_csv`` wrote, or such a table to which a last column "patient" was added.
 
     Raises:
@@ -72,7 +75,7 @@ def read_rows(
     *,
     what: str,
     optional: Sequence[str] = (),
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows of a CSV file.
 
     Args:
@@ -110,7 +113,7 @@ def read_rows(
 
 def summarize(
     rows: Sequence[Mapping[str, Any]], *, noisy: str = "noisy labels", clean: str = "clean labels"
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row per method and network, in order of first appearance.
 
     A case counts once: its value is the mean over the classes. Infinite distances are left out of mean and standard
@@ -129,7 +132,7 @@ def summarize(
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["network"]), []).append(row)
-    summary: list[dict[str, Any]] = []
+    summary: list[Row] = []
     for (method, network), mine in groups.items():
         cases = list(_by_case(mine).values())
         summary.append({"method": method, "network": network, "cases": len(cases), **_totals(cases)})
@@ -141,7 +144,7 @@ def summarize(
     return summary
 
 
-def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """One row per label and, for several labels, one for all, in which a case is the mean over its labels.
 
     Args:
@@ -212,9 +215,9 @@ def _by_case(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     return cases
 
 
-def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> Row:
     """Mean, spread and number of infinite cases of every metric; a case is the mean over its rows."""
-    totals: dict[str, Any] = {}
+    totals: Row = {}
     for key, _, _, factor, _ in METRICS:
         total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
         totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}

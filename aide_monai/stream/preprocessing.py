@@ -141,7 +141,7 @@ class _SpacingOfKeysd(Spacingd):
 
 
 def load_volumes(
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Mapping[str, Any]],
     transform: Compose,
     *,
     cache: str = "ram",
@@ -185,7 +185,7 @@ def _in_plane(values: Sequence[Any], axis: int | str, through_plane: Any) -> lis
     return result
 
 
-def slice_geometry(records: Sequence[dict[str, Any]], *, multiple: int = 16) -> tuple[int, tuple[int, int]]:
+def slice_geometry(records: Sequence[Mapping[str, Any]], *, multiple: int = 16) -> tuple[int, tuple[int, int]]:
     """Slice axis and the smallest slice size that holds every case.
 
     Args:

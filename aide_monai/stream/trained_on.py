@@ -16,7 +16,7 @@ from monai.transforms import InvertibleTransform, MapTransform, Orientation
 
 from aide_monai.errors import InputError
 from aide_monai.stream.volume_cache import VolumeCache
-from aide_monai.utils.files import read_object
+from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.tensors import plain
 
 KEY = "training_data"
@@ -105,7 +105,7 @@ class TrainedOn:
         except TypeError as error:
             raise InputError(f"{file}: found {error}; expected the settings of a training: restore the file") from error
 
-    def as_settings(self) -> dict[str, Any]:
+    def as_settings(self) -> JsonObject:
         """As a part of a bundle's settings."""
         return {KEY: asdict(self)}
 
@@ -323,7 +323,7 @@ def settings_file(weights: str | Path) -> Path:
     return Path(weights).with_suffix(".json")
 
 
-def read_settings(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> JsonObject:
     """Settings by config id.
 
     Raises:

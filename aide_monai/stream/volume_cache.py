@@ -17,6 +17,7 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import images_ahead
 from aide_monai.io.readers import LocationReader
 from aide_monai.stream.slices import StoredSlices
+from aide_monai.stream.training_set import Volume
 from aide_monai.transforms.intensity import NormalizeSlicesd, file_name, with_metadata_of
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
 from aide_monai.utils.tensors import hollow, plain, slices_first
@@ -26,7 +27,7 @@ CACHES = ("ram", "disk")
 _AHEAD = 3
 
 
-class VolumeCache(Sequence[dict[str, Any]]):
+class VolumeCache(Sequence[Volume]):
     """What a deterministic transform makes of records, computed once: MONAI's ``CacheDataset`` for volumes of slices.
 
     Items are exactly what the transform gives. Stored are slices, each one piece of memory. Where the transform ends
@@ -86,7 +87,7 @@ class VolumeCache(Sequence[dict[str, Any]]):
                 item[key] = with_metadata_of(value.like, current(value))
         return item
 
-    def stored(self, number: int) -> dict[str, Any]:
+    def stored(self, number: int) -> Volume:
         """A volume as it is stored: images as ``StoredSlices``, labels (1, X, Y, Z) uint8, perhaps in a file."""
         item = self._stored[number]
         return {key: value.slices if isinstance(value, _Stored) else value for key, value in item.items()}
@@ -96,9 +97,9 @@ class VolumeCache(Sequence[dict[str, Any]]):
         values = [item[key] for item in self._stored]
         return [hollow(getattr(value, "like", value)) for value in values]
 
-    def _load(self, numbers: Iterable[int]) -> list[dict[str, Any]]:
+    def _load(self, numbers: Iterable[int]) -> list[Volume]:
         """All records; after one that cannot be read, the others are read for the report alone."""
-        stored: list[dict[str, Any]] = []
+        stored: list[Volume] = []
         problems: list[Problem] = []
         with images_ahead(_paths(self.data, self.transform)):
             for number in numbers:
@@ -115,7 +116,7 @@ class VolumeCache(Sequence[dict[str, Any]]):
             raise InputError("volumes that cannot be read" if len(problems) > 1 else "", problems=problems)
         return stored
 
-    def _store_all(self, item: Any, number: int) -> dict[str, Any]:
+    def _store_all(self, item: Any, number: int) -> Volume:
         images = {key: self._store(item[key], key, number) for key in self._image_keys(item)}
         # The steps after the normalisation move labels and metadata; of the image there is nothing left to move
         item = self._after(item | {key: hollow(item[key]) for key in images})

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from aide_monai.errors import InputError
 
@@ -96,7 +96,11 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         sync_folder(Path(path).parent)
 
 
-def read_object(path: str | Path, *, advice: str) -> dict[str, Any]:
+JsonObject: TypeAlias = dict[str, Any]
+"""What a JSON file holds that is an object."""
+
+
+def read_object(path: str | Path, *, advice: str) -> JsonObject:
     """The JSON object in a file.
 
     Args:

@@ -16,7 +16,7 @@ from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.inferers import require_device
 from aide_monai.io.location import Location
 from aide_monai.utils import distributed
-from aide_monai.utils.files import read_object
+from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, stop_behind
 from aide_monai.utils.validation import require_numbers, require_slice_size, require_texts
@@ -162,13 +162,13 @@ def input_error(error: BaseException) -> InputError | None:
     return None
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(arguments: Sequence[str]) -> JsonObject:
     """Turn ``--key value --flag`` into a dictionary; values are JSON where they can be, else text.
 
     Raises:
         InputError: if an argument is not an option, or an option has no value.
     """
-    overrides: dict[str, Any] = {}
+    overrides: JsonObject = {}
     rest = list(arguments)
     while rest:
         key = rest.pop(0)
@@ -189,7 +189,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def _require_usable(parser: ConfigParser, literals: Mapping[str, Any]) -> None:
     """Refuse plain values of a config that no run can use; expressions are left to the run."""
 
-    def plain(key: str) -> dict[str, Any]:
+    def plain(key: str) -> JsonObject:
         value = literals.get(key, parser.get(key))
         expression = key not in literals and isinstance(value, str) and value.startswith(("$", "@"))
         return {} if value is None or expression else {key: value}
@@ -209,7 +209,7 @@ def _parts(key: str) -> list[str]:
 
 def _require_known(given: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Refuse overrides of something that the configs do not have; a typing mistake would otherwise do nothing."""
-    known: dict[str, Any] = {}
+    known: JsonObject = {}
     for file in files:
         known |= read_object(file, advice="restore the config of the bundle")
     layout = LAYOUTS.get(str(given.get("layout", known.get("layout"))))

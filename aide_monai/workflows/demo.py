@@ -15,6 +15,7 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp, require_device
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
+from aide_monai.reports.tables import Row
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.job import STEP_COST, Job
@@ -62,8 +63,8 @@ class DemoResult:
     """
 
     folder: Path
-    rows: list[dict[str, Any]]
-    summary: list[dict[str, Any]]
+    rows: list[Row]
+    summary: list[Row]
     seconds: float
 
 

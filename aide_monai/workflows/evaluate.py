@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from aide_monai.handlers.case_scores import CaseScores
 from aide_monai.networks import MeanNetwork
+from aide_monai.reports.tables import Row
+from aide_monai.stream.training_set import Volume
 from aide_monai.utils.tensors import plain
 
 
@@ -53,7 +55,7 @@ def network_variants(network: nn.Module) -> dict[str, nn.Module]:
 
 def evaluate(
     network: nn.Module,
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     *,
     labels: Mapping[int, str],
     method: str,
@@ -61,7 +63,7 @@ def evaluate(
     slice_size: Sequence[int],
     device: str | torch.device = "cpu",
     keep_largest: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Per-case scores of a model and, for two networks, of each single one.
 
     Args:
@@ -82,7 +84,7 @@ def evaluate(
     """
     way_back = to_file_grid("pred", getattr(volumes, "transform", None))
     postprocessing = Compose([Activationsd("pred", softmax=True), *way_back, AsDiscreted("pred", argmax=True)])
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, variant in network_variants(network).items():
         scores = [CaseScores(labels, method=method, network=name)]
         if keep_largest and variant is network:

@@ -25,6 +25,7 @@ from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one
 from aide_monai.io.volumes import listed
 from aide_monai.metrics import class_scores, segmentation_scores
 from aide_monai.reports import figures, tables
+from aide_monai.reports.tables import Row
 from aide_monai.transforms import largest_components
 from aide_monai.utils.files import new_folder, require_place, write_text
 from aide_monai.workflows.segment_matching import Numbering, one_numbering
@@ -62,8 +63,8 @@ class Evaluation:
         unknown_spacing: cases of DICOM SEG alone that do not say how far slices are apart, see ``Segmentation``.
     """
 
-    rows: list[dict[str, Any]]
-    summary: list[dict[str, Any]]
+    rows: list[Row]
+    summary: list[Row]
     ignored: tuple[int, ...]
     unknown_spacing: tuple[str, ...] = ()
 
@@ -80,7 +81,7 @@ class _Pair:
 class _Scored:
     """Scores by label value, and the foreground values of prediction and reference."""
 
-    by_label: dict[int, dict[str, Any]]
+    by_label: dict[int, Row]
     values: tuple[set[int], set[int]]
     spacing_known: bool
 
@@ -252,7 +253,7 @@ def _renumbered(segmentation: Segmentation, numbering: Numbering) -> Segmentatio
     return replace(segmentation, labels=table[segmentation.labels], values=values)
 
 
-def _nothing() -> dict[str, Any]:
+def _nothing() -> Row:
     """Scores of a label that a case has neither in its prediction nor in its reference."""
     mask = np.zeros((1, 1), dtype=np.bool_)
     return asdict(segmentation_scores(mask, mask, spacing_mm=(1, 1)))

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from aide_monai.errors import InputError
 from aide_monai.io.nifti import NiftiPlace
 from aide_monai.io.writers import write_label
 from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
+from aide_monai.reports.tables import Row
 from aide_monai.utils.files import new_folder
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 
@@ -58,7 +58,7 @@ def open_history(run: str | Path) -> LabelHistory:
     raise InputError(f"{run}: no labels of a run; expected a run folder with labels/{MANIFEST}, as aide train makes it")
 
 
-def list_generations(run: str | Path) -> list[dict[str, Any]]:
+def list_generations(run: str | Path) -> list[Row]:
     """What each generation changed, oldest first.
 
     Args:
@@ -75,7 +75,7 @@ def list_generations(run: str | Path) -> list[dict[str, Any]]:
     return [_row(number, entry) for number, entry in enumerate(open_history(run).generations)]
 
 
-def diff(run: str | Path, first: int, second: int) -> list[dict[str, Any]]:
+def diff(run: str | Path, first: int, second: int) -> list[Row]:
     """The labels that differ between two generations, those that differ most first.
 
     Args:
@@ -177,7 +177,7 @@ def _locked_by_a_training(run: Path) -> Path:
     return bundle if run.parent.name == "runs" and (bundle / "configs").is_dir() else run
 
 
-def _row(number: int, entry: Generation) -> dict[str, Any]:
+def _row(number: int, entry: Generation) -> Row:
     dice = [record.dice_before for record in entry.records]
     if entry.rollback_to is not None:
         change, voxels = f"rolled back to {entry.rollback_to}", None

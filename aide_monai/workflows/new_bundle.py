@@ -16,7 +16,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.io.location import Location
 from aide_monai.stream.preprocessing import slice_geometry
-from aide_monai.utils.files import new_folder, read_object, write_text
+from aide_monai.utils.files import JsonObject, new_folder, read_object, write_text
 from aide_monai.workflows.literals import literal
 
 TEMPLATE = Path(__file__).parents[1] / "bundle_template"
@@ -121,7 +121,7 @@ def refresh_bundle(folder: str | Path) -> None:
     """Bring the configs of a bundle up to date with the template; its parameters, metadata and pages stay."""
     configs = Path(folder) / "configs"
     metadata = _content(configs / "metadata.json")
-    known: dict[str, Any] = {}
+    known: JsonObject = {}
     for name in ("inference", "evaluate", "train"):
         known |= _content(configs / f"{name}.json")
     parameters = {key: known[key] for key in PARAMETERS if key in known}
@@ -244,7 +244,7 @@ _MODEL = (
 )
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> JsonObject:
     return read_object(path, advice="restore the config of the bundle")
 
 
@@ -270,7 +270,7 @@ def _write_configs(
         write_text(own, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
-def _data_format(template: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _data_format(template: Mapping[str, Any], metadata: Mapping[str, Any]) -> JsonObject:
     image, pred = dict(template["inputs"]["image"]), dict(template["outputs"]["pred"])
     image |= {
         "modality": metadata["modality"],

@@ -12,7 +12,7 @@ import numpy as np
 from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression
 from aide_monai.errors import InputError
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
-from aide_monai.reports.tables import METRICS, read_csv
+from aide_monai.reports.tables import METRICS, Row, read_csv
 
 _Key = tuple[str, str]
 _ALL_METRICS = tuple(metric[0] for metric in METRICS)
@@ -24,7 +24,7 @@ def paired_tests(
     *,
     metrics: Sequence[str] = _ALL_METRICS,
     patients: str = PATIENT_PATTERN,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Paired two-sided tests of every metric and label, over the patients; a patient is the mean over its cases.
 
     Args:
@@ -72,7 +72,7 @@ def _patient(rows: Sequence[Mapping[str, Any]], pattern: re.Pattern[str]) -> str
     return named[0] if named else match[1] if match and match[1] else case
 
 
-def read_method(table: str) -> list[dict[str, Any]]:
+def read_method(table: str) -> list[Row]:
     """Rows of one method from a per-case CSV.
 
     Args:
@@ -100,11 +100,11 @@ def _by_key(rows: Sequence[Mapping[str, Any]]) -> dict[_Key, Mapping[str, Any]]:
     return found
 
 
-def _tests(values: np.ndarray) -> dict[str, Any]:
+def _tests(values: np.ndarray) -> Row:
     """Both tests over the finite pairs of (2, patients) values."""
     finite = np.isfinite(values).all(axis=0)
     first, second = values[:, finite]
-    result: dict[str, Any] = {"n": int(finite.sum()), "n_infinite": int((~finite).sum())}
+    result: Row = {"n": int(finite.sum()), "n_infinite": int((~finite).sum())}
     if result["n"] < 2:
         return result | dict.fromkeys(("mean_a", "mean_b", "difference", "low", "high", "p_t", "p_wilcoxon"), np.nan)
     test = paired_t_test(first.tolist(), second.tolist())

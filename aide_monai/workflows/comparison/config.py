@@ -19,6 +19,7 @@ from aide_monai.errors import InputError
 from aide_monai.inferers import hardware_amp
 from aide_monai.stream.preprocessing import volume_transforms
 from aide_monai.transforms.label_noise import NOISES, check_noise
+from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import ABOVE_0, require_numbers, require_slice_size
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.tasks import HoldOut, domain_pairs
@@ -77,7 +78,7 @@ class Setting(Named):
         values: the entries of the config.
     """
 
-    values: dict[str, Any]
+    values: JsonObject
 
 
 def read_task(content: Any) -> str:
@@ -87,7 +88,7 @@ def read_task(content: Any) -> str:
     return str(content)
 
 
-def read_data(task: str, content: Any) -> dict[str, Any]:
+def read_data(task: str, content: Any) -> JsonObject:
     """Where the cases are and how they are preprocessed."""
     place = "domains" if task == "uda" else "root"
     if not isinstance(content, dict) or place not in content:
@@ -194,7 +195,7 @@ def read_settings(
     return tuple(settings)
 
 
-def _read_cases(content: Any, seeds: Sequence[int]) -> dict[str, Any]:
+def _read_cases(content: Any, seeds: Sequence[int]) -> JsonObject:
     """Role to names, or to names by seed."""
     content = {} if content is None else content
     require_keys('"cases"', content, ROLES)

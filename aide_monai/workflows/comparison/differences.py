@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.metrics import crossed_test, holm
-from aide_monai.reports.tables import METRICS
+from aide_monai.reports.tables import METRICS, Row
 
 _Row = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ def seeds_and_patients(groups: Sequence[Sequence[_Row]], metric: str) -> tuple[l
     return values, whole if patients else []
 
 
-def differences(rows: Sequence[_Row], tested: str) -> list[dict[str, Any]]:
+def differences(rows: Sequence[_Row], tested: str) -> list[Row]:
     """Tests of one method against every other one, per setting, post-processing and metric, over seeds and patients.
 
     Args:
@@ -75,7 +75,7 @@ def differences(rows: Sequence[_Row], tested: str) -> list[dict[str, Any]]:
     groups: dict[tuple[str, bool], dict[str, list[_Row]]] = {}
     for row in reported(rows):
         groups.setdefault((row["setting"], bool(row["pp"])), {}).setdefault(row["method"], []).append(row)
-    tests: list[dict[str, Any]] = []
+    tests: list[Row] = []
     for (setting, pp), methods in groups.items():
         for method, theirs in methods.items():
             if tested in methods and method != tested:
@@ -90,7 +90,7 @@ def differences(rows: Sequence[_Row], tested: str) -> list[dict[str, Any]]:
     return tests
 
 
-def _difference(groups: Sequence[Sequence[_Row]], metric: str) -> dict[str, Any] | None:
+def _difference(groups: Sequence[Sequence[_Row]], metric: str) -> Row | None:
     values, seeds = seeds_and_patients(groups, metric)
     finite = np.isfinite(np.concatenate(values)).all(axis=0) if seeds else np.zeros(0, bool)
     if finite.sum() < 2:

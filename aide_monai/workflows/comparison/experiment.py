@@ -15,6 +15,7 @@ from aide_monai.data.roles import with_roles
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
+from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import require_texts
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import (
@@ -67,7 +68,7 @@ class Experiment:
 
     name: str
     task: str
-    data: dict[str, Any]
+    data: JsonObject
     split: HoldOut
     settings: tuple[Setting, ...]
     methods: tuple[Method, ...]
@@ -192,7 +193,7 @@ class Experiment:
                 task.datalist, folder / GIVEN_LABELS, kinds=kinds, magnitude_mm=magnitude_mm, seed=seed, axis=axis
             )
 
-    def origin(self, setting: Setting) -> dict[str, Any]:
+    def origin(self, setting: Setting) -> JsonObject:
         """What decides the labels of a run and is not seen in its list of cases: "setting" and "data", as JSON.
 
         Paths are those of the config; of an absolute one only the last part counts, so that results and data may move.

@@ -24,8 +24,9 @@ from aide_monai.io.ahead import read_apart
 from aide_monai.metrics import qubiq_score
 from aide_monai.networks import MeanNetwork
 from aide_monai.options import AIDEOptions
+from aide_monai.reports.tables import Row
 from aide_monai.stream.volume_cache import VolumeCache
-from aide_monai.utils.files import read_object, write_atomically
+from aide_monai.utils.files import JsonObject, read_object, write_atomically
 from aide_monai.utils.locks import LOCK, locked
 from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
 from aide_monai.workflows.comparison.config import GIVEN_LABELS
@@ -105,7 +106,7 @@ class Job:
         return STEP_COST[self.method.engine] * (self.settings.networks if of_one else 1)
 
     @property
-    def specification(self) -> dict[str, Any]:
+    def specification(self) -> JsonObject:
         """All that decides the result, as JSON."""
         budget = {key: value for key, value in asdict(self.budget).items() if key != "device"}
         task = {
@@ -118,7 +119,7 @@ class Job:
         method = {"engine": self.method.engine, **self.method.options}
         run = {"split": self.split, "run": dict(self.columns)}
         content = {"method": method, "budget": budget, "task": task, **run, **self.origin}
-        normal: dict[str, Any] = json.loads(json.dumps(content))
+        normal: JsonObject = json.loads(json.dumps(content))
         return normal
 
     @property
@@ -138,7 +139,7 @@ class Job:
         """
         self._state()
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JsonObject:
         file = self.folder / "job.json"
         if not file.exists():
             return {}
@@ -155,7 +156,7 @@ class Job:
             )
         return state
 
-    def _changed(self, stored: dict[str, Any]) -> list[str]:
+    def _changed(self, stored: JsonObject) -> list[str]:
         """Parts of the specification that differ, of those that the run has.
 
         Options that are newer than the run were at their default then.
@@ -175,7 +176,7 @@ class Job:
         now = self.specification
         return [k for k in now if k in stored and now[k] != (earlier[k] | stored[k] if k in earlier else stored[k])]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Per-case scores of a finished job."""
         return read_results(self.folder / "per_case.csv")
 
@@ -311,7 +312,7 @@ class Job:
             budget = replace(budget, seed=budget.seed + 100)
         return train_supervised(volumes, budget, resume=resume, **shared)[0]
 
-    def _score(self, network: nn.Module) -> list[dict[str, Any]]:
+    def _score(self, network: nn.Module) -> list[Row]:
         volumes = self.task.test_volumes(self.split)
         if not volumes:
             raise InputError(f"no {self.split} case is held out; set split.{self.split} in the config")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from aide_monai.engines import RIVALS, co_teaching, pseudo_label, rival_options
 from aide_monai.errors import InputError
@@ -40,7 +40,10 @@ STANDARD_METHODS = {
     "one network, target-supervised": "clean",
 }
 # What their names say; a config may add to it.
-_NAMED_OPTIONS: dict[str, dict[str, Any]] = {
+Options: TypeAlias = dict[str, Any]
+"""What a method's training takes beyond the budget, by name."""
+
+_NAMED_OPTIONS: dict[str, Options] = {
     "one network, noisy labels": {"raw": True},
     "one network, clean labels": {"raw": True},
     "one network, target-supervised": {"raw": True},
@@ -51,7 +54,7 @@ CONTROL = "two networks, nothing corrected"
 _CONTROLS = (*_NAMED_OPTIONS, CONTROL)
 # AIDE's options where a config is silent, by task. In domain adaptation the trusted cases are of the other domain: a
 # share of every batch for them would teach the wrong one.
-_AIDE_OPTIONS: dict[str, dict[str, Any]] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
+_AIDE_OPTIONS: dict[str, Options] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
 _SHARES = {"trusted_share": RANGES["trusted_share"]}
 _OF_THE_BUDGET = ("trusted_share", "average")
 _RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
@@ -72,7 +75,7 @@ class Method(Named):
     """
 
     engine: str
-    options: dict[str, Any]
+    options: Options
 
     @property
     def raw(self) -> bool:
@@ -160,7 +163,7 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
     return Method(name=name, engine=engine, options=chosen)
 
 
-def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[str, Any]:
+def _rivals_options(engine: str, options: Options, epochs: int) -> Options:
     if engine in RIVALS:
         shares = {"trusted_share": options.pop("trusted_share", 0.5 if RIVALS[engine].trusted else 0.0)}
         require_numbers(shares, _SHARES)
@@ -168,7 +171,7 @@ def _rivals_options(engine: str, options: dict[str, Any], epochs: int) -> dict[s
     # One network has to learn for longer before its predictions are better than the labels.
     schedule = {"start": max(1, epochs // 2), "interval": max(1, epochs // 5)}
     uniform = {"trusted_share": 0.0}
-    of_all: dict[str, dict[str, Any]] = {
+    of_all: dict[str, Options] = {
         "noisy": {"raw": False} | uniform,
         "clean": {"raw": False},
         "pseudo_label": schedule | {"largest_component": "none"} | uniform,

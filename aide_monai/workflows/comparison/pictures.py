@@ -17,6 +17,8 @@ from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.labels import LabelStore
 from aide_monai.reports import figures
 from aide_monai.reports.figures import Overlay
+from aide_monai.reports.tables import Row
+from aide_monai.stream.training_set import Volume
 from aide_monai.workflows.comparison.job import Job
 from aide_monai.workflows.comparison.training import clean_labels
 from aide_monai.workflows.evaluate import on_file_grid, predict
@@ -68,7 +70,7 @@ def draw_figures(folder: Path, jobs: Sequence[Job], *, tested: str | None = None
     return drawn
 
 
-def _quality_rows(log: Sequence[Mapping[str, Any]], store: LabelStore, quality: LabelQuality) -> list[dict[str, Any]]:
+def _quality_rows(log: Sequence[Mapping[str, Any]], store: LabelStore, quality: LabelQuality) -> list[Row]:
     replaced = Counter((change.epoch, change.network) for change in store.records)
     start = quality.of({case: store.initial(case) for case in quality.clean})
     rows = [{"epoch": 0, "network": network, "mean_dice": start, "corrected": 0} for network in (1, 2)]
@@ -86,7 +88,7 @@ def _quality_rows(log: Sequence[Mapping[str, Any]], store: LabelStore, quality: 
 
 
 def _correction_panels(
-    volumes: Sequence[dict[str, Any]], store: LabelStore, clean: Mapping[str, Tensor], *, axis: int
+    volumes: Sequence[Volume], store: LabelStore, clean: Mapping[str, Tensor], *, axis: int
 ) -> list[list[Overlay]]:
     """For the three cases whose labels changed most: the label before, and after for both networks."""
     by_case = {volume["case"]: volume for volume in volumes}
@@ -145,7 +147,7 @@ def _prediction_panels(aide: Job, jobs: Sequence[Job]) -> list[list[Overlay]]:
     return panels
 
 
-def _panel(volume: dict[str, Any], name: str, mask: Tensor, reference: Tensor, *, axis: int, number: int) -> Overlay:
+def _panel(volume: Volume, name: str, mask: Tensor, reference: Tensor, *, axis: int, number: int) -> Overlay:
     """One slice, x to the right and y downwards, with the Dice of the whole volume in the title."""
     spacing = torch.as_tensor(volume["image"].affine)[:3, :3].norm(dim=0)
     width, height = (float(s) for i, s in enumerate(spacing) if i != axis)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.reports.tables import COLUMNS as SCORE_COLUMNS
-from aide_monai.reports.tables import read_rows
+from aide_monai.reports.tables import Row, read_rows
 from aide_monai.reports.text import csv_bytes
 from aide_monai.utils.files import write_atomically
 
@@ -30,7 +30,7 @@ def write_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
-def read_results(path: str | Path) -> list[dict[str, Any]]:
+def read_results(path: str | Path) -> list[Row]:
     """Read what ``write_results`` wrote.
 
     Raises:

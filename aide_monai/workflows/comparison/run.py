@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.utils import set_determinism
 
 from aide_monai.errors import InputError
 from aide_monai.inferers import require_device
+from aide_monai.reports.tables import Row
 from aide_monai.utils.processes import Stopped, end_with, orphaned, stop_at_signals
 from aide_monai.utils.texts import names_text
 from aide_monai.workflows.comparison.experiment import Experiment
@@ -44,7 +44,7 @@ class Comparison:
     folder: Path
     experiment: Experiment
     jobs: tuple[Job, ...]
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     seconds: float
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from aide_monai.metrics import GapClosure, gap_closure
 from aide_monai.reports.table import Table
-from aide_monai.reports.tables import METRICS
+from aide_monai.reports.tables import METRICS, Row
 from aide_monai.workflows.comparison.differences import patient_values, reported, seeds_and_patients
 
 QUBIQ = ("qubiq", "QUBIQ score", "%", 100.0, 1)
@@ -19,7 +19,7 @@ Bounds = tuple[str, str]
 """Names of the methods at which a gap closure is 0 and 1."""
 
 
-def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds] | None = None) -> list[dict[str, Any]]:
+def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds] | None = None) -> list[Row]:
     """One row per setting, method and post-processing, in order of first appearance.
 
     The value of a seed is the mean over its patients, see ``patient_values``; mean and spread are over the seeds.
@@ -43,7 +43,7 @@ def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds]
         by_seed = {
             seed: [row for row in mine if row["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in mine)
         }
-        entry: dict[str, Any] = {
+        entry: Row = {
             "setting": setting,
             "method": method,
             "pp": pp,
@@ -61,7 +61,7 @@ def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds]
     return summary
 
 
-def _over_seeds(by_seed: Sequence[Mapping[str, float]], key: str, factor: float) -> dict[str, Any]:
+def _over_seeds(by_seed: Sequence[Mapping[str, float]], key: str, factor: float) -> Row:
     finite = [[v for v in values.values() if math.isfinite(v)] for values in by_seed]
     means = [factor * float(np.mean(values)) for values in finite if values]
     return {

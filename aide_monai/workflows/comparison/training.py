@@ -37,13 +37,15 @@ from aide_monai.handlers import (
 )
 from aide_monai.labels import LabelStore
 from aide_monai.networks import MeanNetwork
+from aide_monai.reports.tables import Row
 from aide_monai.stream import SliceDataset
+from aide_monai.stream.training_set import Volume
 from aide_monai.utils import distributed
 from aide_monai.workflows.comparison.budget import OneNetwork, TrainingSettings, TwoNetworks, training_loader
 
 
 def train_supervised(
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     settings: TrainingSettings,
     *,
     num_classes: int,
@@ -53,7 +55,7 @@ def train_supervised(
     clean: Mapping[str, Tensor] | None = None,
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
-) -> tuple[nn.Module, list[dict[str, Any]]]:
+) -> tuple[nn.Module, list[Row]]:
     """Train on the labels as they are: one network (MONAI's ``SupervisedTrainer``) or two (``SideBySideTrainer``).
 
     Args:
@@ -98,7 +100,7 @@ def train_supervised(
 
 
 def train_pseudo_label(
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     settings: TrainingSettings,
     *,
     start: int,
@@ -111,7 +113,7 @@ def train_pseudo_label(
     clean: Mapping[str, Tensor] | None = None,
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
-) -> tuple[nn.Module, LabelStore, list[dict[str, Any]]]:
+) -> tuple[nn.Module, LabelStore, list[Row]]:
     """Train one network or two that replace the low-quality labels by their own predictions (``PseudoLabels``).
 
     Args:
@@ -170,7 +172,7 @@ def train_pseudo_label(
 
 
 def train_co_teaching(
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     settings: TrainingSettings,
     *,
     max_forget_rate: float,
@@ -182,7 +184,7 @@ def train_co_teaching(
     clean: Mapping[str, Tensor] | None = None,
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
-) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+) -> tuple[MeanNetwork, list[Row]]:
     """Train two networks on each other's small-loss samples (``CoTeachingTrainer``); labels stay as given.
 
     Args:
@@ -219,7 +221,7 @@ def train_co_teaching(
 
 
 def train_rival(
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     settings: TrainingSettings,
     *,
     engine: str,
@@ -231,7 +233,7 @@ def train_rival(
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
     **options: Any,
-) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+) -> tuple[MeanNetwork, list[Row]]:
     """Train two networks with one of ``engines.RIVALS``; labels stay as given.
 
     Args:
@@ -266,7 +268,7 @@ def train_rival(
 
 
 def train_aide(
-    volumes: Sequence[dict[str, Any]],
+    volumes: Sequence[Volume],
     settings: TrainingSettings,
     *,
     options: AIDEOptions,
@@ -276,7 +278,7 @@ def train_aide(
     clean: Mapping[str, Tensor] | None = None,
     resume: bool = False,
     on_step: Callable[[], None] | None = None,
-) -> tuple[MeanNetwork, LabelStore, list[dict[str, Any]]]:
+) -> tuple[MeanNetwork, LabelStore, list[Row]]:
     """Train two networks with AIDE, in as many processes as have been started together.
 
     Args:
@@ -336,7 +338,7 @@ def _train_pair(
     store: LabelStore | None = None,
     resume: bool,
     on_step: Callable[[], None] | None,
-) -> tuple[MeanNetwork, list[dict[str, Any]]]:
+) -> tuple[MeanNetwork, list[Row]]:
     """Train both networks with an engine that needs no more than them, and keep the last epoch."""
     log = EpochLog(run_dir / "epochs.csv")
     weights = run_dir / "models" / "model.pt"
@@ -358,7 +360,7 @@ def _train_pair(
     return pair.mean, log.rows
 
 
-def clean_labels(volumes: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+def clean_labels(volumes: Sequence[Volume]) -> dict[str, Tensor]:
     """Case to clean label (X, Y, Z) uint8 of the low-quality volumes that have one."""
     return {v["case"]: v["clean_label"].as_tensor()[0] for v in volumes if "clean_label" in v and v["quality"] == "low"}
 
