@@ -101,3 +101,22 @@ def test_every_command(unit: str, coded: bool, tmp_path: Path, capsys: pytest.Ca
     assert aide(*command, "--pred", tmp_path / "exported" / "network_1", "--subset", "--out", out) == 0
     scored = [row["label_name"] for row in read_csv(out / "per_case.csv") if row["dsc"] == 1.0]
     assert {name for name in scored if scored.count(name) == 2} == set(NAMES.values())
+
+
+@pytest.mark.parametrize("unit", UNITS_MM)
+@pytest.mark.parametrize("reference_unit", UNITS_MM)
+def test_distances_are_mm_whatever_the_unit(unit: str, reference_unit: str, tmp_path: Path) -> None:
+    """A box that is shifted by one voxel of 3 mm is at most 3 mm away, in every unit and between two of them."""
+    box = np.zeros((16, 16, 4), dtype=np.uint8)
+    box[4:10, 5:11, 1:3] = 1
+    folders = {"pred": (np.roll(box, 1, axis=0), unit), "ref": (box, reference_unit)}
+    for folder, (voxels, written) in folders.items():
+        (tmp_path / folder).mkdir()
+        file = nibabel.Nifti1Image(voxels, np.diag([*[size / UNITS_MM[written] for size in (3, 2, 8)], 1]))
+        file.header.set_xyzt_units(written)
+        nibabel.save(file, tmp_path / folder / "a.nii.gz")
+    both = ["--pred", tmp_path / "pred", "--ref", tmp_path / "ref"]
+    assert aide("evaluate", *both, "--out", tmp_path / "scores") == 0
+    (row,) = read_csv(tmp_path / "scores" / "per_case.csv")
+    assert row["mssd"] == pytest.approx(3.0, rel=1e-6)
+    assert row["dsc"] == pytest.approx(5 / 6)

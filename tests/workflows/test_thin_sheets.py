@@ -14,10 +14,12 @@ from monai.transforms import Compose
 
 from aide_monai.data.checks.voxels import on_grid
 from aide_monai.labels.file_grid import LabelGrid
+from aide_monai.reports.tables import read_csv
 from aide_monai.stream.preprocessing import volume_transforms
 from aide_monai.utils.tensors import plain
 from aide_monai.workflows.evaluate import to_file_grid
 from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
+from tests.bundles.doors import aide
 
 FINE = np.diag([0.5, 0.5, 2.0, 1.0])
 COARSE = np.diag([1.0, 1.0, 2.0, 1.0])  # voxel centres at every second one of the fine grid
@@ -105,3 +107,21 @@ def test_evaluation_on_the_grid_of_the_reference(tmp_path: Path, first: int, thi
     (row,) = evaluate_folders(tmp_path / "pred", tmp_path / "ref", EvaluationSettings(resample=True)).rows
     assert row["tp"] + row["fp"] == row["tp"] + row["fn"] == 2 * thickness * 23 * 4
     assert row["dsc"] == 1.0
+
+
+@pytest.mark.parametrize("first", [4, 5])
+@pytest.mark.parametrize("finer", ["reference", "prediction"])
+def test_the_command_keeps_a_sheet(tmp_path: Path, first: int, finer: str) -> None:
+    """Scored on the reference's grid: the sheet has as many mm there, and lies where it lies in the prediction."""
+    files = {"coarse": (sheet(first, 1), COARSE), "fine": (sheet(2 * first - 1, 2, 23), FINE)}
+    order = ("coarse", "fine") if finer == "reference" else ("fine", "coarse")
+    for folder, grid in zip(("pred", "ref"), order, strict=True):
+        write(tmp_path / folder / "a.nii", *files[grid])
+    folders = ["--pred", tmp_path / "pred", "--ref", tmp_path / "ref"]
+    assert aide("evaluate", *folders, "--resample", "--out", tmp_path / "scores") == 0
+    (row,) = read_csv(tmp_path / "scores" / "per_case.csv")
+    across = 2 * 23 * 4 if finer == "reference" else 12 * 4
+    assert row["tp"] + row["fp"] == row["tp"] + row["fn"] == across
+    assert row["dsc"] == 1.0
+    assert row["mssd"] == 0.0
+    assert aide("evaluate", *folders, "--out", tmp_path / "refused") == 2
