@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.pixels import decode
+from aide_monai.io.dicom.seg import is_dicom_seg
 from aide_monai.io.dicom.series import DicomSeries, find_series, one_series
 from aide_monai.io.grid import shape_text
 from aide_monai.io.location import Location
@@ -37,7 +38,8 @@ class Channels:
         channel_axis: which of the axes of ``voxels`` is that of the channels; None for a single one.
         place: how the NIfTI header of the first file says where it lies, as ``Volume.place``.
         doubts: what is strange about the files.
-        told: what else the files say: "modality" of DICOM, "oriented" of volumes.
+        told: what else the files say: "modality" of DICOM, "oriented" of volumes, "sparse" of a label whose
+            slices without a mark may be left out.
     """
 
     voxels: npt.NDArray[Any]
@@ -74,6 +76,12 @@ def read_channels(paths: Sequence[str]) -> Channels:
     for path in paths:
         if not os.path.exists(Location.parse(path).path):
             raise InputError(problems=[replace(NOTHING_THERE, place=path)])
+    if len(paths) == 1 and is_dicom_seg(paths[0]):
+        try:
+            seg = Location.parse(paths[0]).open()
+        except InputError as error:
+            raise error.at(paths[0]) from error
+        return Channels(seg.decode()[..., 0], seg.affine, seg.shape, told={"modality": seg.modality, "sparse": True})
     return read_png_folder(paths) if png_files(paths[0]) else read_dicom(paths)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.pixels import decode
+from aide_monai.io.dicom.seg import SEG, is_dicom_seg, read_dicom_seg
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.grid import shape_text
 from aide_monai.io.headers import data_file
@@ -35,6 +36,8 @@ def opened(place: Location) -> Volume:
         raise InputError(problems=[NOTHING_THERE])
     if os.path.isfile(place.path) and not is_dicom(place.path):
         raise InputError("a file of an unknown kind", expected=f"{', '.join(SUFFIXES)} or DICOM")
+    if is_dicom_seg(place.path):
+        return _segmentation(place.path)
     series = one_series(place.path, select=place.part)
     volume = _volume(series.shape, series.affine, series.doubts, lambda: decode([series])[0])
     return replace(volume, modality=series.modality, echo_ms=series.echo_ms, acquired=series.acquired)
@@ -44,6 +47,8 @@ def files_of(place: Location) -> list[str]:
     """`Location.files`."""
     if place.is_volume_file:
         return list(dict.fromkeys([place.path, str(data_file(Path(place.path)))]))
+    if is_dicom_seg(place.path):
+        return [place.path]
     return png_files(str(place)) or one_series(place.path, select=place.part).files
 
 
@@ -59,6 +64,18 @@ def content_hash(files: Iterable[str]) -> str:
 
 def _volume(shape: tuple[int, ...], affine: np.ndarray, doubts: tuple[str, ...], voxels: Any) -> Volume:
     return Volume(shape, 1, shape, np.asarray(affine, dtype=np.float64), doubts, lambda: voxels()[..., None])
+
+
+def _segmentation(file: str) -> Volume:
+    """The label values of a DICOM SEG, from its first marked slice to its last."""
+    seg = read_dicom_seg(file)
+    if not seg.spacing_stated:
+        raise InputError(
+            "a DICOM segmentation that does not say how far its slices are apart",
+            expected="SpacingBetweenSlices, or a label map with all slices",
+            advice="export it as NIfTI or NRRD on the grid of its image, for instance by 3D Slicer",
+        )
+    return replace(_volume(seg.labels.shape, seg.affine, (), lambda: seg.labels), modality=SEG)
 
 
 def part_of(volume: Volume, parts: dict[str, int]) -> Volume:
@@ -107,6 +124,9 @@ def image_header(path: str) -> Volume:
         InputError: naming the image, if it cannot be read.
     """
     try:
-        return Location.parse(path).open()
+        header = Location.parse(path).open()
+        if header.modality == SEG:
+            raise InputError("a DICOM segmentation")
+        return header
     except InputError as error:
         raise error.at(path, expected="an image", advice="replace it or leave the case out") from error

@@ -14,7 +14,9 @@ import numpy.typing as npt
 import pydicom
 
 from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.headers import read_header
+from aide_monai.io.location import SUFFIXES
 
 SCHEME = "99AIDE"
 """Coding scheme of label values in the DICOM segmentations that are written here."""
@@ -73,7 +75,7 @@ def named_segments(path: str | Path) -> Segments:
     try:
         if path.name.lower().endswith((".nrrd", ".nhdr")):
             return merged_values(nrrd_segments(read_header(path).notes))
-        if path.name.lower().endswith(".dcm"):
+        if not path.name.lower().endswith(SUFFIXES) and is_dicom(path):
             return dicom_segments(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SegmentSequence"]))
     except Exception:  # who reads the file tells what is wrong with it
         return ()

@@ -15,6 +15,8 @@ from aide_monai.errors import InputError
 from aide_monai.utils.tensors import plain
 from aide_monai.utils.votes import resample_by_votes
 
+_ORIGINAL = ("original_affine", "spatial_shape", "nifti_place")
+
 
 class ByVotesd(MapTransform):
     """Gives every voxel of an image's grid the class that has the largest share of it.
@@ -28,6 +30,9 @@ class ByVotesd(MapTransform):
         image_key: the image (M, spatial...), a MetaTensor.
         beyond_edges: beyond its border a label goes on as its outermost voxels; otherwise it is 0 there.
         allow_missing_keys: skip missing keys.
+
+    A label whose metadata say "sparse", as DICOM SEG that leave out slices, counts from then on as one of the image's
+    file, so that it is written on that grid.
 
     Raises:
         InputError: a label or an image without an affine.
@@ -68,5 +73,7 @@ class ByVotesd(MapTransform):
                 values, matrix[np.ix_(axes, axes)], tuple(image.shape[1:]), beyond_edges=self.beyond_edges
             )
             meta = {**label.meta, "affine": image.affine.clone()}
+            if meta.pop("sparse", False):  # a file that leaves slices out has no grid to go back to but the image's
+                meta |= {name: image.meta[name] for name in _ORIGINAL if name in image.meta}
             result[key] = MetaTensor(torch.from_numpy(moved)[None], meta=meta)
         return result

@@ -12,6 +12,7 @@ from aide_monai.io.segmentations import read_segmentation
 from aide_monai.io.segments import Segment, named_segments, plain_name
 from aide_monai.io.volumes import open_volume
 from tests.io.segment_files import seg_nrrd
+from tests.io.test_segmentations import dicom_seg, example
 
 LIVER = "TerminologyEntry:Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~^^~^^"
 KIDNEY = "TerminologyEntry:Any list~SCT^123037004^Anatomical Structure~SCT^64033007^Kidney~SCT^7771000^Left~^^~^^"
@@ -103,6 +104,13 @@ def test_a_meaning_of_two_segments_names_neither(tmp_path: Path) -> None:
     named = [("left", 1, 0, LIVER), ("right", 2, 0, LIVER)]
     file = seg_nrrd(tmp_path / "a.seg.nrrd", [one((0, 0, 0))], named)
     assert [segment.known_as for segment in named_segments(file)] == [("left",), ("right",)]
+
+
+def test_a_dicom_seg_without_a_suffix_names_its_segments(tmp_path: Path) -> None:
+    file = dicom_seg(tmp_path / "a.dcm", example())
+    expected = [one.name for one in named_segments(file)]
+    assert expected == ["liver", "tumour"]
+    assert [one.name for one in named_segments(file.rename(tmp_path / "a"))] == expected
 
 
 def test_other_files_name_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.fingerprints import changed_files
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import volumes_ahead
+from aide_monai.io.dicom.seg import SEG
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
 from aide_monai.io.location import open_location
 from aide_monai.io.segments import Segment, named_segments
@@ -236,6 +237,8 @@ def _case_problems(datalist: Datalist) -> Iterator[Problem]:
 def _header_problems(volume: Volume, case: str, file: str, role: _Role, channels: int) -> Iterator[Problem]:
     expected = channels if role == "channels" else 1
     shape = f"shape {shape_text(volume.file_shape)}"
+    if role != "label" and volume.modality == SEG:
+        yield Problem("a DICOM segmentation", "an image", "replace it or leave the case out", file, case)
     if 0 in volume.file_shape:
         yield Problem(f"no voxels ({shape})", "at least one", "replace the file", file, case)
     elif volume.channels != expected:
@@ -264,6 +267,8 @@ def _grid_problems(case: Case, facts: dict[str, Facts], datalist: Datalist) -> I
         if wrong is None:
             continue
         found, advice = wrong.found, "resample it to the grid of the image"
+        if file in case.labels:
+            advice += ' (all labels: write "resample_labels": true into the datalist)'
         if wrong.distance_mm is not None:
             found += f", up to {wrong.distance_mm:.3g} mm off"
             advice += ", or correct the header that is wrong"

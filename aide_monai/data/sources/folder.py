@@ -15,6 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
+from aide_monai.io.dicom.seg import is_dicom_seg
 from aide_monai.io.folder import volumes_in
 from aide_monai.io.location import SUFFIXES, without_suffix
 from aide_monai.io.segments import named_segments
@@ -97,7 +98,9 @@ def folder_datalist(
         stored = {0: "background", **{value: given[value] for value in sorted(given)}}
     names = dict(enumerate(stored.values()))
     classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
-    return Datalist(root.name, names, {channel: f"channel {channel}" for channel in range(number)}, cases, classes)
+    modality = {channel: f"channel {channel}" for channel in range(number)}
+    sparse = any(is_dicom_seg(files[0]) for files in labels.values())  # which leaves out slices without a mark
+    return Datalist(root.name, names, modality, cases, classes, resample_labels=sparse)
 
 
 def patient_expression(text: str, name: str) -> re.Pattern[str]:

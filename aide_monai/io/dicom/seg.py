@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.uid import SegmentationStorage
 
 from aide_monai import __version__
 from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.stack import POSITION_TOLERANCE, POSITION_TOLERANCE_MM, SAME_PLACE_MM, DicomSeries
 from aide_monai.io.grid import COSINE_TOLERANCE
+from aide_monai.io.location import SUFFIXES
 from aide_monai.io.segments import SCHEME, dicom_segments
 from aide_monai.utils.files import write_atomically
 
@@ -32,6 +35,11 @@ _MAY_BE_EMPTY = (
     "ReferringPhysicianName",
 )
 
+
+SEG = "SEG"
+"""Modality of segmentations."""
+
+_STORED_AS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # the second is that of label maps
 
 _MOST_MISSING = 10
 """Gaps between marked slices are multiples of a spacing that is at most so many times smaller than the smallest."""
@@ -53,6 +61,17 @@ class SegVolume:
     affine: npt.NDArray[np.float64]
     names: dict[int, str]
     spacing_stated: bool
+
+
+def is_dicom_seg(file: str | Path) -> bool:
+    """Whether a file is a DICOM SEG; never one that ends like another kind of volume."""
+    if str(file).lower().endswith(SUFFIXES) or not is_dicom(file):
+        return False
+    try:
+        kind = pydicom.dcmread(file, specific_tags=["SOPClassUID"], stop_before_pixels=True, force=True)
+    except Exception:  # who reads the file tells what is wrong with it
+        return False
+    return kind.get("SOPClassUID") in _STORED_AS
 
 
 def read_dicom_seg(path: str | Path) -> SegVolume:
