@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.elements import is_dicom
-from aide_monai.io.headers import data_file
+from aide_monai.io.headers import data_file, matrix_file
 from aide_monai.io.location import SUFFIXES
 from aide_monai.io.png import png_files
 from aide_monai.utils.texts import tell_unused
@@ -38,11 +38,11 @@ def volumes_in(folder: str | Path) -> list[Path]:
 
 
 def voxel_files(volumes: Iterable[Path]) -> list[Path]:
-    """The files beside headers in which their voxels lie."""
+    """The files beside headers in which their voxels, or the place of these, are said."""
     found = []
     for path in volumes:
         try:
-            found.append(data_file(path))
+            found += [file for file in (data_file(path), matrix_file(path)) if file is not None]
         except (InputError, OSError):
             continue  # whoever opens the volume tells what is wrong with it
     return found

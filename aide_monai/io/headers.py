@@ -71,6 +71,20 @@ def data_file(file: Path) -> Path:
     return file.parent / name if name else file
 
 
+def matrix_file(file: Path) -> Path | None:
+    """The .mat beside an Analyze header, by which SPM and nibabel place its voxels; None without one."""
+    matrix = file.with_suffix(".mat")
+    if file.suffix.lower() != ".hdr" or not matrix.is_file():
+        return None
+    with file.open("rb") as stream:
+        return None if is_nifti_pair(stream.read(348)) else matrix
+
+
+def is_nifti_pair(header: bytes) -> bool:
+    """Whether the 348 bytes of an .hdr are NIfTI, else they are Analyze."""
+    return header[344:347] == b"ni1"
+
+
 def data_file_problems(file: Path, root: Path) -> list[Problem]:
     """What is wrong with the file in which a MetaImage or NRRD header says its voxels are.
 

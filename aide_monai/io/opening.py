@@ -17,7 +17,7 @@ from aide_monai.io.dicom.pixels import decode
 from aide_monai.io.dicom.seg import SEG, is_dicom_seg, read_dicom_seg
 from aide_monai.io.dicom.series import one_series
 from aide_monai.io.grid import shape_text
-from aide_monai.io.headers import data_file
+from aide_monai.io.headers import data_file, matrix_file
 from aide_monai.io.location import SUFFIXES, Location
 from aide_monai.io.png import open_png_stack, png_files
 from aide_monai.io.volumes import Volume, open_volume
@@ -46,7 +46,8 @@ def opened(place: Location) -> Volume:
 def files_of(place: Location) -> list[str]:
     """`Location.files`."""
     if place.is_volume_file:
-        return list(dict.fromkeys([place.path, str(data_file(Path(place.path)))]))
+        beside = data_file(Path(place.path)), matrix_file(Path(place.path))
+        return list(dict.fromkeys([place.path, *(str(file) for file in beside if file is not None)]))
     if is_dicom_seg(place.path):
         return [place.path]
     return png_files(str(place)) or one_series(place.path, select=place.part).files

@@ -18,7 +18,15 @@ import SimpleITK
 from aide_monai.errors import InputError
 from aide_monai.io.grid import AFFINE_TOLERANCE_MM, SHEARED, Grid, shape_text
 from aide_monai.io.header_lines import Header
-from aide_monai.io.headers import data_file, data_file_problems, intensity_function, length_unit, read_header
+from aide_monai.io.headers import (
+    data_file,
+    data_file_problems,
+    intensity_function,
+    is_nifti_pair,
+    length_unit,
+    matrix_file,
+    read_header,
+)
 from aide_monai.io.location import SUFFIXES
 from aide_monai.io.nifti import NO_CODES, NiftiPlace, to_mm
 from aide_monai.io.segments import nrrd_segments, one_label_map
@@ -161,7 +169,7 @@ def _opener(path: Path) -> Callable[[str], _Opened]:
         return _open_nibabel
     if name.endswith(".hdr"):
         with path.open("rb") as stream:
-            return _open_nifti if stream.read(348)[344:347] == b"ni1" else _open_nibabel
+            return _open_nifti if is_nifti_pair(stream.read(348)) else _open_nibabel
     return _open_nifti if name.endswith((".nii", ".nii.gz")) else _open_itk
 
 
@@ -173,7 +181,7 @@ def _open_nibabel(file: str) -> _Opened:
     _require_plausible(image.shape, image.get_data_dtype().itemsize, there, coding=coding)
     affine = np.asarray(image.affine, dtype=np.float64)
     doubts = _doubts(Grid((*image.shape, 1, 1, 1)[:3], affine))
-    oriented = isinstance(image, nibabel.MGHImage)
+    oriented = isinstance(image, nibabel.MGHImage) or matrix_file(Path(file)) is not None
     if not oriented:
         doubts += ("an Analyze file, which does not tell left from right (x is taken to run to the left)",)
     return image.shape, affine, doubts, lambda: np.asanyarray(image.dataobj), None, oriented

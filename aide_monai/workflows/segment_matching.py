@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aide_monai.errors import InputError
 from aide_monai.io.segments import Segment, Segments, named_segments, plain_name
+from aide_monai.utils.texts import names_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ def one_numbering(files: Iterable[Path], labels: Mapping[int, str] | None = None
     if problems:
         advice = "name segments alike in all files, or number them alike"
         raise InputError(f"segments that cannot be matched: {advice}", problems=problems)
+    if labels is None:
+        _tell_unnamed(found)
     moved = {file: _complete(own, found[file]) for file, own in changes.items()}
     return Numbering({one.value: one.name for one in known}, moved)
 
@@ -104,6 +110,22 @@ def _unnamed(
     there = next((one for one in known if one.value == value), None)
     other = f'"{there.name}" in {there.place}' if there else "nothing elsewhere"
     return [f'value {value} is "{here}" in {file} and {other}, and {bare[0]} does not name its segments']
+
+
+def _tell_unnamed(found: Mapping[Path, Segments]) -> None:
+    """Say by which numbers files without names are matched with those that name their segments."""
+    named = next((file for file, segments in found.items() if any(one.known_as for one in segments)), None)
+    bare = [file for file, segments in found.items() if not segments]
+    if named is None or not bare:
+        return
+    numbers = ", ".join(f'{one.value} for "{one}"' for one in found[named] if one.known_as)
+    logger.warning(
+        "%s: segments without names, matched by number with those of %s, %s; if they are numbered otherwise, say which "
+        "is which by --labels",
+        names_text([str(file) for file in bare]),
+        named,
+        numbers,
+    )
 
 
 def _complete(own: Mapping[int, int], segments: Segments) -> dict[int, int]:

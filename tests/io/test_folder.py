@@ -18,7 +18,7 @@ from aide_monai.data.sources.folder import folder_datalist
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.folder import volumes_in
-from aide_monai.io.location import open_location
+from aide_monai.io.location import Location, open_location
 from aide_monai.io.segmentations import find_segmentations, read_segmentation
 from tests.io.dicom.dicom_files import write_series
 
@@ -156,3 +156,18 @@ def test_the_rest_is_counted_and_named_once(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         assert volumes_in(tmp_path) == volumes_in(tmp_path) == [tmp_path / "a.mha"]
     assert caplog.messages == [f"{tmp_path}: 5 files are not used: 0.mat, 1.mat, 2.mat and 2 more (no volume)"]
+
+
+def test_an_analyze_file_with_a_matrix_beside_it_lies_where_that_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    affine = np.array([[0, -2.0, 0, 7], [1.5, 0, 0, -4], [0, 0, 3, 2], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Spm2AnalyzeImage(VOXELS, affine), tmp_path / "a.hdr")
+    (place,) = volumes_in(tmp_path)
+    volume = open_location(str(place))
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
+    assert volume.doubts == ()
+    assert volume.oriented
+    assert caplog.messages == []
+    files = Location.parse(place).files()
+    assert [Path(file).name for file in files] == ["a.hdr", "a.img", "a.mat"]

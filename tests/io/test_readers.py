@@ -328,7 +328,9 @@ def test_several_volumes_are_refused_through_monai_too(tmp_path: Path) -> None:
     """MONAI tries its own readers after an error in ``read``; ITK's takes one of the two, PydicomReader stacks them."""
     out = write_series(tmp_path, noise(4, 4, 3), echo_ms=2.302, instance_numbers=[1, 3, 5])
     write_series(tmp_path, noise(4, 4, 3), echo_ms=4.635, instance_numbers=[2, 4, 6], series_uid=out.series_uid)
-    message = r"found 2 volumes; expected one; name one of them:\n.*#echo=2\.302: MR(.|\n)*#echo=4\.635: MR"
+    message = (
+        r"found 2 volumes; expected one; leave the files of one, or name it:\n.*#echo=2\.302: MR(.|\n)*#echo=4\.635: MR"
+    )
     with pytest.raises(InputError, match=message):
         LoadImage(reader=DicomSeriesReader)(tmp_path)
     with pytest.raises(RuntimeError) as caught:

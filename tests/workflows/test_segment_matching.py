@@ -215,3 +215,19 @@ def test_detached_headers_through_the_commands(tmp_path: Path, capsys: pytest.Ca
     assert [(row["label_name"], row["dsc"]) for row in rows] == [("Liver", 1), ("Spleen", 1)] * 2
     told = capsys.readouterr()
     assert "not used" not in told.out + told.err
+
+
+def test_numbers_that_nobody_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same organs in a SEG that numbers them otherwise than a NIfTI without names does."""
+    dicom_seg(tmp_path / "pred" / "a.dcm", drawn(2, 1), names=("Spleen", "Liver"), kinds=(SPLEEN, LIVER))
+    (tmp_path / "ref").mkdir()
+    nibabel.save(nibabel.Nifti1Image(drawn(1, 2), AFFINE), tmp_path / "ref" / "a.nii.gz")
+    result = evaluate_folders(tmp_path / "pred", tmp_path / "ref")
+    assert scores(result) == {"Spleen": [0.0], "Liver": [0.0]}
+    (line,) = caplog.messages
+    assert f"{tmp_path / 'ref' / 'a.nii.gz'}: segments without names, matched by number with those of" in line
+    assert '1 for "Spleen", 2 for "Liver"' in line
+    caplog.clear()
+    settings = EvaluationSettings(labels={1: "liver", 2: "spleen"})
+    assert scores(evaluate_folders(tmp_path / "pred", tmp_path / "ref", settings)) == {"liver": [1.0], "spleen": [1.0]}
+    assert caplog.messages == []

@@ -84,7 +84,9 @@ def one_series(
     if len(series) > 1:
         prefix = f"{name}#" if isinstance(source, (str, Path)) else ""
         lines = listing(series, prefix=prefix)
-        raise InputError(f"{len(series)} volumes", expected="one", advice=f"name one of them:\n{lines}", place=name)
+        raise InputError(
+            f"{len(series)} volumes", expected="one", advice=f"leave the files of one, or name it:\n{lines}", place=name
+        )
     require_sound(series, name)
     return series[0]
 

@@ -268,7 +268,7 @@ def test_several_series_are_listed_with_what_selects_them(tmp_path: Path) -> Non
     with pytest.raises(InputError) as caught:
         one_series(tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{tmp_path}: found 2 volumes; expected one; name one of them:",
+        f"{tmp_path}: found 2 volumes; expected one; leave the files of one, or name it:",
         f"  - {tmp_path}#series={two.series_uid}: CT, 4 x 6 x 5 voxels of 1 x 1 x 1 mm",
         f"  - {tmp_path}#series={one.series_uid}: MR, T2 tse, 4 x 6 x 5 voxels of 1 x 1 x 1 mm",
     ]
@@ -644,7 +644,8 @@ def test_volumes_of_one_series_are_listed_and_can_be_typed(tmp_path: Path, tags_
     assert [one.files for one in series] == [[str(file) for file in one.files] for one in volumes]
     assert [one.selector for one in series] == [f"phase={number}" for number in range(1, 8)]
     with pytest.raises(
-        InputError, match=rf"found 7 volumes; expected one; name one of them:\n  - {tmp_path}#phase=1: "
+        InputError,
+        match=rf"found 7 volumes; expected one; leave the files of one, or name it:\n  - {tmp_path}#phase=1: ",
     ):
         one_series(tmp_path)
     assert one_series(tmp_path, select="volume=4").files == [str(file) for file in volumes[3].files]
