@@ -69,6 +69,18 @@ def test_they_train_and_come_back_as_they_were_drawn(
         np.testing.assert_array_equal(nibabel.load(file).dataobj, drawn(number))
 
 
+def test_one_of_a_tilted_gantry_lies_on_its_image(tmp_path: Path) -> None:
+    """It has all slices and states no spacing, which along the normal would not be that from slice to slice."""
+    label = drawn(0)
+    write_series(tmp_path / "image", 100 * label.astype("u2"), spacing=(3, 3, 8), shear=(0, 2.5, 0))
+    write_dicom_seg(tmp_path / "label.dcm", label, one_series(str(tmp_path / "image")), NAMES)
+    measures = pydicom.dcmread(tmp_path / "label.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert "SpacingBetweenSlices" not in measures
+    transform = volume_transforms(axis=2, resample_labels=True)
+    moved = transform({"image": str(tmp_path / "image"), "label": str(tmp_path / "label.dcm")})["label"]
+    np.testing.assert_array_equal(plain(moved)[0], label)
+
+
 def test_an_image_is_none(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "labels" / "c0.dcm").rename(data / "images" / "c3.dcm")
     (data / "images" / "c0").rename(data / "labels" / "c3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -53,8 +53,8 @@ class SegVolume:
         labels: (X, Y, Z) uint16 segment numbers or, in files that were written here, label values; 0 is the background.
         affine: (4, 4) float64, voxel index to mm, RAS.
         names: label value to what the segment is called.
-        spacing_stated: whether the file says how far slices are apart; otherwise it follows from the frames, of which
-            nobody knows how many slices without a mark lie between.
+        spacing_stated: whether the file says how far slices are apart, or has all of them; otherwise it follows from
+            the frames, of which nobody knows how many slices without a mark lie between.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -114,9 +114,17 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
     lps[:3, 3] = positions[order.index(0)]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
     known = stated > 0 and abs(float(np.linalg.norm(step)) - stated) <= POSITION_TOLERANCE_MM
+    known = known or _has_all_slices(dataset, frames, order)
     values = np.arange(65536, dtype=np.uint16)
     values[list(names)] = [one.value for one in segments]
     return SegVolume(values[labels].transpose(1, 0, 2), affine, {one.value: str(one) for one in segments}, known)
+
+
+def _has_all_slices(dataset: Any, frames: npt.NDArray[Any], order: Sequence[int]) -> bool:
+    """Whether no slice was left out: some are there without a mark, or as many as images were segmented."""
+    places = len(set(order))
+    sources = sum(len(one.get("ReferencedInstanceSequence", [])) for one in dataset.get("ReferencedSeriesSequence", []))
+    return places == max(order) + 1 > 1 and (places == sources or not frames.any(axis=(1, 2)).all())
 
 
 def _groups_of(dataset: Any, frame: int) -> dict[str, Any]:
