@@ -165,7 +165,7 @@ def predict(
         bool, typer.Option("--strict", help="Refuse volumes that are unlike those of the training, before any mask.")
     ] = False,
 ) -> None:
-    """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, or a datalist.
+    """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, one file, or a datalist.
 
     A bundle is a program; run only bundles you trust.
 

@@ -9,6 +9,7 @@ from typing import Any
 from aide_monai.data.case import Record
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
+from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.series import find_series
 from aide_monai.io.folder import holds_dicom, volumes_in
 from aide_monai.io.grid import shape_text
@@ -30,7 +31,7 @@ def image_records(
 
     Args:
         folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; ``FOLDER#volume=2`` and
-            the like take this volume of each study; or a datalist.
+            the like take this volume of each study; one volume file or DICOM file; or a datalist.
         dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
             there must be one volume.
         roots: further folders that the files of a datalist may lie in.
@@ -42,12 +43,14 @@ def image_records(
             has another number of ``channels``.
     """
     place = Location.parse(folder)
-    if place.part:
+    if place.part and not place.is_volume_file:
         if dicom_channels:
             raise InputError("a selection and dicom_channels", expected="one of them", place=folder)
         dicom_channels = [place.part]
     folder = Path(place.path)
-    if folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
+    if folder.is_file() and (place.is_volume_file or is_dicom(folder)):
+        records = [_file_record(place, dicom_channels)]
+    elif folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
         found = find_datalist(folder, roots=roots).records
         records = [{"image": record["image"], "case": record["case"]} for record in found]
     else:
@@ -55,6 +58,14 @@ def image_records(
     if channels is not None:
         _require_channels([record["image"] for record in records], channels)
     return records
+
+
+def _file_record(file: Location, dicom_channels: Sequence[str]) -> Record:
+    """One volume file, or one or several volumes of a DICOM file as channels."""
+    require_file_names(Path(file.path).parent, [file.path])
+    selected = [] if file.is_volume_file else [f"{file.path}#{select}" for select in dicom_channels]
+    image: Any = selected if len(selected) > 1 else (selected or [str(file)])[0]
+    return {"image": image, "case": case_of(image)}
 
 
 def _folder_records(folder: Path, dicom_channels: Sequence[str]) -> list[Record]:

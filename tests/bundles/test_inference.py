@@ -9,13 +9,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from aide_monai.io.dicom.series import find_series
+from aide_monai.data.sources.phantom import write_phantoms
+from aide_monai.io.dicom.seg import write_dicom_seg
+from aide_monai.io.dicom.series import find_series, one_series
 from aide_monai.io.segmentations import on_one_grid, read_segmentation
 from aide_monai.reports.tables import read_csv
 from tests.bundles.doors import ROOT, aide, monai_bundle_run, write_undecided_weights
 from tests.bundles.layouts import BUNDLES
 from tests.data.sources.promise12_files import prostate_volume
-from tests.io.dicom.dicom_files import write_series
+from tests.io.dicom.dicom_files import write_multiframe, write_series
 
 
 @pytest.mark.parametrize("data", ["generated", "real"])
@@ -132,3 +134,33 @@ def test_a_dicom_segmentation_of_a_nifti_is_refused_in_one_sentence(data_of, tmp
     error = capsys.readouterr().err
     assert "phantom_000.nii.gz is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti" in error
     assert not list((tmp_path / "predictions").glob("*"))
+
+
+def test_one_file_is_segmented_as_in_its_folder(tmp_path):
+    """A NIfTI, one channel of it, and a multi-frame DICOM file; a DICOM SEG is no image."""
+    data = write_phantoms(tmp_path / "data", cases=1, shape=(32, 30, 6), spacing_mm=(3, 3, 8))
+    scan = next((data / "imagesTr").iterdir())
+    voxels = np.asarray(nibabel.load(scan).dataobj)
+    both = nibabel.Nifti1Image(np.stack([voxels, 0 * voxels], axis=-1), nibabel.load(scan).affine)
+    nibabel.save(both, tmp_path / "both.nii.gz")
+    frames = np.clip(voxels, 0, None).astype("u2")
+    (dicom,) = write_multiframe(tmp_path / "scan.dcm", frames, spacing=(3, 3, 8)).files
+    bundle, options = ROOT / "hippocampus_ssl", dict(BUNDLES["hippocampus_ssl"].model)
+    write_undecided_weights(bundle, tmp_path / "run", **options, dataset_dir=str(scan))
+    options["run_dir"] = str(tmp_path / "run")
+    found = {}
+    for name in (scan, scan.parent, f"{tmp_path / 'both.nii.gz'}#channel=0", dicom):
+        out = tmp_path / "masks" / str(len(found))
+        assert aide("predict", bundle, **options, dataset_dir=str(name), output_dir=str(out)) == 0
+        (mask,) = out.iterdir()
+        found[mask.name, len(found)] = np.asarray(nibabel.load(mask).dataobj)
+    one, *others = found.values()
+    assert 0.1 < one.mean() < 0.9
+    for other in others[:2]:
+        np.testing.assert_array_equal(other, one)
+    assert others[2].shape == one.shape
+    series = write_series(tmp_path / "series", frames, spacing=(3, 3, 8))
+    write_dicom_seg(tmp_path / "seg.dcm", one, one_series(str(series.folder)), {1: "liver"})
+    arguments = {**options, "dataset_dir": str(tmp_path / "seg.dcm"), "output_dir": str(tmp_path / "none")}
+    assert aide("predict", bundle, **arguments) == 2
+    assert not (tmp_path / "none").exists()
