@@ -30,7 +30,7 @@ from aide_monai.label_app.guard import Guard
 from aide_monai.label_app.requests import Info, TaskRequest, is_part, require_name
 from aide_monai.label_app.studies import FINAL
 from aide_monai.label_app.tasks import AIDEInferTask, AIDETrainTask, SuspicionScoring, Suspicious, asked_for
-from aide_monai.label_app.trainings import last_training
+from aide_monai.label_app.trainings import last_training, remove_scratch
 from aide_monai.utils.processes import PARENT, end_with_parent, stop_at_signals
 from aide_monai.utils.texts import tell_unused
 
@@ -56,6 +56,8 @@ class AIDELabelApp(MONAILabelApp):
         self.token = _token(conf)
         self.bundles = {folder.name: str(folder) for folder in folders if not wanted or folder.name in wanted}
         logger.info("bundles: %s", ", ".join(self.bundles) or "none")
+        for bundle in self.bundles.values():
+            remove_scratch(bundle)
         if end_with_parent():  # a task that the server has started, in a process of its own
             stop_at_signals()
         else:

@@ -12,6 +12,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers.checkpoint import saved_epoch
 from aide_monai.utils.files import JsonObject, read_object, write_text
 from aide_monai.utils.locks import is_locked
+from aide_monai.utils.mapped_tensor import remove_left_over
 
 RECORD = "training.json"
 
@@ -60,6 +61,16 @@ def last_training(bundle: str | Path) -> JsonObject | None:
     if record.get("state") == "running" and not is_locked(bundle):
         record["state"] = "ended early"
     return {"run": run.name, **record, "epochs": saved_epoch(run / "checkpoint.pt")}
+
+
+def remove_scratch(bundle: str | Path) -> None:
+    """Remove what trainings of a bundle that were killed have left of ``cache="disk"``: each has a folder of its own.
+
+    Args:
+        bundle: folder of the bundle.
+    """
+    for cache in Path(bundle).glob("runs/*/cache"):
+        remove_left_over(cache)
 
 
 def _now() -> str:

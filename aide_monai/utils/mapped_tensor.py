@@ -46,7 +46,7 @@ class ScratchFolder:
             with disk_errors(parent):
                 Path(parent).mkdir(parents=True, exist_ok=True)
         beside = Path(parent or tempfile.gettempdir())
-        _remove_left_over(beside)
+        remove_left_over(beside)
         with disk_errors(beside):
             made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=beside))
             lock = FileLock(made / LOCK, thread_local=False)
@@ -62,7 +62,8 @@ def _remove(folder: Path, owner: int, lock: FileLock) -> None:
         lock.release()
 
 
-def _remove_left_over(parent: Path) -> None:
+def remove_left_over(parent: Path) -> None:
+    """Remove the scratch folders in a folder whose process was killed."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if (folder / LOCK).is_file() and folder.stat().st_uid == os.getuid() and not is_locked(folder):

@@ -13,6 +13,7 @@ import pytest
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
 from aide_monai.label_app.create import create_app
+from aide_monai.utils.locks import LOCK
 from aide_monai.workflows.bundle import run_bundle
 from tests.label.server import LabelServer
 from tests.label.tiny import tiny_bundle
@@ -68,8 +69,12 @@ def test_a_training_ends_with_its_server_and_the_next_one_tells(label_python, tm
             wait_for(lambda children=children: not psutil.wait_procs(children, timeout=0)[1], what="the training's end")
             assert not list((run / "cache").iterdir())
             assert (served / "models" / "model.pt").read_bytes() == weights
+            left = run / "cache" / "aide-left"  # as a training has that the system ends
+            left.mkdir()
+            (left / LOCK).touch()
 
             server = start()
+            assert not left.exists()
             found = last_training(server)
             assert (found["run"], found["state"], found["epochs"]) == (number, "ended early", 0)
             assert f"(runs/{number}) has ended early, after epoch 0, with the server" in server.log.read_text()
