@@ -81,6 +81,18 @@ def test_one_of_a_tilted_gantry_lies_on_its_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(plain(moved)[0], label)
 
 
+def test_of_a_folder_its_file_is_to_be_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As archives ship it: the advice is followed by the file in place of the folder."""
+    file, listed = data / "labels" / "c1.dcm", data / "list.json"
+    (data / "labels" / "c1").mkdir()
+    inside = file.rename(data / "labels" / "c1" / "1-1.dcm")
+    assert aide("prepare", "folder", data, "--labeled", 2, "--out", listed) == 2
+    assert "name the file of a segmentation, not its folder" in " ".join(capsys.readouterr().err.split())
+    inside.rename(file)
+    inside.parent.rmdir()
+    assert aide("prepare", "folder", data, "--labeled", 2, "--out", listed) == 0
+
+
 def test_an_image_is_none(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "labels" / "c0.dcm").rename(data / "images" / "c3.dcm")
     (data / "images" / "c0").rename(data / "labels" / "c3")

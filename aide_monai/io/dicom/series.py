@@ -59,7 +59,8 @@ def find_series(
     if not slices:
         others = "; ".join(f"{Path(file).name}: {reason}" for file, reason in list(skipped.items())[:3])
         found = f"no DICOM images ({others})" if others else "no DICOM images"
-        raise InputError(found, expected="the slices of a scan", place=name)
+        advice = "name the file of a segmentation, not its folder" if "Segmentation Storage" in others else ""
+        raise InputError(found, expected="the slices of a scan", advice=advice, place=name)
     if skipped:
         tell_unused(name, skipped, they_are="no part of a scan")
     series = _with_selectors(to_volumes(slices))
