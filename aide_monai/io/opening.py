@@ -125,9 +125,9 @@ def image_header(path: str) -> Volume:
         InputError: naming the image, if it cannot be read.
     """
     try:
-        header = Location.parse(path).open()
-        if header.modality == SEG:
+        place = Location.parse(path)
+        if is_dicom_seg(place.path):
             raise InputError("a DICOM segmentation")
-        return header
+        return place.open()
     except InputError as error:
         raise error.at(path, expected="an image", advice="replace it or leave the case out") from error

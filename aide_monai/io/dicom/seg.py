@@ -15,7 +15,7 @@ from pydicom.uid import SegmentationStorage
 
 from aide_monai import __version__
 from aide_monai.errors import InputError
-from aide_monai.io.dicom.elements import is_dicom
+from aide_monai.io.dicom.elements import is_dicom, read_header
 from aide_monai.io.dicom.stack import POSITION_TOLERANCE, POSITION_TOLERANCE_MM, SAME_PLACE_MM, DicomSeries
 from aide_monai.io.grid import COSINE_TOLERANCE
 from aide_monai.io.location import SUFFIXES
@@ -68,10 +68,9 @@ def is_dicom_seg(file: str | Path) -> bool:
     if str(file).lower().endswith(SUFFIXES) or not is_dicom(file):
         return False
     try:
-        kind = pydicom.dcmread(file, specific_tags=["SOPClassUID"], stop_before_pixels=True, force=True)
+        return read_header(str(file), ()).sop_class in _STORED_AS
     except Exception:  # who reads the file tells what is wrong with it
         return False
-    return kind.get("SOPClassUID") in _STORED_AS
 
 
 def read_dicom_seg(path: str | Path) -> SegVolume:
