@@ -132,7 +132,7 @@ def test_a_dicom_segmentation_of_a_nifti_is_refused_in_one_sentence(data_of, tmp
     write_undecided_weights(ROOT / name, tmp_path, **options)
     assert aide("predict", ROOT / name, **options, run_dir=str(tmp_path), output_format="dicom-seg") == 2
     error = capsys.readouterr().err
-    assert "phantom_000.nii.gz is no DICOM; a DICOM SEG needs DICOM images: ask for output_format nifti" in error
+    assert "phantom_000.nii.gz: found no DICOM; expected DICOM images, as a DICOM SEG needs; ask for" in error
     assert not list((tmp_path / "predictions").glob("*"))
 
 
