@@ -113,17 +113,15 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
     lps[:3, 3] = positions[order.index(0)]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
     known = stated > 0 and abs(float(np.linalg.norm(step)) - stated) <= POSITION_TOLERANCE_MM
-    known = known or _has_all_slices(dataset, frames, order)
+    known = known or _has_all_slices(frames, order)
     values = np.arange(65536, dtype=np.uint16)
     values[list(names)] = [one.value for one in segments]
     return SegVolume(values[labels].transpose(1, 0, 2), affine, {one.value: str(one) for one in segments}, known)
 
 
-def _has_all_slices(dataset: Any, frames: npt.NDArray[Any], order: Sequence[int]) -> bool:
-    """Whether no slice was left out: some are there without a mark, or as many as images were segmented."""
-    places = len(set(order))
-    sources = sum(len(one.get("ReferencedInstanceSequence", [])) for one in dataset.get("ReferencedSeriesSequence", []))
-    return places == max(order) + 1 > 1 and (places == sources or not frames.any(axis=(1, 2)).all())
+def _has_all_slices(frames: npt.NDArray[Any], order: Sequence[int]) -> bool:
+    """Whether no slice was left out: a file that has some without a mark has all of them."""
+    return len(set(order)) == max(order) + 1 > 1 and not frames.any(axis=(1, 2)).all()
 
 
 def _groups_of(dataset: Any, frame: int) -> dict[str, Any]:
