@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -113,15 +113,11 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
     lps[:3, 3] = positions[order.index(0)]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
     known = stated > 0 and abs(float(np.linalg.norm(step)) - stated) <= POSITION_TOLERANCE_MM
-    known = known or _has_all_slices(frames, order)
+    # a file that has a slice without any mark leaves out none
+    known = known or (len(set(order)) == labels.shape[2] and not labels.any(axis=(0, 1)).all())
     values = np.arange(65536, dtype=np.uint16)
     values[list(names)] = [one.value for one in segments]
     return SegVolume(values[labels].transpose(1, 0, 2), affine, {one.value: str(one) for one in segments}, known)
-
-
-def _has_all_slices(frames: npt.NDArray[Any], order: Sequence[int]) -> bool:
-    """Whether no slice was left out: a file that has some without a mark has all of them."""
-    return len(set(order)) == max(order) + 1 > 1 and not frames.any(axis=(1, 2)).all()
 
 
 def _groups_of(dataset: Any, frame: int) -> dict[str, Any]:
