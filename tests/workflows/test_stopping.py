@@ -73,7 +73,13 @@ def command(*arguments: Any) -> subprocess.Popen:
     """``python -m`` something, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     call = [sys.executable, "-m", *(str(argument) for argument in arguments)]
-    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(call, env=environment, preexec_fn=_interruptible, **pipes)
+
+
+def _interruptible() -> None:
+    """Whoever runs the tests in the background of a shell has them inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def options(values: dict[str, Any]) -> list[str]:
