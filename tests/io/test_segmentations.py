@@ -219,6 +219,16 @@ class TestRead:
         with pytest.raises(InputError, match=f"x.nii: found {found}; expected a label map of whole numbers from 0"):
             read_segmentation(path)
 
+    @pytest.mark.parametrize("element", [b"\x20\x00\x37\x00DS", b"\x28\x00\x30\x00DS", b"\x20\x00\x32\x00DS"])
+    def test_a_dicom_seg_whose_places_are_no_numbers(self, tmp_path: Path, element: bytes) -> None:
+        """Orientation, pixel size and position of a frame."""
+        path = dicom_seg(tmp_path / "x.dcm", example())
+        content = path.read_bytes()
+        value = content.rindex(element) + len(element) + 2
+        path.write_bytes(content[:value] + b"?" + content[value + 1 :])
+        with pytest.raises(InputError, match=r"x\.dcm: found a DICOM file that is no readable segmentation"):
+            read_segmentation(path)
+
     def test_broken_files_and_colours(self, tmp_path: Path) -> None:
         (tmp_path / "x.dcm").write_bytes(b"\0" * 200)
         with pytest.raises(InputError, match=r"x\.dcm: found a DICOM file that is no readable segmentation"):

@@ -89,7 +89,7 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
         dataset = hd.seg.segread(str(path))
         frames = dataset.get_stored_frames()
         groups = [_groups_of(dataset, number) for number in range(len(frames))]
-        planes = [(*g["ImageOrientationPatient"], *g["PixelSpacing"]) for g in groups]
+        planes = np.array([(*g["ImageOrientationPatient"], *g["PixelSpacing"]) for g in groups], dtype=np.float64)
         positions = np.array([g["ImagePositionPatient"] for g in groups], dtype=np.float64)
         numbers = [int(g.get("ReferencedSegmentNumber", 0)) for g in groups]
         names = {int(one.SegmentNumber): str(one.SegmentLabel) for one in dataset.SegmentSequence}
@@ -97,11 +97,13 @@ def read_dicom_seg(path: str | Path) -> SegVolume:
         thickness = float(groups[0].get("SliceThickness") or 0)
         full = int(dataset.get("MaximumFractionalValue", 1))
         segments = dicom_segments(dataset)
+        if not all(np.isfinite(values).all() for values in (planes, positions, stated, thickness)):
+            raise ValueError("places that are no finite numbers")
     except Exception as error:  # whatever is wrong with a DICOM file ends in the same sentence
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"a DICOM file that is no readable segmentation ({reason})") from error
-    plane = np.array(planes[0], dtype=np.float64)
-    if np.abs(np.array(planes, dtype=np.float64) - plane).max() > COSINE_TOLERANCE:
+    plane = planes[0]
+    if np.abs(planes - plane).max() > COSINE_TOLERANCE:
         raise InputError("frames of several orientations or pixel sizes")
     rows, columns = plane[:3], plane[3:6]
     order, step = _stack(positions, np.cross(rows, columns), stated, thickness)
