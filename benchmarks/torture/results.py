@@ -88,6 +88,7 @@ class Results:
             content = json.loads(line)
             if content["kind"] == kind:
                 piece = Piece(**{**content, "outcome": Outcome(**content["outcome"])})
+                found.pop((piece.first, piece.last), None)  # in the order in which they were made
                 found[piece.first, piece.last] = piece
         return list(found.values())
 
