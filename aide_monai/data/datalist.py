@@ -202,6 +202,12 @@ class Datalist:
         return [case.record() for case in self.cases]
 
     @property
+    def folders(self) -> list[str]:
+        """Folders that the files of all cases lie in: the ``roots`` with which it is loaded from anywhere."""
+        paths = {path for case in self.cases for path in case.images + case.labels}
+        return sorted({os.path.dirname(Location.parse(path).path) for path in paths})
+
+    @property
     def stored_classes(self) -> dict[int, int]:
         """Label value as the files store it to class index, for ``AsClassIndicesd``; 0 is always the background."""
         return {0: 0, **self.classes} if self.classes else {value: value for value in self.labels}

@@ -16,7 +16,6 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.records import read_json
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
-from aide_monai.io.location import Location
 from aide_monai.io.opening import image_header
 from aide_monai.io.writers import write_label
 from aide_monai.moved import moved_name
@@ -85,9 +84,8 @@ def _standardized_before(datalist: Datalist, folder: Path) -> Datalist | None:
     if not distributed.on_main(finished.exists):
         return None
     share_files(path for path in sorted(folder.rglob("*")) if path.is_file())
-    paths = {path for case in datalist.cases for path in case.images + case.labels}
     try:
-        done = Datalist.load(finished, roots=[folder, *{os.path.dirname(Location.parse(path).path) for path in paths}])
+        done = Datalist.load(finished, roots=[folder, *datalist.folders])
     except InputError as error:
         raise InputError(
             f"{finished}: the data that this run began with are not where they were; put them back, or choose a "

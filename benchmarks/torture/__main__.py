@@ -2,7 +2,7 @@
 
     python -m benchmarks.torture                                  # all that is missing, then docs/reliability.md
     python -m benchmarks.torture files requests --minutes 30      # two kinds
-    python -m benchmarks.torture kills --first 0 --last 4 --results /tmp/x.jsonl --no-page
+    python -m benchmarks.torture kills --first 0 --last 4 --results four.jsonl --no-page
 
 A piece that is stopped is made again by the next call; pieces that are finished stay. Exit code 1: something did not
 hold.

@@ -277,7 +277,7 @@ class Job:
                 f'method "{self.method.name}": {folder} is missing, the labels that the network of the trusted cases '
                 f"gave to the others; remove that method's folder from {self.run_dir} as well, and both are made again"
             )
-        return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.roots])
+        return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.datalist.folders])
 
     def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
         cases = self.training_cases()

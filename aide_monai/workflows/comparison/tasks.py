@@ -22,7 +22,6 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import images_ahead, read_apart
 from aide_monai.io.channels import Channels
 from aide_monai.io.grid import through_plane_axis
-from aide_monai.io.location import Location
 from aide_monai.io.writers import write_label
 from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
 from aide_monai.stream.volume_cache import VolumeCache
@@ -96,12 +95,6 @@ class Task:
             preprocessing=preprocessing,
             raters=raters or {},
         )
-
-    @property
-    def roots(self) -> list[str]:
-        """Folders that the files of the data set lie in."""
-        paths = (path for case in self.datalist.cases for path in case.images + case.labels)
-        return sorted({os.path.dirname(Location.parse(path).path) for path in paths})
 
     def training_volumes(self, cases: Iterable[Case], *, clean: bool = True) -> VolumeCache:
         """Cases as volumes on the network's grid, with "label" and, where known, "clean_label"."""
