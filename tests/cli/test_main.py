@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -39,12 +38,6 @@ def damage(folder: Path, kind: str, change, name: str = "phantom_000.nii.gz") ->
     path = folder / kind / name
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(change(image.get_fdata()), image.affine), path)
-
-
-@pytest.fixture
-def many_doors(monkeypatch):
-    """A bundle's logging holds the captured output of the test that ran it."""
-    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 def one_line(capsys) -> str:
@@ -224,7 +217,6 @@ def test_evaluate_names_what_is_wrong(folders, capsys, arguments, message):
     ],
 )
 @pytest.mark.parametrize("file", ["dataset.json", "datalist.json"])
-@pytest.mark.usefixtures("many_doors")
 def test_labels_that_no_run_can_use_are_refused_by_every_door(phantoms, tmp_path, capsys, file, labels, message):
     content = json.loads((phantoms / "dataset.json").read_text()) | {"labels": labels}
     if file == "datalist.json":
@@ -250,7 +242,6 @@ def test_labels_that_no_run_can_use_are_refused_by_every_door(phantoms, tmp_path
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.usefixtures("many_doors")
 def test_an_axis_of_no_voxels_is_refused_by_every_door(phantoms, tmp_path, capsys):
     assert aide("prepare", "decathlon", phantoms, "--out", phantoms / "datalist.json") == 0
     empty = nibabel.Nifti1Image(np.zeros((32, 32, 6), np.uint8), np.eye(4))
