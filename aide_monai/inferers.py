@@ -51,6 +51,18 @@ def require_device(device: torch.device | str) -> None:
         raise InputError(f'device is "{device}"; found {count} GPUs that PyTorch can use; expected one of {known}')
 
 
+def choose_device(device: str) -> str:
+    """The device that "auto" stands for, the first GPU where there is one; any other as it is.
+
+    Raises:
+        InputError: as ``require_device``.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    require_device(device)
+    return device
+
+
 def place(network: nn.Module, device: torch.device | str, *, channels_last: bool = False) -> nn.Module:
     """Move a network to ``device`` and, if asked, its weights to the channels-last layout.
 

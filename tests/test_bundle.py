@@ -81,7 +81,7 @@ def test_aide_train_and_monai_bundle_run_are_the_same_run(phantoms, trained, tmp
 def test_a_run_folder_is_used_once_unless_resumed(phantoms, trained, capsys):
     arguments = [str(BUNDLE), "--dataset_dir", str(phantoms), "--run_dir", str(trained)]
     for key, value in TINY_TRAINING.items():
-        arguments += [f"--{key}", json.dumps(value)]
+        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     before = weights(trained)
     assert run(lambda: app(["train", *arguments], standalone_mode=False)) == 2
     assert "already holds the labels of a run" in capsys.readouterr().err
@@ -273,12 +273,14 @@ def test_rivals_that_there_are_not_are_refused_before_anything_is_trained(
         ("augmentation_intensity", "-1", "augmentation_intensity is -1; expected a value in 0..1"),
         ("augmentation_mix", "2", "augmentation_mix is 2; expected a value in 0..1"),
         ("batch_size", "0", "batch_size is 0; expected a value in 1..inf"),
-        ("steps_per_epoch", "1.5", "steps_per_epoch is 1.5; expected a whole number"),
-        ("epochs", "zwei", "epochs is 'zwei'; expected a value in 1..inf"),
-        ("learning_rate", "-1", "learning_rate is -1; expected a value above 0"),
+        ("steps_per_epoch", "1.5", "invalid value for '--steps-per-epoch'"),
+        ("epochs", "zwei", "invalid value for '--epochs'"),
+        ("val_interval", "1.5", "val_interval is 1.5; expected a whole number"),
+        ("val_interval", "zwei", "val_interval is 'zwei'; expected a value in 1..inf"),
+        ("learning_rate", "-1", "learning_rate is -1.0; expected a value above 0"),
         ("slice_size", "64", "slice_size is 64; expected two whole numbers"),
         ("slice_size", "[64, 0]", "slice_size is [64, 0]; expected two whole numbers"),
-        ("network_arg#features", "[4]", "unknown option --network_arg#features; the config has"),
+        ("network_arg#features", "[4]", "unknown option --network_arg#features; did you mean --network_args?"),
         ("volume_options#spacing", "NaN", "spacing is nan; expected two positive numbers"),
         ("volume_options#spacing", "1.5", "spacing is 1.5; expected two positive numbers"),
         ("volume_options#orientation", "7", "orientation is 7; expected a letter for each of three axes"),

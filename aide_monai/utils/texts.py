@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 DESCRIPTIONS = (".json", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".pdf", ".html")
@@ -42,3 +43,15 @@ def tell_unused(folder: str | Path, reasons: Mapping[str, str], *, they_are: str
 @functools.lru_cache(maxsize=1024)
 def _tell(line: str) -> None:
     logger.warning("%s", line)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The advice for a name that does not exist; "" when nothing known is like it.
+
+    Examples:
+        >>> from aide_monai.utils.texts import did_you_mean
+        >>> did_you_mean("--labelled", ["--labeled", "--unlabeled", "--seed"])
+        'did you mean --labeled?'
+    """
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    return f"did you mean {close[0]}?" if close else ""

@@ -19,6 +19,7 @@ from aide_monai.utils import distributed
 from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, stop_behind
+from aide_monai.utils.texts import did_you_mean
 from aide_monai.utils.validation import require_numbers, require_slice_size, require_texts
 from aide_monai.workflows.comparison.budget import RANGES
 from aide_monai.workflows.literals import literal
@@ -163,7 +164,9 @@ def input_error(error: BaseException) -> InputError | None:
 
 
 def parse_overrides(arguments: Sequence[str]) -> JsonObject:
-    """Turn ``--key value --flag`` into a dictionary; values are JSON where they can be, else text.
+    """Turn ``--key value`` into a dictionary; values are JSON where they can be, else text.
+
+    Keys may be spelt with hyphens: ``--run-dir`` is ``--run_dir``.
 
     Raises:
         InputError: if an argument is not an option, or an option has no value.
@@ -180,9 +183,10 @@ def parse_overrides(arguments: Sequence[str]) -> JsonObject:
                 raise InputError(f"option --{key} has no value; write --{key} VALUE")
             value = rest.pop(0)
         try:
-            overrides[key] = json.loads(value)
+            content = json.loads(value)
         except (ValueError, RecursionError):
-            overrides[key] = value
+            content = value
+        overrides[key.replace("-", "_")] = content
     return overrides
 
 
@@ -223,5 +227,7 @@ def _require_known(given: Mapping[str, Any], files: Sequence[Path]) -> None:
             elif isinstance(node, dict) and (part in node or "_target_" in node):
                 node = node.get(part)
             else:
-                names = ", ".join(sorted(name for name in known if not isinstance(known[name], (dict, list))))
-                raise InputError(f"unknown option --{key}; the config has {names}, or an id such as train#trainer")
+                names = sorted(name for name in known if not isinstance(known[name], (dict, list)))
+                advice = did_you_mean(f"--{key}", [f"--{name}" for name in known])
+                found = f"the config has {', '.join(names)}, or an id such as train#trainer"
+                raise InputError(f"unknown option --{key}; {advice or found}")

@@ -12,7 +12,7 @@ from typing import Any
 import aide_monai
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
-from aide_monai.inferers import hardware_amp, require_device
+from aide_monai.inferers import choose_device, hardware_amp
 from aide_monai.options import AIDEOptions
 from aide_monai.reports import tables
 from aide_monai.reports.tables import Row
@@ -79,7 +79,7 @@ def demo_settings(
     epochs: int = 12,
     steps_per_epoch: int = 40,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> DemoSettings:
     """The demo's recipe: a short schedule that trains well on two CPU cores.
 
@@ -95,7 +95,7 @@ def demo_settings(
         epochs: epochs of every network.
         steps_per_epoch: optimiser steps per epoch.
         seed: seed of everything random.
-        device: where the networks run.
+        device: where the networks run; "auto" is the first GPU, or the processor where there is none.
 
     Raises:
         InputError: if a number is out of range, or there is no such device.
@@ -103,7 +103,7 @@ def demo_settings(
     for name, value in (("epochs", epochs), ("steps", steps_per_epoch)):
         if value < 1:
             raise InputError(f"--{name} is {value}; expected at least 1")
-    require_device(device)
+    device = choose_device(device)
     training = TrainingSettings(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,

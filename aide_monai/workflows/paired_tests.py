@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression
+from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression, patient_of
 from aide_monai.errors import InputError
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
 from aide_monai.reports.tables import METRICS, Row, read_csv
@@ -67,9 +67,8 @@ def paired_tests(
 
 def _patient(rows: Sequence[Mapping[str, Any]], pattern: re.Pattern[str]) -> str:
     case = str(rows[0]["case"])
-    match = pattern.fullmatch(case)
     named = [str(row["patient"]) for row in rows if row.get("patient")]
-    return named[0] if named else match[1] if match and match[1] else case
+    return named[0] if named else patient_of(case, pattern) or case
 
 
 def read_method(table: str) -> list[Row]:

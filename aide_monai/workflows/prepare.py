@@ -27,6 +27,7 @@ def write_datalist(
     *,
     split: SplitSettings | None = None,
     paper_split: bool = False,
+    force: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> Datalist:
@@ -35,20 +36,23 @@ def write_datalist(
     Args:
         layout: a key of ``LAYOUTS``.
         folders: as many as the layout has.
-        out: JSON file of the datalist; an older one is replaced.
+        out: JSON file of the datalist.
         split: which cases are labelled, unlabelled and held out.
         paper_split: the paper's numbers: CHAOS by the authors' case lists, prostate 30/10, 30/10 and 27/10, QUBIQ by
             the challenge's folders, breast 100 held-out cases of each centre; ``split`` may then only have a seed.
+        force: replace a datalist that is there already.
         progress: show progress bars.
         options: of the layout's source.
 
     Raises:
-        InputError: an unknown layout, an option of another layout, an ``out`` that is no datalist, or one report of all
+        InputError: an unknown layout, an option of another layout, an ``out`` that exists, or one report of all
             problems; then no datalist is written.
     """
     require_place(out)
     if Path(out).exists() and not is_datalist(Path(out)):
         raise InputError(f"{out}: found a file that is no datalist and would be lost; choose another name")
+    if Path(out).exists() and not force:
+        raise InputError(f"{out}: found a datalist; choose another name, or replace it (--force)")
     if layout not in LAYOUTS:
         raise InputError(f'layout "{layout}": expected one of {", ".join(LAYOUTS)}')
     known = LAYOUTS[layout]

@@ -128,15 +128,19 @@ def test_unknown_options_end_with_code_2():
         check=False,
     )
     assert result.returncode == 2
-    assert "No such option" in result.stderr
+    assert result.stderr == ("Error: no such option --labelled; did you mean --labeled? (see aide demo --help)\n")
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset_dri", "x"], "unknown option --dataset_dri"),
-        (["--epochs"], "has no value"),
+        (["--dataset_dri", "x"], "unknown option --dataset_dri; did you mean --dataset_dir?"),
+        (["--val-intervall", "1"], "unknown option --val_intervall; did you mean --val_interval?"),
+        (["--xyz", "1"], "unknown option --xyz; the config has amp, "),
+        (["--val_interval"], "has no value"),
+        (["--epochs"], "requires an argument"),
+        (["--epochs", "many"], "invalid value for '--epochs'"),
         (["stray"], "unexpected argument"),
         (["--dataset_dir", "nowhere"], "no such folder"),
         (["--config", "trian"], "no such config"),

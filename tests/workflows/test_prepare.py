@@ -51,9 +51,11 @@ def test_held_out_cases_of_each_centre(tmp_path: Path) -> None:
     assert Counter(record["domain"] for record in datalist.split("test")) == {"GGH": 2, "GPPH": 2}
     assert all("label" in record for record in datalist.records)
     with pytest.raises(InputError, match="test=100 of 3 cases"):
-        write_datalist("breast", [tmp_path / "breast"], out, paper_split=True)
+        write_datalist("breast", [tmp_path / "breast"], tmp_path / "paper.json", paper_split=True)
     with pytest.raises(InputError, match="found --paper-split with another split"):
-        write_datalist("breast", [tmp_path / "breast"], out, paper_split=True, split=SplitSettings(labeled=1))
+        write_datalist(
+            "breast", [tmp_path / "breast"], tmp_path / "paper.json", paper_split=True, split=SplitSettings(labeled=1)
+        )
 
 
 def test_soft_labels_pass_the_check_and_hard_ones_are_still_checked(tmp_path: Path) -> None:
@@ -68,14 +70,20 @@ def test_soft_labels_pass_the_check_and_hard_ones_are_still_checked(tmp_path: Pa
     assert "not whole numbers" in check_datalist(datalist)[0].found
 
 
-def test_only_a_datalist_is_replaced(tmp_path: Path) -> None:
+def test_only_a_datalist_is_replaced_and_only_when_asked(tmp_path: Path) -> None:
     data = write_phantoms(tmp_path / "phantoms", cases=3, shape=(16, 16, 4))
     before = (data / "dataset.json").read_bytes()
     with pytest.raises(InputError, match=r"dataset\.json: found a file that is no datalist and would be lost"):
         write_datalist("decathlon", [data], data / "dataset.json", split=SplitSettings(labeled=1))
     assert (data / "dataset.json").read_bytes() == before
-    for _ in range(2):
-        write_datalist("decathlon", [data], data / "datalist.json", split=SplitSettings(labeled=1))
+    out = data / "datalist.json"
+    write_datalist("decathlon", [data], out, split=SplitSettings(labeled=1))
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"found a datalist; choose another name, or replace it \(--force\)"):
+        write_datalist("decathlon", [data], out, split=SplitSettings(labeled=2))
+    assert out.read_bytes() == before
+    write_datalist("decathlon", [data], out, split=SplitSettings(labeled=2), force=True)
+    assert out.read_bytes() != before
     with pytest.raises(InputError, match="found a folder; expected the name of a file"):
         write_datalist("decathlon", [data], data, split=SplitSettings(labeled=1))
 

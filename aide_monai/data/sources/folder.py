@@ -40,8 +40,9 @@ def folder_datalist(
 
     Args:
         root: the folder.
-        patient_pattern: regular expression for the whole case name; its first group is the patient. The default takes
-            ``patient001_frame01`` and ``patient001_frame12`` for one patient, and other names for one patient each.
+        patient_pattern: regular expression; its first group, where the name of a case has it, is the patient, see
+            ``patient_of``. The default takes ``patient001_frame01`` and ``patient001_frame12`` for one patient, and
+            other names for one patient each.
         label_names: name of every label value; they become the classes 1, 2, ... in the order of their values. None:
             values, and names where files have them, are read from the label files, which takes a while.
 
@@ -80,16 +81,15 @@ def folder_datalist(
             case=case,
         )
         for case in sorted(images.keys() | unlabeled.keys())
-        if pattern.fullmatch(case) is None
+        if patient_of(case, pattern) is None
     ]
     if problems:
         raise InputError(f"{root}: the folder cannot be used", problems=problems)
 
     cases: list[Case] = []
     for name, files in sorted(images.items()) + sorted(unlabeled.items()):
-        match = pattern.fullmatch(name)
         image = str(files[0]) if number == 1 else tuple(str(file) for file in files)
-        case = Case(name=name, image=image, patient=match[1] if match and match[1] else name)
+        case = Case(name=name, image=image, patient=patient_of(name, pattern) or name)
         cases.append(replace(case, label=str(labels[name][0]), quality="high") if name in images else case)
     if label_names is None:
         stored = _names_from_labels([labels[case][0] for case in sorted(images)])
@@ -116,6 +116,21 @@ def patient_expression(text: str, name: str) -> re.Pattern[str]:
     if not pattern.groups:
         raise InputError(f'{name} "{text}": no group; put the part that names the patient in ( )')
     return pattern
+
+
+def patient_of(case: str, pattern: re.Pattern[str]) -> str | None:
+    """The patient in the name of a case: "" where the pattern's group is no part of it, None where nothing matches.
+
+    A pattern may stand for the whole name, ``(.+?)(?:_frame[0-9]+)?``, or for a part of it, ``(patient[0-9]+)``.
+
+    Examples:
+        >>> import re
+        >>> from aide_monai.data.sources.folder import patient_of
+        >>> patient_of("patient001_frame01", re.compile("(patient[0-9]+)"))
+        'patient001'
+    """
+    match = pattern.fullmatch(case) or pattern.search(case)
+    return None if match is None else match[1] or ""
 
 
 def _without_partner(root: Path, images: _Cases, labels: _Cases, unlabeled: _Cases) -> list[Problem]:

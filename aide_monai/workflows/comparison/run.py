@@ -17,7 +17,7 @@ import torch
 from monai.utils import set_determinism
 
 from aide_monai.errors import InputError
-from aide_monai.inferers import require_device
+from aide_monai.inferers import choose_device
 from aide_monai.reports.tables import Row
 from aide_monai.utils.processes import Stopped, end_with, orphaned, stop_at_signals
 from aide_monai.utils.texts import names_text
@@ -59,7 +59,7 @@ def run_comparison(
     *,
     data_dir: str | Path,
     workers: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     split: str = "test",
     train: bool = True,
     on_progress: OnProgress | None = None,
@@ -75,7 +75,7 @@ def run_comparison(
         folder: for the results; that of an earlier call of the same experiment is continued.
         data_dir: folder that the paths of the config start at.
         workers: jobs side by side, each with its share of the cores; None: one for each core, one on a GPU.
-        device: where networks run.
+        device: where networks run; "auto" is the first GPU, or the processor where there is none.
         split: "test", or "validation" to choose settings by: then no test case is looked at.
         train: run jobs; else collect what is there.
         on_progress: called as ``(stage, done, total)`` in units of plain optimiser steps.
@@ -88,7 +88,7 @@ def run_comparison(
         raise InputError(f"split is {split!r}; expected test or validation")
     if workers is not None and workers < 1:
         raise InputError(f"jobs is {workers}; expected at least 1")
-    require_device(device)
+    device = choose_device(device)
     folder = Path(folder).absolute()
     jobs = list_jobs(experiment, folder, data_dir=Path(data_dir).absolute(), device=device, split=split)
     if train:

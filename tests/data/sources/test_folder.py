@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from aide_monai.data.checks.datalist import require_valid
 from aide_monai.data.sources import find_datalist, folder_datalist
+from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_of
 from aide_monai.errors import InputError
 
 
@@ -64,6 +65,15 @@ def test_patients_are_found_in_the_names(tmp_path: Path) -> None:
     assert patients == ["patient1", "patient1", "patient2_frame", "x_LGE"]
     first_letter = folder_datalist(tmp_path, patient_pattern="(.).*", label_names=NAMES)
     assert [record["patient"] for record in first_letter.records] == ["p", "p", "p", "x"]
+
+
+def test_a_pattern_is_that_of_a_name_or_of_a_part_of_it() -> None:
+    part, whole = re.compile(r"(patient\d+)"), re.compile(PATIENT_PATTERN)
+    assert patient_of("patient001_frame01", part) == "patient001"
+    assert patient_of("x_patient001", part) == "patient001"
+    assert patient_of("patient001_frame01", whole) == "patient001"  # not its first letter, which is a match too
+    assert patient_of("liver", part) is None
+    assert patient_of("liver", re.compile("liver(_[0-9])?")) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,158 @@
+"""The verbs of the ``aide`` command that run a bundle and look at its labels: train, predict, labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aide_monai.cli.console import console
+from aide_monai.cli.options import CkptPath, DatasetDir, Device, RunDir
+from aide_monai.errors import InputError
+from aide_monai.reports.text import literal
+
+
+def train(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
+    dataset_dir: DatasetDir = None,
+    run_dir: RunDir = None,
+    labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label.")] = None,
+    unlabeled: Annotated[int | None, typer.Option(help="Training cases whose label is hidden.")] = None,
+    test: Annotated[int | None, typer.Option(help="Cases to hold out.")] = None,
+    profile: Annotated[str | None, typer.Option(help="AIDE's options: improved, paper or original.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of AIDE.")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="Optimiser steps in an epoch.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Slices in a batch.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate at the beginning.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Device = "auto",
+    amp: Annotated[str | None, typer.Option(help="Precision: off, bf16 or fp16. Default: what pays here.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Folder for volumes that do not fit into the memory.")] = None,
+    config: Annotated[str, typer.Option(help="Config of the bundle, or several: train,pretrain.")] = "train",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the run folder.")] = False,
+    processes: Annotated[
+        int, typer.Option(help="Processes that train as one, with a GPU each where there are any.")
+    ] = 1,
+) -> None:
+    """Train a bundle: the same run as python -m monai.bundle run, with the same overrides.
+
+    A bundle is a program; run only bundles you trust.
+
+    Options without a default here have that of the bundle. Every further option overrides the value of that name in
+    the config: --train#trainer#max_epochs 30.
+    """
+    from aide_monai.utils.distributed import launched
+    from aide_monai.workflows.bundle import parse_overrides, run_bundle
+    from aide_monai.workflows.launch import launch
+
+    typed = _given(
+        dataset_dir=dataset_dir,
+        run_dir=run_dir,
+        labeled=labeled,
+        unlabeled=unlabeled,
+        test=test,
+        profile=profile,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        amp=amp,
+        cache_dir=cache_dir,
+    )
+    overrides = parse_overrides(context.args) | typed
+    if processes != 1 and not launched():
+        options = [text for key, value in typed.items() for text in (f"--{key}", str(value))]
+        arguments = ["train", str(bundle), "--config", config, *["--resume"][:resume], *options, *context.args]
+        raise typer.Exit(launch(arguments, processes=processes))
+    if resume:
+        overrides["resume"] = True
+    run_bundle(bundle, config.split(","), overrides)
+
+
+def predict(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
+    dataset_dir: Annotated[
+        Path | None, typer.Option(help="Volumes: a folder, a file, DICOM studies, or a datalist. Default: data/.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run that has the weights. Default: the bundle.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the masks. Default: predictions/ in the run folder.")
+    ] = None,
+    output_format: Annotated[str | None, typer.Option(help="nifti or dicom-seg. Default: nifti.")] = None,
+    ckpt_path: CkptPath = None,
+    device: Device = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse volumes that are unlike those of the training, before any mask.")
+    ] = False,
+) -> None:
+    """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, one file, or a datalist.
+
+    A bundle is a program; run only bundles you trust.
+
+    Every further option overrides the value of that name in the bundle's inference config.
+    """
+    from aide_monai.workflows.bundle import parse_overrides, run_bundle
+
+    typed = _given(
+        dataset_dir=dataset_dir,
+        run_dir=run_dir,
+        output_dir=output_dir,
+        output_format=output_format,
+        ckpt_path=ckpt_path,
+        device=device,
+        strict=strict or None,
+    )
+    parser = run_bundle(bundle, ["inference"], parse_overrides(context.args) | typed).parser
+    console.print(f"{len(parser.get_parsed_content('dataset'))} masks:", style="dim")
+    console.print(str(parser.get_parsed_content("output_dir")), soft_wrap=True)
+
+
+def _given(device: str, **options: Any) -> dict[str, Any]:
+    """Options that override the config; without a device the bundle takes the best that there is."""
+    chosen = options | ({} if device == "auto" else {"device": device})
+    return {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items() if value is not None}
+
+
+def labels(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of aide train or aide demo.")],
+    show: Annotated[bool, typer.Option("--list", help="List the generations; this is the default.")] = False,
+    diff: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="G1 G2", help="Labels that differ between two generations.")
+    ] = None,
+    export: Annotated[
+        tuple[int, Path] | None,
+        typer.Option(metavar="G DIR", help="Write the labels of a generation as NIfTI on their original grid."),
+    ] = None,
+    rollback: Annotated[
+        int | None, typer.Option(metavar="G", help="Return to a generation; the ones in between stay readable.")
+    ] = None,
+) -> None:
+    """Show how AIDE changed the training labels of a run, export any state of them, or return to it."""
+    from aide_monai.reports.label_tables import diff_table, generations_table
+    from aide_monai.workflows import labels as workflow
+
+    if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
+        raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
+    if diff is not None:
+        console.print(diff_table(workflow.diff(run_dir, *diff), *diff).rich(str(run_dir)))
+    elif export is not None:
+        result = workflow.export(run_dir, export[0], folder=export[1])
+        for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
+            if cases:
+                console.print(literal(note, "yellow") + literal(f": {', '.join(cases)}"), soft_wrap=True)
+        console.print(f"{result.files} labels of generation {export[0]}:", style="dim")
+        console.print(str(export[1]), soft_wrap=True)
+    elif rollback is not None:
+        number = workflow.rollback(run_dir, rollback)
+        console.print(
+            f"Generation {number} has the labels of generation {rollback}; a run that is resumed trains on them."
+        )
+    else:
+        console.print(generations_table(workflow.list_generations(run_dir)).rich(str(run_dir)))
