@@ -7,10 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-COMPONENTS = ("none", "class", "foreground")
-"""What can be kept of a prediction before it becomes a label: all, or the largest component of each class, in the
-"foreground" of the largest one of all classes together."""
-
 
 def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None) -> Tensor:
     """Local label filtering: the samples whose labels are trusted in this batch (Algorithm 1, lines 14-15).

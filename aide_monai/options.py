@@ -6,9 +6,22 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from aide_monai.algorithm import COMPONENTS
 from aide_monai.errors import InputError
 from aide_monai.utils.validation import ABOVE_0, require_choices, require_numbers
+
+AMP = ("off", "bf16", "fp16")
+"""Precisions of a training."""
+COMPONENTS = ("none", "class", "foreground")
+"""What can be kept of a prediction before it becomes a label: all, or the largest component of each class, in the
+"foreground" of the largest one of all classes together."""
+ROTATE_FLIP_RANGES: dict[str, tuple[float, float]] = {
+    "max_angle": (0.0, 180.0),
+    "flip_probability": (0.0, 1.0),
+    "max_zoom": (1.0, 10.0),
+}
+"""Smallest and largest value of what ``RandomRotateFlip`` draws from."""
+PSEUDO_LABEL_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
+CO_TEACHING_RANGES: dict[str, tuple[float, float]] = {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)}
 
 _CHOICES = {
     "filter_strata": ("none", "foreground"),

@@ -76,7 +76,6 @@ def evaluate(
     elif pred is None or ref is None:
         raise InputError("nothing to score; expected --pred DIR and --ref DIR, or --compare A.csv B.csv")
     else:
-        from aide_monai.reports.tables import scores_table
         from aide_monai.workflows.evaluate_folders import EvaluationSettings, evaluate_folders
 
         settings = EvaluationSettings(
@@ -89,6 +88,8 @@ def evaluate(
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
         cases = len({row["case"] for row in result.rows})
         title = f"{pred}: {cases} cases, mean ± standard deviation"
+        from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
+
         console.print(scores_table(result.summary).rich(title))
         _tell_what_is_doubtful(result)
         if out is not None:

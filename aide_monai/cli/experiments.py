@@ -33,7 +33,6 @@ def demo(
     run_dir: Annotated[Path | None, typer.Option(help="New folder for the results.")] = None,
 ) -> None:
     """Train on few labels, let AIDE correct pseudo-labels, and show what it gains on held-out cases."""
-    from aide_monai.reports.tables import scores_table
     from aide_monai.workflows.demo import demo_settings, run_demo
 
     settings = demo_settings(
@@ -51,6 +50,8 @@ def demo(
     folder = run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     with progress_bar() as on_progress:
         result = run_demo(folder, settings, data=data, on_progress=on_progress)
+    from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
+
     console.print(scores_table(result.summary).rich("Held-out cases, mean ± standard deviation"))
     console.print(
         f"{result.seconds / 60:.1f} minutes, seed {seed}, profile {profile}. Tables, figures, labels, weights:",
@@ -74,10 +75,11 @@ def compare(
 ) -> None:
     """Train methods x settings x seeds under one budget, and show what AIDE gains; resumes where it was stopped."""
     from aide_monai.workflows.comparison.experiment import Experiment
-    from aide_monai.workflows.comparison.report import write_report
+
+    experiment = Experiment.load(config, data_dir=data or config.parent)
+    from aide_monai.workflows.comparison.report import write_report  # waits for PyTorch: a mistake has been told before
     from aide_monai.workflows.comparison.run import run_comparison
 
-    experiment = Experiment.load(config)
     folder = out or Path("runs") / config.stem
     with progress_bar() as on_progress:
         try:

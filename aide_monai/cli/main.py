@@ -73,8 +73,8 @@ def run(command: Callable[[], Any]) -> int:
             if os.environ.get("RANK", "0") == "0":  # of several processes, which have left each other by now
                 errors.print(literal(stop.advice), soft_wrap=True)
             return stop.code
-        mistake = advise(error) if isinstance(error, UsageError) else error
-        mistake = mistake if isinstance(mistake, InputError) else refused_by_disk(error)
+        told = advise(error) if isinstance(error, UsageError) else error
+        mistake = told if isinstance(told, InputError) else refused_by_disk(error)
         if mistake is None:
             raise
         if str(mistake) and not isinstance(mistake, MainProcessError):

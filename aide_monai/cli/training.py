@@ -43,7 +43,7 @@ def train(
     Options without a default here have that of the bundle. Every further option overrides the value of that name in
     the config: --train#trainer#max_epochs 30.
     """
-    from aide_monai.utils.distributed import launched
+    from aide_monai.utils.processes import launched
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
     from aide_monai.workflows.launch import launch
 

@@ -1,7 +1,8 @@
 from .case import Case
 from .datalist import Datalist
 from .folders import image_records
-from .raters import FuseRatersd, fuse_raters
+from .rater_fusion import FuseRatersd
+from .raters import fuse_raters
 from .roles import with_roles
 from .split import SplitSettings, adapt_domains, fold_cases, hold_out, split_cases
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK
-import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.errors import InputError, Problem
@@ -146,38 +142,10 @@ def fuse_raters(masks: ArrayLike, method: str | int) -> NDArray[Any]:
         return mean_label(masks)
     if method == "staple":
         return staple_label(masks)
-    place, stacked = _place(method), _stack(masks)
+    place, stacked = as_place(method), _stack(masks)
     if place > len(stacked):
         raise InputError(f"rater {place}: there are {len(stacked)} raters; expected a number from 1 to {len(stacked)}")
     return stacked[place - 1].astype(np.uint8)
-
-
-class FuseRatersd(MapTransform):
-    """Fuses the masks that ``LoadImaged`` stacked from a list of files, (R, spatial...), to one label (1, spatial...).
-
-    Args:
-        keys: stacked masks of R raters, 0 and 1 (or floats within 0.001 of these).
-        method: as in ``fuse_raters``; a number is the place in the list of files.
-        allow_missing_keys: skip missing keys.
-
-    Raises:
-        InputError: an unknown method, or masks that are none.
-    """
-
-    def __init__(self, keys: KeysCollection, *, method: str | int, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.method = method if method in FUSIONS else _place(method)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Fuse the masks of ``data``; the result is uint8, float32 for "mean"."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            masks = result[key]
-            voxels = masks.numpy() if isinstance(masks, torch.Tensor) else np.asarray(masks)
-            name = str(getattr(masks, "meta", {}).get("filename_or_obj", f"key {key!r}"))
-            fused = torch.as_tensor(fuse_raters(as_mask(voxels, name=name), self.method))[None]
-            result[key] = MetaTensor(fused, meta=masks.meta) if isinstance(masks, MetaTensor) else fused
-        return result
 
 
 def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str) -> Path:
@@ -219,7 +187,12 @@ def write_fused(files: Sequence[str | Path], target: str | Path, *, method: str)
     return write_nifti(target, fused, grid.affine, grid.place)
 
 
-def _place(method: str | int) -> int:
+def as_place(method: str | int) -> int:
+    """The number of a rater.
+
+    Raises:
+        InputError: if it is none.
+    """
     if isinstance(method, (str, bool)) or method < 1:
         raise InputError(
             f"rater fusion {method!r}: expected one of {', '.join(FUSIONS)}, or the number of a rater, from 1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,11 +12,9 @@ from torch.optim import Optimizer
 from aide_monai.algorithm import forget_rate, small_loss_mask
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.losses import PerSampleDiceCELoss
+from aide_monai.options import CO_TEACHING_RANGES
 from aide_monai.utils.share import Share
 from aide_monai.utils.validation import require_numbers
-
-SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"max_forget_rate": (0.0, 0.9999), "warmup_epochs": (0, math.inf)}
-"""Smallest and largest value of the options, by name."""
 
 
 class CoTeachingTrainer(TwoNetworkTrainer):
@@ -78,7 +75,7 @@ class CoTeachingTrainer(TwoNetworkTrainer):
         loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        require_numbers({"max_forget_rate": max_forget_rate, "warmup_epochs": warmup_epochs}, SCHEDULE_RANGES)
+        require_numbers({"max_forget_rate": max_forget_rate, "warmup_epochs": warmup_epochs}, CO_TEACHING_RANGES)
         self.max_forget_rate = max_forget_rate
         self.warmup_epochs = warmup_epochs
         self.segmentation_loss = loss_function or PerSampleDiceCELoss()

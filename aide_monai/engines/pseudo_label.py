@@ -18,14 +18,12 @@ from aide_monai.engines.weight_average import WeightAverage
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, FiniteLosses, WatchedNetwork, stop
 from aide_monai.inferers import predictors_of
-from aide_monai.options import AIDEOptions
+from aide_monai.options import PSEUDO_LABEL_RANGES, AIDEOptions
 from aide_monai.stream.training_set import TrainingSet
 from aide_monai.transforms import COMPONENTS, keep_components
 from aide_monai.utils import distributed
 from aide_monai.utils.validation import require_choices, require_numbers
 
-SCHEDULE_RANGES: dict[str, tuple[float, float]] = {"start": (1, math.inf), "interval": (1, math.inf)}
-"""Smallest and largest value of the options, by name."""
 logger = logging.getLogger(__name__)
 CHOICES = {"largest_component": COMPONENTS}
 """Values of the option that is no number, by name."""
@@ -76,7 +74,7 @@ class PseudoLabels:
         if dataset.store is None:
             raise InputError("dataset has no label store; build it with SliceDataset(volumes, store=LabelStore(...))")
         numbers = {"start": start, "interval": interval, "batch_size": batch_size}
-        require_numbers(numbers, SCHEDULE_RANGES | {"batch_size": (1, math.inf)})
+        require_numbers(numbers, PSEUDO_LABEL_RANGES | {"batch_size": (1, math.inf)})
         require_choices({"largest_component": largest_component}, CHOICES)
         self.dataset = dataset
         self.store = dataset.store

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-
-from monai.bundle import ConfigParser
-from torch import nn
+from typing import TYPE_CHECKING
 
 from aide_monai.errors import InputError
-from aide_monai.handlers import load_weights
-from aide_monai.handlers.checkpoint import save_atomically
-from aide_monai.handlers.settings import copy_settings, require_settings
 from aide_monai.utils.files import JsonObject, new_folder, write_text
 from aide_monai.utils.locks import LOCK
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+    from torch import nn
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
 _LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__", LOCK)
@@ -51,6 +50,10 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
     if target.exists():
         raise InputError(f"{target} exists already; remove it, or choose another folder for the app")
 
+    from aide_monai.handlers import load_weights  # only an app that can be made waits for PyTorch
+    from aide_monai.handlers.checkpoint import save_atomically
+    from aide_monai.handlers.settings import copy_settings, require_settings
+
     own = bundle / "models" / "model.pt"
     source = weights or (own if own.is_file() else None)
     network = initial_network(bundle)
@@ -78,6 +81,8 @@ def _model_settings(bundle: Path) -> JsonObject:
 
 
 def _config(bundle: str | Path, name: str) -> ConfigParser:
+    from monai.bundle import ConfigParser
+
     parser = ConfigParser()
     parser.read_config(Path(bundle) / "configs" / f"{name}.json")
     return parser

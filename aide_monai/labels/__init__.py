@@ -1,5 +1,5 @@
 """The heart: the current labels of both networks, every change of them, and the way back."""
 
-from aide_monai.labels.store import LabelChange, LabelStore
+import lazy_loader
 
-__all__ = ["LabelChange", "LabelStore"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

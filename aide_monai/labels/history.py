@@ -16,11 +16,10 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels.file_grid import LabelGrid
+from aide_monai.labels.manifest import MANIFEST, NETWORKS
 from aide_monai.utils.files import JsonObject, disk_errors, remove_unfinished, sync_folder, write_atomically
 from aide_monai.utils.mapped_tensor import MappedTensor, current
 
-MANIFEST = "manifest.json"
-NETWORKS = (1, 2)
 _FORMAT = 1
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels.file_grid import LabelGrid
-from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelChange, LabelHistory, as_label
+from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
+from aide_monai.labels.manifest import MANIFEST, NETWORKS
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
 

@@ -1,6 +1,6 @@
 """Transforms: intensity and label preparation as MONAI dictionary transforms, and batched augmentations."""
 
-from aide_monai.algorithm import COMPONENTS
+from aide_monai.options import COMPONENTS
 from aide_monai.transforms.by_votes import ByVotesd
 from aide_monai.transforms.cut_mix import CutMix, Mix
 from aide_monai.transforms.intensity import NormalizeSlicesd

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.options import ROTATE_FLIP_RANGES
 from aide_monai.utils.validation import require_numbers
-
-RANGES = {"max_angle": (0.0, 180.0), "flip_probability": (0.0, 1.0), "max_zoom": (1.0, 10.0)}
-"""Smallest and largest value of what ``RandomRotateFlip`` draws from."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class RandomRotateFlip:
         seed: int = 0,
     ) -> None:
         numbers = {"max_angle": max_angle, "flip_probability": flip_probability, "max_zoom": max_zoom}
-        require_numbers(numbers, RANGES)
+        require_numbers(numbers, ROTATE_FLIP_RANGES)
         if flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {flip_axis}; expected 0 or 1, the axes of the rotation plane")
         self.max_angle = max_angle

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from aide_monai.errors import InputError, MainProcessError
+from aide_monai.utils.processes import launched
 
 T = TypeVar("T")
 _SIGNS_OF_A_LOST_PROCESS = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out", "timed out")
@@ -44,11 +45,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def launched() -> bool:
-    """Whether torchrun, or a launcher that sets the same variables, has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def initialize(*, timeout_minutes: float = 30.0) -> None:
     """Join the processes that torchrun has started; nothing happens if they are joined already, or if there is one.
 
@@ -63,7 +59,9 @@ def initialize(*, timeout_minutes: float = 30.0) -> None:
     """
     if dist.is_initialized() or not launched():
         return
-    import torch.distributed.nn  # its default arguments would hold the group, were it imported later, as by optimisers
+    # Default arguments in these would hold the group, were they imported later.
+    import monai.bundle  # noqa: F401
+    import torch.distributed.nn
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _exchange():

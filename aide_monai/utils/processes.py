@@ -18,6 +18,11 @@ _followed: list[int] = []  # the process that this one ends with, by the environ
 _starters: list[int] = []  # the same, of every call of ``end_with``
 
 
+def launched() -> bool:
+    """Whether torchrun, or a launcher that sets the same variables, has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 class Stopped(SystemExit):
     """Somebody has stopped this process: by Ctrl-C (SIGINT), or as SLURM, docker stop and systemd do (SIGTERM).
 

@@ -6,23 +6,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from monai.bundle import ConfigParser, ConfigWorkflow
+from typing import TYPE_CHECKING, Any
 
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
-from aide_monai.handlers.checkpoint import saved_epoch
-from aide_monai.inferers import require_device
 from aide_monai.io.location import Location
-from aide_monai.utils import distributed
 from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
-from aide_monai.utils.processes import Stopped, stop_behind
+from aide_monai.utils.processes import Stopped, launched, stop_behind
 from aide_monai.utils.texts import did_you_mean
 from aide_monai.utils.validation import require_numbers, require_slice_size, require_texts
 from aide_monai.workflows.comparison.budget import RANGES
 from aide_monai.workflows.literals import literal
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser, ConfigWorkflow
 
 MANY_PROCESSES = "multi_gpu_train"
 _PATHS = ("dataset_dir", "run_dir", "output_dir", "ckpt_path", "cache_dir", "roots", "folders")
@@ -65,7 +63,7 @@ def run_bundle(
         >>> run_bundle("bundles/hippocampus_ssl", ["train"], {"epochs": 40, "run_dir": "RUN"})  # doctest: +SKIP
     """
     root = Path(bundle)
-    if distributed.launched() and "train" in configs and MANY_PROCESSES not in configs:
+    if launched() and "train" in configs and MANY_PROCESSES not in configs:
         configs = [*configs, MANY_PROCESSES]
     files = [root / "configs" / f"{name}.json" for name in configs]
     for file in files:
@@ -77,18 +75,22 @@ def run_bundle(
         require_texts(f"--{key}", value)
     texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
-    workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
-    _require_usable(workflow.parser, literals or {})
     if "dataset_dir" in given and not Path(Location.parse(str(given["dataset_dir"])).path).exists():
         raise InputError(
             f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
         )
+    from monai.bundle import ConfigWorkflow  # only a run that can begin waits for it
+
+    workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
+    _require_usable(workflow.parser, literals or {})
     _run(workflow)
     return workflow
 
 
 def _run(workflow: ConfigWorkflow) -> None:
     """Run it to its end; what stops it becomes one sentence."""
+    from aide_monai.utils import distributed
+
     try:
         with locks_of_this_block():
             workflow.initialize()
@@ -108,6 +110,8 @@ def _run(workflow: ConfigWorkflow) -> None:
 
 
 def _how_to_continue(history: Path) -> str:
+    from aide_monai.handlers.checkpoint import saved_epoch
+
     epoch = saved_epoch(history / "checkpoint.pt")
     after = "before the first epoch of AIDE was finished" if epoch == 0 else f"after epoch {epoch}"
     return f"stopped {after}; continue with --resume"
@@ -133,6 +137,8 @@ def history_folder(run_dir: str | Path, bundle_root: str | Path, *, resume: bool
     Raises:
         InputError: if another process trains there, or nothing can be written there.
     """
+    from aide_monai.utils import distributed
+
     return distributed.on_main(lambda: _history_folder(run_dir, bundle_root, resume))  # another may have begun already
 
 
@@ -203,6 +209,8 @@ def _require_usable(parser: ConfigParser, literals: Mapping[str, Any]) -> None:
     if "slice_size" in values:
         require_slice_size("slice_size", values["slice_size"])
     if "device" in values:
+        from aide_monai.inferers import require_device
+
         require_device(values["device"])
 
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aide_monai
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
-from aide_monai.inferers import choose_device, hardware_amp
 from aide_monai.options import AIDEOptions
-from aide_monai.reports import tables
-from aide_monai.reports.tables import Row
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison.budget import TrainingSettings
-from aide_monai.workflows.comparison.job import STEP_COST, Job
-from aide_monai.workflows.comparison.methods import STANDARD_METHODS, Method
-from aide_monai.workflows.comparison.pictures import draw_figures
-from aide_monai.workflows.comparison.run import run_in_turn
-from aide_monai.workflows.comparison.tasks import Task
+from aide_monai.workflows.comparison.methods import STANDARD_METHODS, STEP_COST, Method
 from aide_monai.workflows.prepare import prepare_datalist
+
+if TYPE_CHECKING:
+    from aide_monai.reports.tables import Row
+    from aide_monai.workflows.comparison.job import Job
 
 METHODS = (LABELLED, NOISY, AIDE, CLEAN) = ("labelled only", "noisy labels", "AIDE", "clean labels")
 
@@ -98,17 +95,17 @@ def demo_settings(
         device: where the networks run; "auto" is the first GPU, or the processor where there is none.
 
     Raises:
-        InputError: if a number is out of range, or there is no such device.
+        InputError: if a number is out of range.
     """
-    for name, value in (("epochs", epochs), ("steps", steps_per_epoch)):
-        if value < 1:
-            raise InputError(f"--{name} is {value}; expected at least 1")
-    device = choose_device(device)
+    least = {"labeled": (labeled, 1), "unlabeled": (unlabeled or 0, 0), "test": (test or 0, 0)}
+    least |= {"epochs": (epochs, 1), "steps": (steps_per_epoch, 1)}
+    for name, (value, smallest) in least.items():
+        if value < smallest:
+            raise InputError(f"--{name} is {value}; expected at least {smallest}")
     training = TrainingSettings(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         learning_rate=2e-3,
-        amp=hardware_amp() if device == "cpu" else "off",
         device=device,
         seed=seed,
     )
@@ -148,7 +145,7 @@ def run_demo(
         standardised data set, and a folder for every trained model.
 
     Raises:
-        InputError: if ``run_dir`` is used or the data cannot be used.
+        InputError: if ``run_dir`` is used, the data cannot be used, or there is no such device.
 
     Examples:
         >>> from aide_monai import run_demo
@@ -170,6 +167,16 @@ def run_demo(
         test=settings.test,
         seed=training.seed,
     )
+    # what needs PyTorch comes last: a mistake in the rest is told before it is loaded
+    from aide_monai.inferers import choose_device, hardware_amp
+    from aide_monai.reports.tables import summarize
+    from aide_monai.workflows.comparison.job import Job
+    from aide_monai.workflows.comparison.pictures import draw_figures
+    from aide_monai.workflows.comparison.run import run_in_turn
+    from aide_monai.workflows.comparison.tasks import Task
+
+    device = choose_device(training.device)
+    training = replace(training, device=device, amp=hardware_amp() if device == "cpu" else "off")
     datalist.save(run_dir / "datalist.json")
     task = Task.of(datalist, merge=not settings.keep_classes)
     options = {AIDE: asdict(settings.options)}
@@ -179,10 +186,10 @@ def run_demo(
 
     progress.stage = "drawing"
     rows = [row for job in jobs for row in job.rows() if not row["pp"]]
-    summary = tables.summarize(rows, noisy=NOISY, clean=CLEAN)
+    summary = summarize(rows, noisy=NOISY, clean=CLEAN)
     draw_figures(run_dir / "figures", jobs)
     result = DemoResult(run_dir, rows, summary, time.monotonic() - start)
-    _write_tables(result, settings, data=data)
+    _write_tables(result, replace(settings, training=training), data=data)
     progress.finish()
     return result
 
@@ -210,6 +217,8 @@ class _Progress:
 
 
 def _write_tables(result: DemoResult, settings: DemoSettings, *, data: str | Path | None) -> None:
+    from aide_monai.reports import tables
+
     tables.write_csv(result.folder / "per_case.csv", result.rows)
     write_text(result.folder / "summary.md", tables.markdown_table(result.summary) + "\n")
     content = {

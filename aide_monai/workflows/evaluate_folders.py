@@ -6,29 +6,26 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from rich.progress import Progress
 
 import aide_monai
 from aide_monai.errors import InputError, Problem
-from aide_monai.io.ahead import open_apart, segmentations_ahead
-from aide_monai.io.grid import Grid, affine_text, shape_text, through_plane_axis
+from aide_monai.io.ahead import segmentations_ahead
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed
-from aide_monai.metrics import class_scores, segmentation_scores
-from aide_monai.reports import figures, tables
-from aide_monai.reports.tables import Row
-from aide_monai.transforms import largest_components
 from aide_monai.utils.files import new_folder, require_place, write_text
 from aide_monai.workflows.segment_matching import Numbering, one_numbering
+
+if TYPE_CHECKING:
+    from aide_monai.reports.tables import Row
 
 Labels = npt.NDArray[np.integer]
 
@@ -70,7 +67,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     case: str
     prediction: Segmentation
     reference: Segmentation
@@ -137,7 +134,9 @@ def evaluate_folders(
         for value, name in labels.items()
     ]
     unknown = tuple(case for case, scored in pairs.items() if not scored.spacing_known)
-    evaluation = Evaluation(rows, tables.summarize_labels(rows), ignored, unknown)
+    from aide_monai.reports.tables import summarize_labels
+
+    evaluation = Evaluation(rows, summarize_labels(rows), ignored, unknown)
     if out is not None:
         worst = _worst_cases(rows)
         both = {case: [_renumbered(read_segmentation(file), numbering) for file in files[case]] for case in worst}
@@ -206,7 +205,7 @@ def _matched(
     return {case: (predictions[case], references[case]) for case in sorted(predictions)}
 
 
-def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, settings: EvaluationSettings) -> _Pair:
+def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, settings: EvaluationSettings) -> Pair:
     both = on_one_grid(prediction, reference, resample=settings.resample)
     grid = both[1].grid
     spacing = settings.spacing_mm if grid is None else grid.spacing_mm
@@ -217,14 +216,20 @@ def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, setti
             place=reference.file,
         )
     if settings.keep_largest:
+        import torch
+
+        from aide_monai.transforms import largest_components
+
         found = both[0].labels
         scored = [value for value in settings.labels or () if value] or None
         kept = largest_components(torch.from_numpy(found.astype(np.int32)), scored)
         both = Segmentation(**{**vars(both[0]), "labels": kept.numpy().astype(found.dtype)}), both[1]
-    return _Pair(case, *both, spacing)
+    return Pair(case, *both, spacing)
 
 
 def _score(case: str, prediction: Segmentation, reference: Segmentation, settings: EvaluationSettings) -> _Scored:
+    from aide_monai.metrics import class_scores  # only who has segmentations waits for it
+
     pair = _pair(case, prediction, reference, settings=settings)
     values = set(pair.prediction.values) - {0}, set(pair.reference.values) - {0}
     scored = sorted(settings.labels or values[0] | values[1])
@@ -255,6 +260,8 @@ def _renumbered(segmentation: Segmentation, numbering: Numbering) -> Segmentatio
 
 def _nothing() -> Row:
     """Scores of a label that a case has neither in its prediction nor in its reference."""
+    from aide_monai.metrics import segmentation_scores
+
     mask = np.zeros((1, 1), dtype=np.bool_)
     return asdict(segmentation_scores(mask, mask, spacing_mm=(1, 1)))
 
@@ -314,13 +321,16 @@ def _write(
     out: Path,
     evaluation: Evaluation,
     settings: EvaluationSettings,
-    pairs: Sequence[_Pair],
+    pairs: Sequence[Pair],
     images: Mapping[str, Path],
     labels: Mapping[int, str],
     predictions: str | Path,
     references: str | Path,
 ) -> None:
-    panels = [list(_panels(pair, images.get(pair.case), sorted(labels), evaluation.rows)) for pair in pairs]
+    from aide_monai.reports import figures, tables
+    from aide_monai.workflows.case_panels import case_panels
+
+    panels = [list(case_panels(pair, images.get(pair.case), sorted(labels), evaluation.rows)) for pair in pairs]
     figures.metric_boxplots(evaluation.rows, out / "scores.png")
     figures.overlays(
         panels,
@@ -350,46 +360,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _panels(
-    pair: _Pair, image: Path | None, values: Sequence[int], rows: Sequence[Mapping[str, Any]]
-) -> Iterator[figures.Overlay]:
-    prediction, reference = (
-        np.where(np.isin(segmentation.labels, values), segmentation.labels, 0)
-        for segmentation in (pair.prediction, pair.reference)
-    )
-    axis = 2 if pair.reference.affine is None else through_plane_axis(pair.reference.affine)
-    background = np.zeros(reference.shape) if image is None else _image(image, pair.reference)
-    wrong = prediction != reference
-    width, height = (step for i, step in enumerate(pair.spacing) if i != axis)
-    dsc = np.mean([row["dsc"] for row in rows if row["case"] == pair.case])
-    for name, mask in (
-        ("largest", reference > 0),
-        ("most missed", wrong & (reference > 0)),
-        ("most too much", wrong & (prediction > 0)),
-    ):
-        number = int(mask.sum(axis=tuple(i for i in range(3) if i != axis)).argmax())
-        yield figures.Overlay(
-            image=background.take(number, axis).T,
-            reference=reference.take(number, axis).T,
-            mask=prediction.take(number, axis).T,
-            title=f"{pair.case}, DSC {dsc:.2f}\n{name}, slice {number}",
-            aspect=height / width,
-        )
-
-
-def _image(file: Path, reference: Segmentation) -> npt.NDArray[Any]:
-    try:
-        volume = open_apart(str(file))
-        voxels = volume.decode()[..., 0]
-    except InputError as error:
-        raise error.at(file, expected="the image of this case") from error
-    expected = reference.grid or Grid(reference.labels.shape, volume.affine)  # pictures have no place
-    if expected.mismatch(volume.grid):
-        raise InputError(
-            f"shape {shape_text(voxels.shape)} and affine {affine_text(volume.affine)}",
-            expected=f"the grid of {reference.file}",
-            place=file,
-        )
-    return voxels

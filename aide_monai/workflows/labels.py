@@ -6,18 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from aide_monai.errors import InputError
-from aide_monai.io.nifti import NiftiPlace
-from aide_monai.io.writers import write_label
-from aide_monai.labels.history import MANIFEST, NETWORKS, Generation, LabelHistory
-from aide_monai.reports.tables import Row
+from aide_monai.labels.manifest import NETWORKS, labels_folder
 from aide_monai.utils.files import new_folder
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
+
+if TYPE_CHECKING:
+    from aide_monai.labels.history import Generation, LabelHistory
+    from aide_monai.reports.tables import Row
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,10 @@ def open_history(run: str | Path) -> LabelHistory:
     Raises:
         InputError: if there are no labels, those of several runs, or the manifest is damaged.
     """
-    run = Path(run)
-    if not run.is_dir():
-        raise InputError(f"{run}: no such folder; expected the folder of a run")
-    for candidates in ([run], [run / "labels"], sorted(run.glob("*/labels"))):
-        found = [folder for folder in candidates if (folder / MANIFEST).is_file()]
-        if len(found) > 1:
-            names = ", ".join(str(folder.parent) for folder in found)
-            raise InputError(f"{run}: found the labels of several runs; expected one of {names}")
-        if found:
-            return LabelHistory.load(found[0])
-    raise InputError(f"{run}: no labels of a run; expected a run folder with labels/{MANIFEST}, as aide train makes it")
+    folder = labels_folder(run)
+    from aide_monai.labels.history import LabelHistory  # only who has labels waits for PyTorch
+
+    return LabelHistory.load(folder)
 
 
 def list_generations(run: str | Path) -> list[Row]:
@@ -127,6 +121,11 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
         raise InputError(f"{folder} is not an empty folder; choose a new one for the labels")
     history.file(generation, 1, next(iter(history.shapes)))  # refuses an unknown generation
     _require_exportable(history)
+    import torch
+
+    from aide_monai.io.nifti import NiftiPlace
+    from aide_monai.io.writers import write_label
+
     exact = {case for case, grid in history.grids.items() if grid.voxel_exact()}
     whole = {case for case, grid in history.grids.items() if grid.covers(history.shapes[case])}
     with new_folder(folder) as unfinished:

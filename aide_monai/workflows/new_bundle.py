@@ -15,7 +15,6 @@ from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.io.location import Location
-from aide_monai.stream.preprocessing import slice_geometry
 from aide_monai.utils.files import JsonObject, new_folder, read_object, write_text
 from aide_monai.workflows.literals import literal
 
@@ -173,6 +172,8 @@ def new_bundle(folder: str | Path, datalist: str | Path, *, roots: list[str] | N
     cases = Datalist.load(datalist, roots=roots or ())
     if not cases.cases:
         raise InputError(f"{datalist}: the datalist has no cases; expected at least one")
+    from aide_monai.stream import slice_geometry  # only who has a datalist waits for PyTorch
+
     axis, size = slice_geometry(cases.records, multiple=32)
     labels = {str(index): _caption(name) for index, name in sorted(cases.labels.items())}
     modality = {str(channel): _caption(name) for channel, name in sorted(cases.modality.items())}

@@ -82,7 +82,7 @@ def test_an_unreadable_file_is_named(phantoms, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--labeled", "0"], "no labelled case"),
+        (["--labeled", "0"], "--labeled is 0; expected at least 1"),
         (["--labeled", "5", "--unlabeled", "9"], "6"),
         (["--labeled", "3", "--unlabeled", "3"], "hold out"),
         (["--epochs", "0"], "epochs"),

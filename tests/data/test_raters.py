@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
+from aide_monai.data.rater_fusion import FuseRatersd
 from aide_monai.data.raters import (
-    FuseRatersd,
     as_mask,
     fuse_raters,
     majority_vote,

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import nibabel
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from aide_monai.data.case import Case
 from aide_monai.errors import Problem
@@ -50,15 +48,39 @@ def signature(voxels: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArr
     Returns:
         (2, N) rows of mean 0 and length 1; None for a scan that is constant on the coarse grid.
     """
+    from scipy.stats import rankdata  # only who compares scans waits for it
+
     turned = nibabel.orientations.apply_orientation(voxels, nibabel.orientations.io_orientation(affine))
-    blocks = torch.from_numpy(np.ascontiguousarray(turned, dtype=np.float32))[None]
-    coarse = torch.nn.functional.adaptive_avg_pool3d(blocks, GRID).numpy().ravel()
+    coarse = block_means(np.asarray(turned, dtype=np.float32), GRID).ravel()
     rows = np.stack([coarse.astype(np.float64), rankdata(coarse)])
     rows -= rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if coarse.min() == coarse.max():
         return None
     return (rows / lengths).astype(np.float32)
+
+
+def block_means(voxels: NDArray[np.float32], blocks: Sequence[int]) -> NDArray[np.float32]:
+    """A volume averaged onto so many blocks along each axis.
+
+    Block i of n along an axis of N voxels has the voxels from ``floor(i N / n)`` to before ``ceil((i + 1) N / n)``, so
+    that neighbours share a voxel that their border runs through, and an axis of fewer voxels than blocks repeats them.
+
+    Examples:
+        >>> import numpy as np
+        >>> from aide_monai.data.checks.duplicates import block_means
+        >>> block_means(np.array([1, 2, 6], dtype=np.float32), (2,)).tolist()
+        [1.5, 4.0]
+    """
+    for axis, number in enumerate(blocks):
+        size = voxels.shape[axis]
+        edges = np.arange(number + 1) * size
+        first, last = edges[:-1] // number, -(-edges[1:] // number)
+        place = np.arange(size)
+        inside = (place >= first[:, None]) & (place < last[:, None])
+        weights = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+        voxels = np.moveaxis(np.tensordot(weights, voxels, axes=(1, axis)), 0, axis)
+    return voxels
 
 
 def find_twins(signatures: Mapping[str, NDArray[np.float32] | None], *, likeness: float = LIKENESS) -> list[Twins]:

@@ -17,7 +17,6 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.nifti import write_nifti
 from aide_monai.io.volumes import Volume
-from aide_monai.transforms.subtraction import subtraction_channels
 
 
 def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
@@ -47,6 +46,8 @@ def with_subtractions(datalist: Datalist, folder: str | Path) -> Datalist:
             problems += error.at("", case=case.name).problems
     if problems:
         raise InputError(f"{datalist.name}: subtraction images cannot be made", problems=problems)
+    from aide_monai.transforms.subtraction import subtraction_channels
+
     return replace(datalist, cases=cases, modality=subtraction_channels(datalist.modality))
 
 

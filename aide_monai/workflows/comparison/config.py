@@ -5,24 +5,20 @@ Each ``read_...`` takes what stands in the file and raises an ``InputError`` tha
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from aide_monai.data.roles import ROLES
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
-from aide_monai.inferers import hardware_amp
-from aide_monai.stream.preprocessing import volume_transforms
-from aide_monai.transforms.label_noise import NOISES, check_noise
 from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import ABOVE_0, require_numbers, require_slice_size
 from aide_monai.workflows.comparison.budget import TrainingSettings
-from aide_monai.workflows.comparison.tasks import HoldOut, domain_pairs
+from aide_monai.workflows.comparison.hold_out import HoldOut, domain_pairs
 
 TASKS = ("ssl", "uda", "nll")
 # folder of a run for the labels that its methods are given
@@ -50,11 +46,8 @@ DATA_KEYS = (
     "axis",
     "slice_size",
 )
-_PREPROCESSING = tuple(
-    key
-    for key in inspect.signature(volume_transforms).parameters
-    if key not in (*DATA_KEYS, "keys", "resample_labels", "fit_labels")
-)
+_PREPROCESSING = ("fit", "spacing", "orientation", "intensity", "percentiles", "window", "weights")
+"""The further options of ``volume_transforms``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +95,6 @@ def read_data(task: str, content: Any) -> JsonObject:
     _require_classes(content.get("classes"), merge=bool(content.get("merge")))
     if content.get("slice_size") is not None:
         require_slice_size('"data": "slice_size"', content["slice_size"])
-    with naming('"data"'):
-        axis = 0 if content.get("axis") is None else content["axis"]
-        volume_transforms(axis=axis, **{key: content[key] for key in _PREPROCESSING if key in content})
     layout, options = content.get("layout"), content.get("source", {})
     known = [name for name in LAYOUTS if len(LAYOUTS[name].folders) == 1]
     if layout is not None and layout not in known:
@@ -113,6 +103,15 @@ def read_data(task: str, content: Any) -> JsonObject:
         raise InputError('"data": "source" holds options of a "layout"; name it too')
     require_keys('"source"', options, () if layout is None else LAYOUTS[layout].options)
     return content
+
+
+def require_preprocessing(data: Mapping[str, Any]) -> None:
+    """Refuse options of ``volume_transforms`` that it does not take."""
+    from aide_monai.stream.preprocessing import volume_transforms
+
+    with naming('"data"'):
+        axis = 0 if data.get("axis") is None else data["axis"]
+        volume_transforms(axis=axis, **{key: data[key] for key in _PREPROCESSING if key in data})
 
 
 def _require_classes(content: Any, *, merge: bool) -> None:
@@ -154,13 +153,20 @@ def read_seeds(content: Any) -> tuple[int, ...]:
 
 
 def read_budget(content: Any) -> TrainingSettings:
-    """What all methods share, without seed and device."""
+    """What all methods share, without seed and device, see ``precise`` for the precision."""
     if not isinstance(content, dict) or content.keys() & {"seed", "device"}:
         raise InputError('"budget" holds epochs, steps_per_epoch, ...; the seeds stand under "seeds"')
-    values = {"amp": hardware_amp(), **content}
+    values = dict(content)
     if isinstance(values.get("features"), list):
         values["features"] = tuple(values["features"])
     return _built(TrainingSettings, values, "budget")
+
+
+def precise(budget: TrainingSettings, content: Mapping[str, Any]) -> TrainingSettings:
+    """The budget with the precision that this processor has, where the entry of the config says none."""
+    from aide_monai.inferers import hardware_amp
+
+    return budget if "amp" in content else replace(budget, amp=hardware_amp())
 
 
 def read_settings(
@@ -224,10 +230,8 @@ def labelled_number(values: Mapping[str, Any]) -> int:
 
 def _require_setting(values: Mapping[str, Any]) -> None:
     unset = ("unlabeled",) if values.get("unlabeled") is None else ()
-    noise = noise_options(values)
     with naming('"settings"'):
         require_numbers(values, {k: v for k, v in _SETTING_RANGES.items() if k in values and k not in unset})
-        check_noise(noise["kinds"], noise["magnitude_mm"])
     rater = values.get("rater", "all")
     if rater != "all" and (type(rater) is not int or rater < 1):
         raise InputError(f'"settings": rater is {rater!r}; expected the number of one, from 1, or "all"')
@@ -255,8 +259,20 @@ def _setting_name(task: str, values: Mapping[str, Any], data: Mapping[str, Any])
     return f"{100 * values['rate']:g} % corrupted"
 
 
+def require_noise(settings: Sequence[Setting]) -> None:
+    """Refuse kinds of label noise that there are not."""
+    from aide_monai.transforms.label_noise import check_noise
+
+    for setting in settings:
+        noise = noise_options(setting.values)
+        with naming('"settings"'):
+            check_noise(noise["kinds"], noise["magnitude_mm"])
+
+
 def noise_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a setting, with what it is silent about of the label noise."""
+    from aide_monai.transforms.label_noise import NOISES
+
     return {"kinds": tuple(NOISES), "magnitude_mm": 3.0, **values}
 
 

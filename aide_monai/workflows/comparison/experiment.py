@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,7 +15,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.roles import with_roles
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.layouts import LAYOUTS
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import require_texts
 from aide_monai.workflows.comparison.budget import TrainingSettings
@@ -24,6 +25,7 @@ from aide_monai.workflows.comparison.config import (
     Setting,
     cases_of,
     noise_options,
+    precise,
     read_budget,
     read_data,
     read_seeds,
@@ -31,19 +33,14 @@ from aide_monai.workflows.comparison.config import (
     read_split,
     read_task,
     require_keys,
+    require_noise,
+    require_preprocessing,
 )
+from aide_monai.workflows.comparison.hold_out import HoldOut
 from aide_monai.workflows.comparison.methods import Method, read_methods
-from aide_monai.workflows.comparison.tasks import (
-    HoldOut,
-    Task,
-    domain_adaptation,
-    qubiq_truth,
-    rated_by,
-    semi_supervised,
-    with_hidden_as_test,
-    with_label_noise,
-    write_label_noise,
-)
+
+if TYPE_CHECKING:
+    from aide_monai.workflows.comparison.tasks import Task
 
 _ORIGIN = ("root", "layout", "source", "qubiq_task", "qubiq_subtask")
 _KEYS = ("name", "task", "data", "split", "cases", "settings", "methods", "tested", "seeds", "budget")
@@ -77,11 +74,16 @@ class Experiment:
     budget: TrainingSettings
 
     @classmethod
-    def load(cls, path: str | Path) -> Experiment:
+    def load(cls, path: str | Path, *, data_dir: str | Path | None = None) -> Experiment:
         """Read a JSON or YAML config.
 
+        Args:
+            path: of the config.
+            data_dir: folder that its paths start at; what is not in it is told.
+
         Raises:
-            InputError: the file is missing, no JSON or YAML, or an entry is unknown, missing or out of range.
+            InputError: the file is missing, no JSON or YAML, an entry is unknown, missing or out of range, or data are
+                missing.
         """
         path = Path(path)
         if not path.is_file():
@@ -93,13 +95,13 @@ class Experiment:
                 f"{path}: not readable as {path.suffix[1:].upper()} ({error}); correct the file"
             ) from error
         try:
-            return cls.of(content)
+            return cls.of(content, data_dir=data_dir)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     @classmethod
-    def of(cls, content: Any) -> Experiment:
-        """From the content of a config.
+    def of(cls, content: Any, *, data_dir: str | Path | None = None) -> Experiment:
+        """From the content of a config; ``data_dir`` as in ``load``.
 
         Raises:
             InputError: as ``load``.
@@ -114,16 +116,22 @@ class Experiment:
         if content.get("split") and any("cases" in setting.values for setting in settings):
             raise InputError('found "split" and "cases"; expected one of them, for both say which cases are held out')
         methods, tested = read_methods(task, content.get("methods"), budget, content.get("tested"))
+        split = read_split(content.get("split", {}), data)
+        if data_dir is not None:
+            _require_data(task, data, Path(data_dir))
+        # what needs PyTorch comes last: a mistake in the rest is told before it is loaded
+        require_preprocessing(data)
+        require_noise(settings)
         return cls(
             name=str(content["name"]),
             task=task,
             data=data,
-            split=read_split(content.get("split", {}), data),
+            split=split,
             settings=settings,
             methods=methods,
             tested=tested,
             seeds=seeds,
-            budget=budget,
+            budget=precise(budget, content["budget"]),
         )
 
     @property
@@ -145,6 +153,8 @@ class Experiment:
         Raises:
             InputError: the data cannot be used as the config says.
         """
+        from aide_monai.workflows.comparison import tasks
+
         known = {key: value for key, value in self.data.items() if key in DATA_KEYS}
         further = {key: value for key, value in self.data.items() if key not in DATA_KEYS}
         values, raters = setting.values, None
@@ -154,7 +164,7 @@ class Experiment:
                 name: self._held_out(data_dir, known["domains"][name], fold, self.split.of_domain(name))
                 for name in names
             }
-            datalist = domain_adaptation(found, **values)
+            datalist = tasks.domain_adaptation(found, **values)
         elif "cases" in values:
             datalist = with_roles(self._found(data_dir, known["root"]), cases_of(values, seed))
         elif self.task == "ssl":
@@ -162,19 +172,19 @@ class Experiment:
             # without a test set, the split would hold out what it does not hide
             test = 0 if self.split.transductive else None
             counts = {"labeled": values["labeled"], "unlabeled": values.get("unlabeled")}
-            datalist = semi_supervised(whole, **counts, test=test, seed=seed)
+            datalist = tasks.semi_supervised(whole, **counts, test=test, seed=seed)
             if self.split.transductive:
-                datalist = with_hidden_as_test(datalist)
+                datalist = tasks.with_hidden_as_test(datalist)
         elif "rater" in values:
             options = {"task": known.get("qubiq_task"), "subtask": known.get("qubiq_subtask", 1)}
-            truth, masks = qubiq_truth(data_dir / known["root"], folder / GIVEN_LABELS, **options)
-            datalist = rated_by(self.split.apply(truth, fold=fold), masks, rater=values["rater"])
+            truth, masks = tasks.qubiq_truth(data_dir / known["root"], folder / GIVEN_LABELS, **options)
+            datalist = tasks.rated_by(self.split.apply(truth, fold=fold), masks, rater=values["rater"])
             raters = {case: list(files.values()) for case, files in masks.items()}
         else:
             whole = self._held_out(data_dir, known["root"], fold, self.split)
-            datalist = with_label_noise(whole, folder / GIVEN_LABELS, rate=values["rate"], seed=seed)
+            datalist = tasks.with_label_noise(whole, folder / GIVEN_LABELS, rate=values["rate"], seed=seed)
         shape = {key: known[key] for key in ("classes", "merge", "axis", "slice_size") if key in known}
-        return Task.of(datalist, raters=raters, **shape, **further)
+        return tasks.Task.of(datalist, raters=raters, **shape, **further)
 
     def write_labels(self, setting: Setting, task: Task, *, seed: int, folder: Path) -> None:
         """Write the corrupted labels of a run, if its setting has any.
@@ -186,6 +196,8 @@ class Experiment:
             folder: as there.
         """
         if "rate" in setting.values:
+            from aide_monai.workflows.comparison.tasks import write_label_noise
+
             noise = noise_options(setting.values)
             kinds, magnitude_mm = noise["kinds"], noise["magnitude_mm"]
             axis = self.data.get("axis")
@@ -213,6 +225,18 @@ class Experiment:
         if layout is None:
             return find_datalist(data_dir / root, roots=[data_dir])
         return LAYOUTS[layout].source(data_dir / root, **options)
+
+
+def _require_data(task: str, data: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a folder without the data of the config, naming all that is missing."""
+    roots = data["domains"].values() if task == "uda" else [data["root"]]
+    missing = [
+        Problem("no such folder or datalist", place=place)
+        for place in (folder / root for root in roots)
+        if not place.exists()
+    ]
+    if missing:
+        raise InputError(f"{folder}: the data of the config are not there, see --data", problems=missing)
 
 
 def _without_machine(content: Any) -> Any:

@@ -28,9 +28,10 @@ from aide_monai.reports.tables import Row
 from aide_monai.stream.volume_cache import VolumeCache
 from aide_monai.utils.files import JsonObject, read_object, write_atomically
 from aide_monai.utils.locks import LOCK, locked
-from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
+from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import GIVEN_LABELS
-from aide_monai.workflows.comparison.methods import TWO_NETWORKS, Method
+from aide_monai.workflows.comparison.methods import STEP_COST, TWO_NETWORKS, Method
+from aide_monai.workflows.comparison.networks import build_network
 from aide_monai.workflows.comparison.results import read_results, write_results
 from aide_monai.workflows.comparison.tasks import Task
 from aide_monai.workflows.comparison.training import (
@@ -43,23 +44,6 @@ from aide_monai.workflows.comparison.training import (
 )
 from aide_monai.workflows.evaluate import evaluate, network_variants, probabilities
 from aide_monai.workflows.pseudo_labels import write_pseudo_labels
-
-# What one optimiser step of an engine costs, in steps of plain training of one network; AIDE's two networks each see
-# four views of half the batch besides. Only progress bars need to know.
-STEP_COST = {
-    "labelled": 1.0,
-    "noisy": 1.0,
-    "pseudo_label": 1.0,
-    "co_teaching": 2.0,
-    "mean_teacher": 2.3,
-    "cross_pseudo": 2.0,
-    "copy_paste": 2.3,
-    "unimatch": 4.9,
-    "generalised_cross_entropy": 2.0,
-    "confident_learning": 2.0,
-    "aide": 3.5,
-    "clean": 1.0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)

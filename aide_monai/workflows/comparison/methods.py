@@ -4,18 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from aide_monai.engines import RIVALS, co_teaching, pseudo_label, rival_options
 from aide_monai.errors import InputError
-from aide_monai.options import RANGES, AIDEOptions
+from aide_monai.options import CO_TEACHING_RANGES, COMPONENTS, PSEUDO_LABEL_RANGES, RANGES, AIDEOptions
 from aide_monai.utils.validation import require_choices, require_numbers
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.config import GIVEN_LABELS, Named, naming, require_own_folders
 
+if TYPE_CHECKING:
+    from aide_monai.engines.rivals import Rival
+
+RIVALS = (
+    "mean_teacher",
+    "cross_pseudo",
+    "copy_paste",
+    "unimatch",
+    "generalised_cross_entropy",
+    "confident_learning",
+)
+"""The keys of ``engines.RIVALS``, known without loading PyTorch."""
 ENGINES = ("labelled", "noisy", "pseudo_label", "co_teaching", *RIVALS, "aide", "clean")
 TWO_NETWORKS = ("co_teaching", *RIVALS, "aide")
 """Engines that train two networks whatever the budget says."""
+# What one optimiser step of an engine costs, in steps of plain training of one network; AIDE's two networks each see
+# four views of half the batch besides. Only progress bars need to know.
+STEP_COST = {
+    "labelled": 1.0,
+    "noisy": 1.0,
+    "pseudo_label": 1.0,
+    "co_teaching": 2.0,
+    "mean_teacher": 2.3,
+    "cross_pseudo": 2.0,
+    "copy_paste": 2.3,
+    "unimatch": 4.9,
+    "generalised_cross_entropy": 2.0,
+    "confident_learning": 2.0,
+    "aide": 3.5,
+    "clean": 1.0,
+}
 WITHOUT_VIEWS = "AIDE without views"
 # name of a method to its engine, in the order of the tables
 STANDARD_METHODS = {
@@ -57,11 +84,6 @@ _CONTROLS = (*_NAMED_OPTIONS, CONTROL)
 _AIDE_OPTIONS: dict[str, Options] = {"ssl": {}, "uda": {"trusted_share": 0.0}, "nll": {"random_errors": True}}
 _SHARES = {"trusted_share": RANGES["trusted_share"]}
 _OF_THE_BUDGET = ("trusted_share", "average")
-_RIVALS_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "noisy": _SHARES,
-    "pseudo_label": _SHARES | pseudo_label.SCHEDULE_RANGES,
-    "co_teaching": _SHARES | co_teaching.SCHEDULE_RANGES,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +166,7 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
         )
     shared = {key: vars(budget)[key] for key in _OF_THE_BUDGET if vars(budget)[key] is not None}
     with naming(f'method "{name}"'):
-        if task == "nll" and engine in RIVALS and RIVALS[engine].trusted:
+        if task == "nll" and engine in RIVALS and _rival(engine).trusted:
             raise InputError(f"{engine} learns from trusted labels, and the task nll has none; leave it out")
         if name == CONTROL and budget.networks == 1:
             raise InputError('"budget" says "networks": 1; expected 2')
@@ -163,9 +185,17 @@ def _method(task: str, name: str, content: Mapping[str, Any], budget: TrainingSe
     return Method(name=name, engine=engine, options=chosen)
 
 
+def _rival(engine: str) -> Rival:
+    from aide_monai.engines import RIVALS
+
+    return RIVALS[engine]
+
+
 def _rivals_options(engine: str, options: Options, epochs: int) -> Options:
     if engine in RIVALS:
-        shares = {"trusted_share": options.pop("trusted_share", 0.5 if RIVALS[engine].trusted else 0.0)}
+        from aide_monai.engines import rival_options
+
+        shares = {"trusted_share": options.pop("trusted_share", 0.5 if _rival(engine).trusted else 0.0)}
         require_numbers(shares, _SHARES)
         return rival_options(engine, epochs, options) | shares
     # One network has to learn for longer before its predictions are better than the labels.
@@ -182,8 +212,12 @@ def _rivals_options(engine: str, options: Options, epochs: int) -> Options:
     if unknown:
         raise InputError(f'unknown option "{min(unknown)}"; the options are {", ".join(defaults) or "none"}')
     chosen = defaults | options
-    require_numbers(chosen, _RIVALS_RANGES.get(engine, {}))
-    require_choices(chosen, pseudo_label.CHOICES if engine == "pseudo_label" else {})
+    require_numbers(chosen, _SHARES if "trusted_share" in defaults else {})
+    if engine == "pseudo_label":
+        require_numbers(chosen, PSEUDO_LABEL_RANGES)
+        require_choices(chosen, {"largest_component": COMPONENTS})
+    elif engine == "co_teaching":
+        require_numbers(chosen, CO_TEACHING_RANGES)
     if not isinstance(chosen.get("raw", False), bool):
         raise InputError(f"raw is {chosen['raw']!r}; expected true or false")
     return chosen

@@ -41,7 +41,8 @@ from aide_monai.reports.tables import Row
 from aide_monai.stream import SliceDataset
 from aide_monai.stream.training_set import Volume
 from aide_monai.utils import distributed
-from aide_monai.workflows.comparison.budget import OneNetwork, TrainingSettings, TwoNetworks, training_loader
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.networks import OneNetwork, TwoNetworks, training_loader
 
 
 def train_supervised(

@@ -12,11 +12,10 @@ import pytest
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
+from aide_monai.workflows.comparison.hold_out import HoldOut, domain_pairs
 from aide_monai.workflows.comparison.tasks import (
-    HoldOut,
     Task,
     domain_adaptation,
-    domain_pairs,
     qubiq_truth,
     rated_by,
     semi_supervised,

@@ -10,7 +10,8 @@ from ignite.engine import Events
 
 from aide_monai.engines import RIVALS, AIDEOptions
 from aide_monai.errors import InputError
-from aide_monai.workflows.comparison.budget import TrainingSettings, build_network
+from aide_monai.workflows.comparison.budget import TrainingSettings
+from aide_monai.workflows.comparison.networks import build_network
 from aide_monai.workflows.comparison.training import (
     clean_labels,
     train_aide,

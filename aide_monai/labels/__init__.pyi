@@ -1,0 +1,3 @@
+from .store import LabelChange, LabelStore
+
+__all__ = ["LabelChange", "LabelStore"]

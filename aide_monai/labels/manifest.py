@@ -1,0 +1,34 @@
+"""Where the labels of a run are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aide_monai.errors import InputError
+
+MANIFEST = "manifest.json"
+"""The file in a folder of labels that lists its generations."""
+NETWORKS = (1, 2)
+"""Each has labels of its own."""
+
+
+def labels_folder(run: str | Path) -> Path:
+    """The folder of the labels of a run.
+
+    Args:
+        run: run folder of ``aide train`` or ``aide demo``, or the folder of the labels itself.
+
+    Raises:
+        InputError: if there are no labels, or those of several runs.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder; expected the folder of a run")
+    for candidates in ([run], [run / "labels"], sorted(run.glob("*/labels"))):
+        found = [folder for folder in candidates if (folder / MANIFEST).is_file()]
+        if len(found) > 1:
+            names = ", ".join(str(folder.parent) for folder in found)
+            raise InputError(f"{run}: found the labels of several runs; expected one of {names}")
+        if found:
+            return found[0]
+    raise InputError(f"{run}: no labels of a run; expected a run folder with labels/{MANIFEST}, as aide train makes it")
