@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aide_monai.utils.progress import ProgressLines, shows_bars
+from aide_monai.utils.texts import as_json
+
 console = Console(markup=False, emoji=False)  # paths and names may hold brackets and colons
 errors = Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, float, float], None]]:
-    """A bar on the terminal; what is given is called with the stage, what is done of it, and its total."""
+def progress_bar(*, silent: bool = False) -> Iterator[Callable[[str, float, float], None]]:
+    """A bar on the terminal, lines elsewhere; what is given is called with the stage, what is done, and the total."""
+    if silent:
+        yield lambda stage, done, total: None
+        return
+    if not shows_bars(console):
+        yield ProgressLines(lambda line: console.print(line, highlight=False, soft_wrap=True))
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -30,3 +41,8 @@ def progress_bar() -> Iterator[Callable[[str, float, float], None]]:
             progress.update(task, description=stage, completed=done, total=total)
 
         yield update
+
+
+def print_json(content: object) -> None:
+    """Print what a program reads: JSON alone, with "inf" and "nan" for numbers that JSON does not have."""
+    sys.stdout.write(json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")

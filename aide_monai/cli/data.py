@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aide_monai.cli.console import console
-from aide_monai.cli.options import Roots, label_names, spacing_mm
+from aide_monai.cli.console import console, print_json
+from aide_monai.cli.options import AsJSON, Roots, label_names, spacing_mm
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -17,23 +17,32 @@ if TYPE_CHECKING:
 
 
 def check(
-    datalist: Annotated[Path, typer.Argument(help="Datalist (JSON) of the data set.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, or its datalist (JSON).")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report. Default: check/ beside the datalist.")
+        Path | None, typer.Option(help="Folder for the report. Default: check/ beside the datalist, or FOLDER_check.")
     ] = None,
     root: Roots = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of a folder that aide prepare knows by name: chaos, qubiq, ...")
+    ] = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Find everything that is wrong with a data set: one report, contact sheets, histograms; exit code 1 for errors."""
     from aide_monai.workflows.check import check_data
 
-    folder = out or datalist.parent / "check"
-    result = check_data(datalist, folder, roots=root or (), progress=console.is_terminal)
-    for problem in result.problems:
-        colour = "red" if problem.severity == "error" else "yellow"
-        console.print(literal(problem.severity, colour) + literal(f" {problem}"), soft_wrap=True)
+    beside = data.with_name(f"{data.resolve().name}_check") if data.is_dir() else data.parent / "check"
+    folder = out or beside
+    result = check_data(data, folder, roots=root or (), layout=layout, progress=console.is_terminal)
     warnings = len(result.problems) - result.errors
-    console.print(f"{result.errors} errors, {warnings} warnings. Report and pictures:", style="dim")
-    console.print(str(folder), soft_wrap=True)
+    if as_json:
+        problems = [{key: str(value) for key, value in vars(problem).items()} for problem in result.problems]
+        print_json({"errors": result.errors, "warnings": warnings, "report": folder, "problems": problems})
+    else:
+        for problem in result.problems:
+            colour = "red" if problem.severity == "error" else "yellow"
+            console.print(literal(problem.severity, colour) + literal(f" {problem}"), soft_wrap=True)
+        console.print(f"{result.errors} errors, {warnings} warnings. Report and pictures:", style="dim")
+        console.print(str(folder), soft_wrap=True)
     if result.errors:
         raise typer.Exit(1)
 
@@ -64,6 +73,7 @@ def evaluate(
             "the name without _frame01 and the like, or the column patient of a table."
         ),
     ] = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Score segmentations: DSC, RAVD, ASSD, MSSD per case, with a summary; or compare two such tables.
 
@@ -72,7 +82,7 @@ def evaluate(
     if compare is not None:
         if pred or ref:
             raise InputError("found --compare with --pred or --ref; expected one job at a time")
-        _compare(*compare, out, patients)
+        _compare(*compare, out, patients, as_json=as_json)
     elif pred is None or ref is None:
         raise InputError("nothing to score; expected --pred DIR and --ref DIR, or --compare A.csv B.csv")
     else:
@@ -86,6 +96,9 @@ def evaluate(
             spacing_mm=spacing_mm(spacing),
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
+        if as_json:
+            print_json({"summary": result.summary, "cases": result.rows, "ignored_labels": result.ignored})
+            return
         cases = len({row["case"] for row in result.rows})
         title = f"{pred}: {cases} cases, mean ± standard deviation"
         from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
@@ -111,7 +124,7 @@ def _tell_what_is_doubtful(result: Evaluation) -> None:
         )
 
 
-def _compare(first: str, second: str, out: Path | None, patients: str | None) -> None:
+def _compare(first: str, second: str, out: Path | None, patients: str | None, *, as_json: bool) -> None:
     from aide_monai.data.sources.folder import patient_expression
     from aide_monai.reports.tables import paired_tests_table
     from aide_monai.utils.files import require_place, write_text
@@ -122,6 +135,9 @@ def _compare(first: str, second: str, out: Path | None, patients: str | None) ->
     options = {} if patients is None else {"patients": patient_expression(patients, "--patients").pattern}
     comparison = paired_tests(read_method(first), read_method(second), **options)
     table = paired_tests_table(comparison)
-    console.print(table.rich(f"A: {first}\nB: {second}"))
+    if as_json:
+        print_json(comparison)
+    else:
+        console.print(table.rich(f"A: {first}\nB: {second}"))
     if out is not None:
         write_text(out / "comparison.md", table.markdown() + "\n")

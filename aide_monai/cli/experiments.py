@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from aide_monai.cli.console import console, progress_bar
-from aide_monai.cli.options import Device, Seed
+from aide_monai.cli.console import console, print_json, progress_bar
+from aide_monai.cli.options import AsJSON, Device, Seed
 from aide_monai.errors import InputError
 from aide_monai.utils.processes import Stopped
 
@@ -31,6 +31,7 @@ def demo(
     seed: Seed = 0,
     device: Device = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="New folder for the results.")] = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Train on few labels, let AIDE correct pseudo-labels, and show what it gains on held-out cases."""
     from aide_monai.workflows.demo import demo_settings, run_demo
@@ -48,8 +49,11 @@ def demo(
         device=device,
     )
     folder = run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    with progress_bar() as on_progress:
+    with progress_bar(silent=as_json) as on_progress:
         result = run_demo(folder, settings, data=data, on_progress=on_progress)
+    if as_json:
+        print_json({"summary": result.summary, "cases": result.rows, "folder": result.folder})
+        return
     from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
 
     console.print(scores_table(result.summary).rich("Held-out cases, mean ± standard deviation"))
@@ -72,6 +76,7 @@ def compare(
         bool, typer.Option("--validation", help="Score validation cases, to choose settings; no test case is read.")
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Train nothing: report the jobs that are finished.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Train methods x settings x seeds under one budget, and show what AIDE gains; resumes where it was stopped."""
     from aide_monai.workflows.comparison.experiment import Experiment
@@ -81,7 +86,7 @@ def compare(
     from aide_monai.workflows.comparison.run import run_comparison
 
     folder = out or Path("runs") / config.stem
-    with progress_bar() as on_progress:
+    with progress_bar(silent=as_json) as on_progress:
         try:
             result = run_comparison(
                 experiment,
@@ -98,7 +103,12 @@ def compare(
             raise
     if not result.rows:
         raise InputError(f"{folder}: no job is finished yet; run the command without --report")
-    console.print(write_report(result))
+    told = write_report(result)
+    if as_json:
+        finished = len(result.jobs) - result.unfinished
+        print_json({"finished": finished, "jobs": len(result.jobs), "cases": result.rows, "folder": result.folder})
+        return
+    console.print(told)
     state = f"{len(result.jobs) - result.unfinished} of {len(result.jobs)} jobs"
     console.print(f"{state}, {result.seconds / 3600:.2f} hours of training. Report, tables, figures:", style="dim")
     console.print(str(result.folder / "report.html"), soft_wrap=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from aide_monai import __version__
-from aide_monai.cli import bundles, data, experiments, prepare, training
+from aide_monai.cli import bundles, data, experiments, info, prepare, training
 from aide_monai.cli.console import console, errors
 from aide_monai.cli.usage import UsageError, advise
 from aide_monai.errors import InputError, MainProcessError
@@ -40,6 +40,7 @@ app.command()(training.labels)
 app.command()(experiments.compare)
 app.command("new-bundle")(bundles.new_bundle)
 app.command("label-app")(bundles.label_app)
+app.command()(info.info)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ DatasetDir = Annotated[
 ]
 CkptPath = Annotated[Path | None, typer.Option(help="File of the weights. Default: models/model.pt in the run folder.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables for people.")]
 Roots = Annotated[
     list[Path] | None,
     typer.Option(help="Folder of the files, unless they lie beside the datalist; may be repeated."),

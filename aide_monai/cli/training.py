@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from aide_monai.cli.console import console
-from aide_monai.cli.options import CkptPath, DatasetDir, Device, RunDir
+from aide_monai.cli.console import console, print_json
+from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, RunDir
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -133,6 +133,7 @@ def labels(
     rollback: Annotated[
         int | None, typer.Option(metavar="G", help="Return to a generation; the ones in between stay readable.")
     ] = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Show how AIDE changed the training labels of a run, export any state of them, or return to it."""
     from aide_monai.reports.label_tables import diff_table, generations_table
@@ -140,7 +141,9 @@ def labels(
 
     if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
         raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
-    if diff is not None:
+    if as_json and export is None and rollback is None:
+        print_json(workflow.list_generations(run_dir) if diff is None else workflow.diff(run_dir, *diff))
+    elif diff is not None:
         console.print(diff_table(workflow.diff(run_dir, *diff), *diff).rich(str(run_dir)))
     elif export is not None:
         result = workflow.export(run_dir, export[0], folder=export[1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 DESCRIPTIONS = (".json", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".pdf", ".html")
 """Files that nobody takes for an image; they are not mentioned."""
@@ -55,3 +57,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def as_json(value: Any) -> Any:
+    """What ``json.dumps`` takes: paths as texts, and infinite numbers, which JSON has not, as "inf" and "nan".
+
+    Examples:
+        >>> as_json({"assd": float("inf"), "dsc": 0.5})
+        {'assd': 'inf', 'dsc': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if hasattr(value, "item"):  # a number of NumPy
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, os.PathLike) else value

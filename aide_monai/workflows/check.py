@@ -13,7 +13,9 @@ import numpy.typing as npt
 from aide_monai.data.case import Case
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
-from aide_monai.errors import Problem
+from aide_monai.data.sources import find_datalist
+from aide_monai.data.sources.layouts import LAYOUTS
+from aide_monai.errors import InputError, Problem
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
@@ -45,20 +47,26 @@ class CheckReport:
 
 
 def check_data(
-    datalist: str | Path, out: str | Path, *, roots: Iterable[str | Path] = (), progress: bool = False
+    datalist: str | Path,
+    out: str | Path,
+    *,
+    roots: Iterable[str | Path] = (),
+    layout: str | None = None,
+    progress: bool = False,
 ) -> CheckReport:
     """Check every file of a data set and draw what only eyes can judge.
 
     Args:
-        datalist: JSON file, see ``Datalist``.
+        datalist: JSON file, see ``Datalist``; or the folder of a data set, see ``find_datalist``.
         out: folder for ``report.md``, ``contact_sheet_*.png`` (of every case the slice with the largest label and a
             cut across all slices, which shows a reversed stack) and ``histograms.png``; files of these names are
             replaced.
         roots: folders beside the datalist's own that files may lie in.
+        layout: key of ``LAYOUTS`` of one folder, for a folder that does not show what it is, such as "chaos".
         progress: show progress bars.
 
     Raises:
-        InputError: if the datalist itself cannot be read, or ``out`` can be no folder.
+        InputError: if the data set or the datalist itself cannot be read, or ``out`` can be no folder.
 
     Examples:
         >>> from aide_monai import check_data, find_datalist, write_phantoms
@@ -67,9 +75,9 @@ def check_data(
         0
     """
     left_out: list[Problem] = []
-    data = Datalist.load(datalist, roots=roots, left_out=left_out)
+    data = _listed(Path(datalist), layout, roots=roots, left_out=left_out)
     if left_out and not data.cases:
-        Datalist.load(datalist, roots=roots)  # raises: there is nothing to look at
+        _listed(Path(datalist), layout, roots=roots)  # raises: there is nothing to look at
     out = Path(out)
     require_place(out, folder=True)
     panels: dict[str, list[figures.Overlay]] = {}
@@ -103,6 +111,21 @@ def check_data(
     problems += list(_outlier_problems(values, outliers))
     write_text(out / "report.md", _markdown(data, problems))
     return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
+
+
+def _listed(
+    place: Path, layout: str | None, *, roots: Iterable[str | Path], left_out: list[Problem] | None = None
+) -> Datalist:
+    """The cases of a datalist, of which faulty ones are left out if that is asked, or of a folder."""
+    if layout is not None:
+        known = [name for name, one in LAYOUTS.items() if len(one.folders) == 1 and name != "domains"]
+        if layout not in known:
+            raise InputError(f"layout is {layout!r}; expected one of {', '.join(known)}")
+        return LAYOUTS[layout].source(place)
+    file = place / "datalist.json" if place.is_dir() else place
+    if place.name == "dataset.json" or (place.is_dir() and not file.is_file()):
+        return find_datalist(place, roots=roots)
+    return Datalist.load(file, roots=roots, left_out=left_out)
 
 
 def outlier_cases(values: Mapping[str, float]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +21,7 @@ from aide_monai.io.ahead import segmentations_ahead
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed
 from aide_monai.utils.files import new_folder, require_place, write_text
+from aide_monai.utils.texts import as_json
 from aide_monai.workflows.segment_matching import Numbering, one_numbering
 
 if TYPE_CHECKING:
@@ -349,14 +349,5 @@ def _write(
         "summary": evaluation.summary,
         "cases": evaluation.rows,
     }
-    write_text(out / "evaluation.json", json.dumps(_json(content), indent=2, allow_nan=False) + "\n")
+    write_text(out / "evaluation.json", json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")
     tables.write_csv(out / "per_case.csv", evaluation.rows)
-
-
-def _json(value: Any) -> Any:
-    """JSON has no infinite numbers: they become "inf" (and "nan"), which ``float`` reads back."""
-    if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -36,7 +36,7 @@ def aide(*arguments: object) -> int:
             "and others (see aide prepare --help)",
         ),
         ("prepare folder x", "missing option '--out' (see aide prepare folder --help)"),
-        ("check", "missing argument 'datalist' (see aide check --help)"),
+        ("check", "missing argument 'data' (see aide check --help)"),
         ("evaluate --pred", "option '--pred' requires an argument"),
     ],
 )
