@@ -163,12 +163,18 @@ def worst_units(dice: Tensor, ratio: float) -> Tensor:
 
     Args:
         dice: (U,) Dice of each unit, 0..1.
-        ratio: R; ``floor(R * U)`` units are selected, ties break by index.
+        ratio: R; ``floor(R * U)`` units are selected, but one where that is none and R is not 0: with a quota of none
+            a correction that is due would do nothing. Ties break by index.
 
     Returns:
-        (floor(R * U),) int64 indices, worst first.
+        Int64 indices, worst first.
+
+    Examples:
+        >>> worst_units(torch.tensor([0.9, 0.5, 0.7]), 0.25).tolist()
+        [1]
     """
-    return dice.sort(stable=True).indices[: share(ratio, len(dice))]
+    quota = max(share(ratio, len(dice)), 1 if ratio > 0 else 0)
+    return dice.sort(stable=True).indices[:quota]
 
 
 def keeps_foreground(after: int, *, before: int, given: int, least: float) -> bool:

@@ -112,7 +112,8 @@ class AIDEOptions:
             grid that 3D patches lie on (``PatchDataset``).
         correction_source: what replaces a network's label: the prediction of the "other" one, or of the "mean" of both,
             which then ranks the labels of both too.
-        update_ratio: R, share of the ranked units whose labels are replaced.
+        update_ratio: R, share of the ranked units whose labels are replaced, rounded down, but at least one; 0 replaces
+            none.
         update_interval: after the warm-up, labels are corrected every so many epochs.
         correction_start: first epoch after which labels may be corrected.
         correction_dice: labels are corrected only after epochs in which the mean Dice of both networks with the trusted

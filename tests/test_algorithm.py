@@ -270,9 +270,9 @@ def test_worst_quarter_with_ties_by_index() -> None:
     assert worst_units(torch.full((40,), 0.5), 0.25).tolist() == list(range(10))
 
 
-def test_number_of_worst_units_is_the_floor() -> None:
+def test_number_of_worst_units_is_the_floor_but_at_least_one() -> None:
     counts = [len(worst_units(torch.rand(units), 0.25)) for units in range(10)]
-    assert counts == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert counts == [0, 1, 1, 1, 1, 1, 1, 1, 2, 2]
     dice = torch.tensor([0.3, 0.1, 0.2])
     assert worst_units(dice, 1.0).tolist() == [1, 2, 0]
     assert worst_units(dice, 0.0).tolist() == []

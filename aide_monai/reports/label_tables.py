@@ -29,11 +29,11 @@ def generations_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def diff_table(rows: Sequence[Mapping[str, Any]], first: int, second: int) -> Table:
     """The labels that differ between two generations, see ``workflows.labels.diff``."""
-    header = ["case", "network", f"foreground in {first}", f"foreground in {second}", "voxels changed", "Dice of both"]
+    header = ["case", "networks", f"foreground in {first}", f"foreground in {second}", "voxels changed", "Dice of both"]
     lines = [
         [
             row["case"],
-            str(row["network"]),
+            " and ".join(map(str, row["networks"])),
             f"{row['foreground_first']:,}",
             f"{row['foreground_second']:,}",
             f"{row['voxels']:,}",
@@ -41,5 +41,6 @@ def diff_table(rows: Sequence[Mapping[str, Any]], first: int, second: int) -> Ta
         ]
         for row in rows
     ]
-    cases, voxels = len({row["case"] for row in rows}), sum(row["voxels"] for row in rows)
-    return Table(header, lines, 1, [f"{len(rows)} labels of {cases} cases differ, {voxels:,} voxels in all."])
+    labels, cases = sum(len(row["networks"]) for row in rows), len({row["case"] for row in rows})
+    voxels = sum(row["voxels"] * len(row["networks"]) for row in rows)
+    return Table(header, lines, 1, [f"{labels} labels of {cases} cases differ, {voxels:,} voxels in all."])

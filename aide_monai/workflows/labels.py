@@ -78,23 +78,30 @@ def diff(run: str | Path, first: int, second: int) -> list[Row]:
         second: generation to compare it with.
 
     Returns:
-        Dictionaries with "case", "network", "foreground_first" and "foreground_second" (voxels), "voxels" (of another
+        Dictionaries with "case", "networks" (those whose labels changed in this way; both where they agree before and
+        after), "foreground_first" and "foreground_second" (voxels), "voxels" (of another
         class) and "dice" (0..1, between both labels, the mean over the classes that either has).
 
     Raises:
         InputError: as ``open_history``, or if there is no such generation or a label is damaged.
     """
     history = open_history(run)
-    rows = []
+    rows: list[Row] = []
     for case in history.shapes:
+        seen = None
         for network in NETWORKS:
             if history.file(first, network, case) == history.file(second, network, case):
                 continue
             a, b = (history.read(generation, network, case).numpy() for generation in (first, second))
             voxels = int(np.count_nonzero(a != b))
-            if voxels:
-                foreground = {"foreground_first": np.count_nonzero(a), "foreground_second": np.count_nonzero(b)}
-                rows.append({"case": case, "network": network, **foreground, "voxels": voxels, "dice": _dice(a, b)})
+            if not voxels:
+                continue
+            if seen is not None and np.array_equal(seen[0], a) and np.array_equal(seen[1], b):
+                rows[-1]["networks"].append(network)
+                continue
+            seen = (a, b)
+            foreground = {"foreground_first": np.count_nonzero(a), "foreground_second": np.count_nonzero(b)}
+            rows.append({"case": case, "networks": [network], **foreground, "voxels": voxels, "dice": _dice(a, b)})
     return sorted(rows, key=lambda row: -row["voxels"])
 
 

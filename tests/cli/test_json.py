@@ -71,7 +71,7 @@ def test_scores(phantoms: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_demo_and_labels(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    sizes = "--epochs 1 --steps 1 --labeled 1 --unlabeled 1 --test 1 --json".split()
+    sizes = ["--epochs", "1", "--steps", "1", "--labeled", "1", "--unlabeled", "1", "--test", "1", "--json"]
     assert aide("demo", "--data", phantoms, *sizes, "--run-dir", tmp_path / "run") == 0
     found = read(capsys)
     assert {row["method"] for row in found["summary"]} == {"labelled only", "noisy labels", "AIDE", "clean labels"}

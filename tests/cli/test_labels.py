@@ -65,7 +65,7 @@ def test_the_generations_are_listed(run: Path, capsys: pytest.CaptureFixture, op
 def test_two_generations_are_compared(run: Path, capsys: pytest.CaptureFixture) -> None:
     assert aide("labels", run, "--diff", 0, 1) == 0
     lines = printed(capsys)
-    assert "case network foreground in 0 foreground in 1 voxels changed Dice of both" in lines
+    assert "case networks foreground in 0 foreground in 1 voxels changed Dice of both" in lines
     assert "liver [1] 1 1 6 5 0.286" in lines
     assert "liver [1] 2 1 2 1 0.667" in lines
     assert "2 labels of 1 cases differ, 6 voxels in all." in lines

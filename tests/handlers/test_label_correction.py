@@ -218,9 +218,9 @@ def test_the_second_epoch_ranks_against_the_corrected_labels() -> None:
     assert engine.state.metrics["dsc_train"] == pytest.approx((1 + 1 + 2 * dice(9, 10)) / 4)  # before the correction
 
 
-def test_the_share_is_of_the_low_quality_units_and_rounded_down() -> None:
+def test_the_share_is_of_the_low_quality_units_and_rounded_down_to_one_at_least() -> None:
     high = [simple(f"h{n}", 0, 0, quality="high") for n in range(4)]
-    for count, replaced in ((3, 0), (4, 1), (7, 1), (8, 2)):
+    for count, replaced in ((1, 1), (3, 1), (4, 1), (7, 1), (8, 2)):
         volumes = [*high, *(simple(f"l{n}", 1 + n, 1 + n) for n in range(count))]
         handler, store = correction(volumes)
         engine = Engine()

@@ -95,12 +95,30 @@ def test_every_generation_is_listed(run: Path, data: Path) -> None:
     assert rows[2]["dice_before"] == pytest.approx((0.5 + 0.0 + 0.6) / 3)
 
 
+def test_a_change_of_both_networks_is_told_once(volumes: list[dict[str, Any]], data: Path, tmp_path: Path) -> None:
+    store = LabelStore.from_volumes(volumes, folder=tmp_path / "run" / "labels")
+    ones = torch.ones_like(store.label(1, CASES[1]))
+    store.replace(1, CASES[1], ones, epoch=1, dice_before=0.5)
+    store.replace(2, CASES[1], ones, epoch=1, dice_before=0.5)
+    store.replace(1, CASES[2], ones, epoch=1, dice_before=0.5)
+    store.replace(2, CASES[2], 2 * ones, epoch=1, dice_before=0.5)
+    store.commit(1)
+    rows = diff(tmp_path / "run", 0, 1)
+    assert sorted((row["case"], row["networks"]) for row in rows) == [
+        (CASES[1], [1, 2]),
+        (CASES[2], [1]),
+        (CASES[2], [2]),
+    ]
+    told = diff_table(rows, 0, 1).notes
+    assert told[0].startswith("4 labels of 2 cases differ, ")
+
+
 def test_two_generations_are_compared(run: Path, data: Path) -> None:
     size, before = 32 * 16 * 4, foreground(data, CASES[1])
     assert diff(run, 0, 1) == [
         {
             "case": CASES[1],
-            "network": 1,
+            "networks": [1],
             "foreground_first": before,
             "foreground_second": size,
             "voxels": size - before,
@@ -110,7 +128,7 @@ def test_two_generations_are_compared(run: Path, data: Path) -> None:
     backwards = diff(run, 1, 0)
     assert [(row["foreground_first"], row["foreground_second"]) for row in backwards] == [(size, before)]
     both = diff(run, 0, 2)
-    assert [(row["case"], row["network"]) for row in both] == [(CASES[1], 1), (CASES[2], 2)]
+    assert [(row["case"], row["networks"]) for row in both] == [(CASES[1], [1]), (CASES[2], [2])]
     assert both[0]["dice"] == 0  # class 1 is gone, class 2 is new
     assert diff(run, 1, 1) == []
     long = [{**row, "case": f"a[very]_long_name_of_patient_{n}"} for n, row in enumerate(both)]
@@ -181,7 +199,7 @@ def test_a_rollback_loses_nothing(run: Path) -> None:
     after = LabelHistory.load(run / "labels")
     assert after.generations[:3] == before.generations
     assert diff(run, 0, 3) == []
-    assert [(row["case"], row["network"]) for row in diff(run, 2, 3)] == [(CASES[1], 1), (CASES[2], 2)]
+    assert [(row["case"], row["networks"]) for row in diff(run, 2, 3)] == [(CASES[1], [1]), (CASES[2], [2])]
     row = list_generations(run)[-1]
     assert row == {
         "generation": 3,

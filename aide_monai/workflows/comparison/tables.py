@@ -177,8 +177,8 @@ def differences_table(tests: Sequence[Mapping[str, Any]], *, tested: str) -> Tab
 
 
 def stars(p: float) -> str:
-    """Significance marks of the paper's figures: ``***`` P <= 0.001, ``**`` P <= 0.01, ``*`` P <= 0.05, else ``ns``."""
-    return next((mark for limit, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if p <= limit), "ns")
+    """Marks of the paper's figures: ``***`` P <= 0.001, ``**`` P <= 0.005, ``*`` P <= 0.05, else ``ns``."""
+    return next((mark for limit, mark in ((0.001, "***"), (0.005, "**"), (0.05, "*")) if p <= limit), "ns")
 
 
 def _range(summary: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -161,7 +161,9 @@ def test_the_tests_are_told_in_the_units_of_the_tables() -> None:
     ]
 
 
-@pytest.mark.parametrize(("p", "mark"), [(0.2, "ns"), (0.05, "*"), (0.01, "**"), (0.001, "***"), (math.nan, "ns")])
+@pytest.mark.parametrize(
+    ("p", "mark"), [(0.2, "ns"), (0.05, "*"), (0.01, "*"), (0.005, "**"), (0.001, "***"), (math.nan, "ns")]
+)
 def test_marks(p: float, mark: str) -> None:
     assert stars(p) == mark
 
