@@ -173,13 +173,12 @@ def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     for entry in summary:
         line = [_name(entry)]
         for key, _, _, _, digits in METRICS:
-            mean, std = entry[f"{key}_mean"], entry[f"{key}_std"]
-            spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"  # a single case has none
-            line.append(f"{mean:.{digits}f}{spread}" + ("*" if entry[f"{key}_infinite"] else ""))
+            counts = {"infinite": entry[f"{key}_infinite"], "number": entry["cases"]}
+            line.append(score_cell(entry[f"{key}_mean"], entry[f"{key}_std"], **counts, digits=digits))
         if closure:
             line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
         lines.append(line)
-    return Table([*header, "gap closure"] if closure else header, lines, 1, _notes(summary))
+    return Table([*header, "gap closure"] if closure else header, lines, 1, infinite_notes(summary, "cases"))
 
 
 def paired_tests_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
@@ -195,7 +194,7 @@ def paired_tests_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
             [
                 entry["label_name"],
                 f"{title} ({unit})",
-                str(entry["n"]) + ("*" if entry["n_infinite"] else ""),
+                str(entry["n"]) + (f" of {entry['n'] + entry['n_infinite']}" if entry["n_infinite"] else ""),
                 numbers["mean_a"],
                 numbers["mean_b"],
                 numbers["difference"],
@@ -226,30 +225,35 @@ def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> Row:
 
 
 def _comparison_notes(comparison: Sequence[Mapping[str, Any]]) -> list[str]:
-    titles = {key: title for key, title, _, _, _ in METRICS}
-    left_out = [
-        f"{entry['label_name']}, {titles[entry['metric']]}: {entry['n_infinite']}"
-        for entry in comparison
-        if entry["n_infinite"]
-    ]
     notes = [
         f"A patient is the mean over its cases ({comparison[0]['cases']} of {comparison[0]['patients']} patients). P "
         "and intervals are those of two models as they are, and say nothing about another training of them."
     ]
-    if left_out:
-        notes.append("* without the patients where one of both is infinite: " + "; ".join(left_out) + ".")
+    if any(entry["n_infinite"] for entry in comparison):
+        notes.append("n of N patients: without those where a distance of A or B is infinite.")
     return notes
 
 
-def _notes(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    notes = [
-        f"{_name(entry)}: {title} of {entry[f'{key}_infinite']} of {entry['cases']} cases is infinite (nothing "
-        "predicted, or nothing to find)"
-        for entry in summary
-        for key, title, _, _, _ in METRICS
-        if entry[f"{key}_infinite"]
-    ]
-    return ["* over the finite values: " + "; ".join(notes) + "."] if notes else []
+def score_cell(mean: float, std: float, *, infinite: int, number: int, digits: int) -> str:
+    """Mean and spread over the finite values, and in the same cell how many of all are infinite.
+
+    Examples:
+        >>> from aide_monai.reports.tables import score_cell
+        >>> score_cell(8.91, 2.1, infinite=2, number=12, digits=1)
+        '8.9 ± 2.1 (inf, 2 of 12)'
+    """
+    failed = f"inf, {infinite} of {number}" if infinite else ""
+    if math.isnan(mean):
+        return failed
+    spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"  # a single value has none
+    return f"{mean:.{digits}f}{spread}" + (f" ({failed})" if failed else "")
+
+
+def infinite_notes(summary: Sequence[Mapping[str, Any]], of: str) -> list[str]:
+    """What "inf" in a cell means, where there is one."""
+    some = any(entry[f"{key}_infinite"] for entry in summary for key, *_ in METRICS)
+    text = f"inf: {of} without a distance, nothing predicted or nothing to find; mean and spread are of the others."
+    return [text] if some else []
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -10,7 +10,15 @@ import pytest
 from rich.console import Console
 
 from aide_monai.errors import InputError
-from aide_monai.reports.tables import COLUMNS, markdown_table, read_csv, scores_table, summarize, write_csv
+from aide_monai.reports.tables import (
+    COLUMNS,
+    markdown_table,
+    read_csv,
+    score_cell,
+    scores_table,
+    summarize,
+    write_csv,
+)
 
 
 def row(method, case, dsc, *, network="single", label=1, assd=1.0, mssd=5.0):
@@ -72,8 +80,12 @@ def test_infinite_distances_are_counted_and_said():
     assert summary[0]["assd_mean"] == 1.0
     assert summary[0]["assd_infinite"] == 1
     table = markdown_table(summary)
-    assert "1.00 ± 0.00\\*" in table
-    assert "ASSD of 1 of 3 cases is infinite" in table
+    assert "| 1.00 ± 0.00 (inf, 1 of 3) |" in table
+    assert "inf: cases without a distance" in table
+
+
+def test_a_cell_of_failures_alone():
+    assert score_cell(math.nan, math.nan, infinite=12, number=12, digits=1) == "inf, 12 of 12"
 
 
 def test_no_gap_no_closure():

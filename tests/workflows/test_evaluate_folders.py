@@ -141,7 +141,7 @@ def test_what_is_written(folder: Folder, tmp_path: Path) -> None:
     content = json.loads((out / "evaluation.json").read_text())
     assert content["labels"] == {"1": "label 1"}
     assert float(content["cases"][-1]["assd"]) == math.inf
-    assert "1 of 6 cases is infinite" in (out / "summary.md").read_text()
+    assert "(inf, 1 of 6)" in (out / "summary.md").read_text()
     width, height = Image.open(out / "worst_cases.png").size
     assert width > 600
     assert height > 600  # three cases

@@ -10,7 +10,7 @@ import numpy as np
 
 from aide_monai.metrics import GapClosure, gap_closure
 from aide_monai.reports.table import Table
-from aide_monai.reports.tables import METRICS, Row
+from aide_monai.reports.tables import METRICS, Row, infinite_notes, score_cell
 from aide_monai.workflows.comparison.differences import patient_values, reported, seeds_and_patients
 
 QUBIQ = ("qubiq", "QUBIQ score", "%", 100.0, 1)
@@ -67,6 +67,7 @@ def _over_seeds(by_seed: Sequence[Mapping[str, float]], key: str, factor: float)
     return {
         f"{key}_mean": float(np.mean(means)) if means else math.nan,
         f"{key}_std": float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
+        f"{key}_number": sum(len(values) for values in by_seed),
         f"{key}_infinite": sum(not math.isfinite(v) for values in by_seed for v in values.values()),
     }
 
@@ -132,15 +133,7 @@ def summary_table(
     if shown:
         ends = "; ".join(f'{name}: 0 is "{low}", 1 is "{high}"' for name, (low, high) in shown.items())
         notes.append(f"Of the DSC, with 95 % intervals over seeds and patients (Fieller): {ends}.")
-    infinite = [
-        f"{e['setting']}, {e['method']}{', PP' if e['pp'] else ''}: {title} {e[f'{name}_infinite']}"
-        for e in summary
-        for name, title, *_ in METRICS
-        if e[f"{name}_infinite"]
-    ]
-    if infinite:
-        notes.append("* without infinite values (nothing predicted, or nothing to find): " + "; ".join(infinite) + ".")
-    return Table(header, lines, 5, notes)
+    return Table(header, lines, 5, notes + infinite_notes(summary, "patients of all seeds"))
 
 
 def differences_table(tests: Sequence[Mapping[str, Any]], *, tested: str) -> Table:
@@ -192,10 +185,10 @@ def _known(entry: Mapping[str, Any], key: str) -> bool:
 
 def _cell(entry: Mapping[str, Any], metric: tuple[str, str, str, float, int]) -> str:
     key, _, _, _, digits = metric
-    if not _known(entry, key):
-        return ""
-    spread = "" if math.isnan(entry[f"{key}_std"]) else f" ± {entry[f'{key}_std']:.{digits}f}"
-    return f"{entry[f'{key}_mean']:.{digits}f}{spread}" + ("*" if entry[f"{key}_infinite"] else "")
+    if key == QUBIQ[0] and not _known(entry, key):
+        return ""  # not scored after post-processing
+    counts = {"infinite": entry[f"{key}_infinite"], "number": entry[f"{key}_number"]}
+    return score_cell(entry[f"{key}_mean"], entry[f"{key}_std"], **counts, digits=digits)
 
 
 def _closure_text(closure: GapClosure | None) -> str:

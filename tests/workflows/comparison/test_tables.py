@@ -108,8 +108,8 @@ def test_the_table_is_in_the_papers_notation() -> None:
     assert table.lines[0][-2].startswith("-3.00 [")
     last = table.lines[-1]
     assert last[4:6] == ["yes", "60.0"]
-    assert last[7] == "1.00*"
-    assert "noisy, PP: ASSD 1" in table.notes[-1]
+    assert last[7] == "1.00 (inf, 1 of 2)"
+    assert table.notes[-1].startswith("inf: patients of all seeds without a distance")
     assert "over 1 to 2 seeds" in table.notes[0]
     assert len(table.markdown().splitlines()) == 2 + 4 + 5  # each note is a paragraph
 
