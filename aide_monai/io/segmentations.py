@@ -61,6 +61,17 @@ class Segmentation:
         return None if self.affine is None else Grid(self.labels.shape, self.affine)
 
 
+def case_of(name: str) -> str:
+    """The case that a segmentation is of, by its name without suffix: programs append ``_seg``, ``-mask`` and the like.
+
+    Examples:
+        >>> from aide_monai.io.segmentations import case_of
+        >>> [case_of(name) for name in ("liver_07_seg", "liver_07-mask", "liver_07_pred", "liver_07")]
+        ['liver_07', 'liver_07', 'liver_07', 'liver_07']
+    """
+    return _POSTFIX.sub("", name)
+
+
 def find_segmentations(root: str | Path) -> dict[str, Path]:
     """Segmentations of a folder and its subfolders, by case.
 
@@ -87,7 +98,7 @@ def find_segmentations(root: str | Path) -> dict[str, Path]:
     cases: dict[str, list[Path]] = {}
     for path, (first, *others) in zip(found, parts, strict=True):
         name = first if firsts.count(first) == 1 else "/".join((first, *others))
-        cases.setdefault(_POSTFIX.sub("", _stem(name)), []).append(path)
+        cases.setdefault(case_of(_stem(name)), []).append(path)
     doubles = [
         Problem(", ".join(str(path.relative_to(root)) for path in paths), case=case)
         for case, paths in cases.items()

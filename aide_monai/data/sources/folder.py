@@ -18,6 +18,7 @@ from aide_monai.io.ahead import open_apart
 from aide_monai.io.dicom.seg import is_dicom_seg
 from aide_monai.io.folder import volumes_in
 from aide_monai.io.location import SUFFIXES, without_suffix
+from aide_monai.io.segmentations import case_of
 from aide_monai.io.segments import named_segments
 from aide_monai.io.volumes import label_values
 
@@ -32,6 +33,9 @@ def folder_datalist(
     root: str | Path, *, patient_pattern: str = PATIENT_PATTERN, label_names: Mapping[Any, str] | None = None
 ) -> Datalist:
     """Cases of ``images/`` with their labels of the same name in ``labels/``, and those of ``unlabeled/``.
+
+    Names of labels may have what programs append: ``liver_07_seg``, ``liver_07-mask``, ``liver_07_pred``, see
+    ``case_of``.
 
     A case is a volume file (.nii.gz, .mha, .nrrd and the like), a DICOM file, or a subfolder of DICOM or PNG slices;
     image and label may differ in this. What else lies there is named in the log. nnU-Net's names are accepted:
@@ -52,7 +56,7 @@ def folder_datalist(
     root = Path(os.path.abspath(root))
     pattern = patient_expression(patient_pattern, "patient_pattern")
     image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
-    labels = _cases(label_files, channels=False)
+    labels = _of_images(_cases(label_files, channels=False), image_files)
     channels = _has_channel_suffix(image_files, set(labels))
     images = _cases(image_files, channels=channels)
     unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
@@ -181,6 +185,22 @@ def _cases(files: list[Path], *, channels: bool) -> _Cases:
         match = _CHANNEL.fullmatch(name) if channels else None
         cases.setdefault(match[1] if match else name, []).append(file)
     return cases
+
+
+def _of_images(labels: _Cases, images: list[Path]) -> _Cases:
+    """Labels by the names of their images, where they are called ``liver_07_seg`` and the like."""
+    names = {_case(file) for file in images}
+    known = names | {match[1] for name in names if (match := _CHANNEL.fullmatch(name))}
+    found: _Cases = {}
+    for name, files in labels.items():
+        case = case_of(name) if name not in known and case_of(name) in known else name
+        if case in found or (case != name and case in labels):
+            other = found.get(case, labels.get(case, files))[0]
+            raise InputError(
+                f"two labels for the image {case}", advice="remove one of them", place=f"{other} and {files[0].name}"
+            )
+        found[case] = files
+    return found
 
 
 def _channels_are(files: list[Path], number: int) -> bool:

@@ -67,6 +67,24 @@ def test_patients_are_found_in_the_names(tmp_path: Path) -> None:
     assert [record["patient"] for record in first_letter.records] == ["p", "p", "p", "x"]
 
 
+@pytest.mark.parametrize("ending", ["_seg", "_label", "-mask", "_pred", "_gt", ""])
+def test_labels_that_are_called_as_programs_call_them(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path, "images/a.nii.gz", "images/b.nii.gz", f"labels/a{ending}.nii.gz", f"labels/b{ending}.nii.gz")
+    found = folder_datalist(tmp_path, label_names=NAMES).cases
+    assert [(case.name, Path(str(case.label)).name) for case in found] == [
+        ("a", f"a{ending}.nii.gz"),
+        ("b", f"b{ending}.nii.gz"),
+    ]
+
+
+def test_an_image_may_end_so_itself_and_has_one_label(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a_seg.nii.gz", "labels/a_seg.nii.gz")
+    assert [case.name for case in folder_datalist(tmp_path, label_names=NAMES).cases] == ["a_seg"]
+    touch(tmp_path, "images/b_0000.nii.gz", "labels/b_seg.nii.gz", "labels/b_pred.nii.gz")
+    with pytest.raises(InputError, match="two labels for the image b"):
+        folder_datalist(tmp_path, label_names=NAMES)
+
+
 def test_a_pattern_is_that_of_a_name_or_of_a_part_of_it() -> None:
     part, whole = re.compile(r"(patient\d+)"), re.compile(PATIENT_PATTERN)
     assert patient_of("patient001_frame01", part) == "patient001"
