@@ -33,6 +33,8 @@ def new_bundle(
     elif datalist is not None:
         write(name, datalist, roots=[str(folder) for folder in root or ()])
     console.print(str(name), soft_wrap=True)
+    command = f"aide train {name} --dataset-dir {datalist or 'DATA'} --run-dir RUN"
+    console.print(f"Train it: {command}", style="dim", soft_wrap=True, highlight=False)
 
 
 def label_app(

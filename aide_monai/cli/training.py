@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +71,12 @@ def train(
         raise typer.Exit(launch(arguments, processes=processes))
     if resume:
         overrides["resume"] = True
-    run_bundle(bundle, config.split(","), overrides)
+    parser = run_bundle(bundle, config.split(","), overrides).parser
+    if os.environ.get("RANK", "0") == "0" and "train" in config.split(","):  # of several processes the main one
+        folder = parser.get_parsed_content("run_dir")
+        console.print(f"Labels, log and weights: {folder}", style="dim", soft_wrap=True)
+        command = f"aide predict {bundle} --dataset-dir VOLUMES --run-dir {folder} --output-dir MASKS"
+        console.print(f"Segment volumes: {command}", style="dim", soft_wrap=True, highlight=False)
 
 
 def predict(
