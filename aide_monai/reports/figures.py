@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from aide_monai.utils.files import write_atomically
@@ -42,17 +43,22 @@ class Overlay:
 
 
 def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
-    """Loss of every method per epoch, and what AIDE logs beside it.
+    """Loss of every method per epoch, each on axes of its own, for they differ in kind; and what AIDE logs beside it.
 
     Args:
         epochs: method to rows with "epoch" and "loss"; rows may have "consistency" (lambda), "dsc_train" and
             "disagreement", all in 0..1.
         path: PNG file.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    losses, details = figure.subplots(1, 2)
-    for colour, (method, rows) in zip(COLOURS, epochs.items(), strict=False):
-        losses.plot(_column(rows, "epoch"), _column(rows, "loss"), color=colour, label=method, marker="o", ms=3)
+    across = min(3, max(1, len(epochs)))
+    down = max(1, -(-len(epochs) // across))
+    figure = Figure(figsize=(3 * across + 5, max(3.5, 2.3 * down)), layout="constrained")
+    parts: Any = figure.subfigures(1, 2, width_ratios=(3 * across, 5))
+    left, right = parts
+    losses, details = left.subplots(down, across, squeeze=False).ravel(), right.subplots()
+    for axes, colour, (method, rows) in zip(losses, cycle(COLOURS), epochs.items(), strict=False):
+        axes.plot(_column(rows, "epoch"), _column(rows, "loss"), color=colour, marker="o", ms=3)
+        _finish(axes, f"Loss of {method}", "epoch", "")
         for key, name, style in (
             ("dsc_train", "Dice with the training labels", "-"),
             ("consistency", "consistency ramp λ", "--"),
@@ -60,8 +66,9 @@ def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, Any]]], path: str
         ):
             if rows and key in rows[0]:
                 details.plot(_column(rows, "epoch"), _column(rows, key), style, color=colour, label=f"{method}: {name}")
-    _finish(losses, "Training loss", "epoch", "loss")
-    _finish(details, "Inside AIDE", "epoch", "value")
+    for axes in losses[len(epochs) :]:
+        axes.set_axis_off()
+    _finish(details, "What two networks log", "epoch", "value")
     details.set_ylim(-0.03, 1.03)
     save(figure, path)
 
@@ -176,7 +183,7 @@ def overlays(panels: Sequence[Sequence[Overlay]], path: str | Path, *, title: st
     for line, axes_of_line in zip(panels, grid, strict=True):
         for panel, axes in zip(line, axes_of_line, strict=True):
             _draw(panel, axes)
-    figure.suptitle(f"{title}\n{legend[0]}: green, {legend[1]}: red", fontsize=11)
+    figure.suptitle(f"{title}\n{legend[0]}: green, {legend[1]}: orange", fontsize=11)
     save(figure, path)
 
 
@@ -274,7 +281,10 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if x == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
 
 
 def save(figure: Figure, path: str | Path) -> None:
