@@ -83,7 +83,19 @@ RANGES: dict[str, tuple[float, float]] = {
 class AIDEOptions:
     """Options of Algorithm 1. The defaults are the paper's, with its open points filled in: the profile ``paper``.
 
-    One default adds to the printed algorithm: ``correction_foreground``, which matters only where networks collapse.
+    Where ``paper`` is not what Algorithm 1 prints (Fig. 5, by its lines):
+
+    - 7 to 13: views are made of suspicious samples alone, the only ones whose consistency loss is used.
+    - 10: the mean is sharpened by ``p^(1/T)``, the method that the text cites; the line prints ``exp(p/T)``, which
+      ``sharpening="softmax"`` computes.
+    - 22, 23: R is the share of the doubtful units. The lines rank all of D and then skip trusted ones, as
+      ``rank_high_quality`` does. At least one unit is selected.
+    - 24: labels are updated up to and with epoch q_w; the text says in epochs smaller than q_w.
+    - 25, 26: a correction that would nearly empty a label is not made, see ``correction_foreground``; this matters only
+      where networks collapse.
+    - 27: DSC_train is computed after every epoch, with the labels that the epoch was trained on. The line stands within
+      the update, so that it would be computed in epochs with one, with the new labels.
+
     The last five only reproduce the released run, quirks included: the profile ``original`` sets them, and nobody else
     needs them.
 
