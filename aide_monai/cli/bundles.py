@@ -1,4 +1,4 @@
-"""The verbs of the ``aide`` command that make something to run: new-bundle, label-app."""
+"""The verbs of the ``aide`` command that make something to run: bundle list and copy, new-bundle, label-app."""
 
 from __future__ import annotations
 
@@ -7,9 +7,42 @@ from typing import Annotated
 
 import typer
 
-from aide_monai.cli.console import console
-from aide_monai.cli.options import Roots
+from aide_monai.cli.console import command_line, console, print_json, tell_next
+from aide_monai.cli.options import AsJSON, Roots
 from aide_monai.errors import InputError
+from aide_monai.reports.table import Table
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def bundle() -> None:
+    """List the bundles that come with the package, or copy one."""
+
+
+@app.command("list")
+def show(as_json: AsJSON = False) -> None:
+    """List the bundles, with the task of each."""
+    from aide_monai.workflows.bundle_library import list_bundles
+
+    known = list_bundles()
+    if as_json:
+        print_json(known)
+    else:
+        console.print(Table(["bundle", "task"], [[*line] for line in known.items()], 2, []).rich("Bundles"))
+
+
+@app.command("copy")
+def copy(
+    name: Annotated[str, typer.Argument(help="Name of the bundle, see aide bundle list.")],
+    folder: Annotated[Path, typer.Argument(help="New folder.")],
+) -> None:
+    """Copy a bundle, to train it and to change it."""
+    from aide_monai.workflows.bundle_library import copy_bundle
+
+    copy_bundle(name, folder)
+    console.print(str(folder), soft_wrap=True)
+    tell_next("Train it", "aide", "train", folder, "--dataset-dir", "DATA", "--run-dir", "RUN")
 
 
 def new_bundle(
@@ -33,8 +66,7 @@ def new_bundle(
     elif datalist is not None:
         write(name, datalist, roots=[str(folder) for folder in root or ()])
     console.print(str(name), soft_wrap=True)
-    command = f"aide train {name} --dataset-dir {datalist or 'DATA'} --run-dir RUN"
-    console.print(f"Train it: {command}", style="dim", soft_wrap=True, highlight=False)
+    tell_next("Train it", "aide", "train", name, "--dataset-dir", datalist or "DATA", "--run-dir", "RUN")
 
 
 def label_app(
@@ -54,5 +86,5 @@ def label_app(
     if not trained:
         console.print("The networks are untrained: label an image, train, then trust predictions.", style="yellow")
     console.print("Start the server in the environment of make label-env:", style="dim")
-    command = f"python -m monailabel.main start_server --app {folder} --studies {studies} --host 127.0.0.1"
-    console.print(command, soft_wrap=True, highlight=False)
+    server = ("python", "-m", "monailabel.main", "start_server", "--app", folder, "--studies", studies)
+    console.print(command_line(*server, "--host", "127.0.0.1"), soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,3 +47,13 @@ def progress_bar(*, silent: bool = False) -> Iterator[Callable[[str, float, floa
 def print_json(content: object) -> None:
     """Print what a program reads: JSON alone, with "inf" and "nan" for numbers that JSON does not have."""
     sys.stdout.write(json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")
+
+
+def command_line(*words: object) -> str:
+    """A command as it can be typed, whatever its paths hold."""
+    return shlex.join(map(str, words))
+
+
+def tell_next(title: str, *words: object) -> None:
+    """Print the command that comes next."""
+    console.print(f"{title}: {command_line(*words)}", style="dim", soft_wrap=True, highlight=False)

@@ -97,7 +97,8 @@ def evaluate(
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
         if as_json:
-            print_json({"summary": result.summary, "cases": result.rows, "ignored_labels": result.ignored})
+            doubts = {"ignored_labels": result.ignored, "unknown_spacing": result.unknown_spacing}
+            print_json({"summary": result.summary, "cases": result.rows, **doubts, "folder": out})
             return
         cases = len({row["case"] for row in result.rows})
         title = f"{pred}: {cases} cases, mean ± standard deviation"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aide_monai.cli.console import console, print_json
+from aide_monai.cli.console import console, print_json, tell_next
 from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, RunDir
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
@@ -48,22 +48,7 @@ def train(
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
     from aide_monai.workflows.launch import launch
 
-    typed = _given(
-        dataset_dir=dataset_dir,
-        run_dir=run_dir,
-        labeled=labeled,
-        unlabeled=unlabeled,
-        test=test,
-        profile=profile,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        device=device,
-        amp=amp,
-        cache_dir=cache_dir,
-    )
+    typed = _overrides(context, "bundle", "config", "resume", "processes")
     overrides = parse_overrides(context.args) | typed
     if processes != 1 and not launched():
         options = [text for key, value in typed.items() for text in (f"--{key}", str(value))]
@@ -75,8 +60,8 @@ def train(
     if os.environ.get("RANK", "0") == "0" and "train" in config.split(","):  # of several processes the main one
         folder = parser.get_parsed_content("run_dir")
         console.print(f"Labels, log and weights: {folder}", style="dim", soft_wrap=True)
-        command = f"aide predict {bundle} --dataset-dir VOLUMES --run-dir {folder} --output-dir MASKS"
-        console.print(f"Segment volumes: {command}", style="dim", soft_wrap=True, highlight=False)
+        words = ("aide", "predict", bundle, "--dataset-dir", "VOLUMES", "--run-dir", folder, "--output-dir", "MASKS")
+        tell_next("Segment volumes", *words)
 
 
 def predict(
@@ -106,24 +91,24 @@ def predict(
     """
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
 
-    typed = _given(
-        dataset_dir=dataset_dir,
-        run_dir=run_dir,
-        output_dir=output_dir,
-        output_format=output_format,
-        ckpt_path=ckpt_path,
-        device=device,
-        strict=strict or None,
-    )
+    typed = _overrides(context, "bundle")
     parser = run_bundle(bundle, ["inference"], parse_overrides(context.args) | typed).parser
     console.print(f"{len(parser.get_parsed_content('dataset'))} masks:", style="dim")
     console.print(str(parser.get_parsed_content("output_dir")), soft_wrap=True)
 
 
-def _given(device: str, **options: Any) -> dict[str, Any]:
-    """Options that override the config; without a device the bundle takes the best that there is."""
-    chosen = options | ({} if device == "auto" else {"device": device})
-    return {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items() if value is not None}
+def _overrides(context: typer.Context, *own: str) -> dict[str, Any]:
+    """The typed options that override the config, which has them by these names.
+
+    Args:
+        context: of the verb.
+        own: parameters that are the verb's own. Without a device the bundle takes the best that there is.
+    """
+    chosen = {key: value for key, value in context.params.items() if key not in own}
+    given = {key: value for key, value in chosen.items() if value is not None and value is not False}
+    if given["device"] == "auto":
+        del given["device"]
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def labels(
@@ -147,7 +132,9 @@ def labels(
 
     if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
         raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
-    if as_json and export is None and rollback is None:
+    if as_json and (export is not None or rollback is not None):
+        raise InputError("found --json with --export or --rollback; expected it with --list or --diff, which show rows")
+    if as_json:
         print_json(workflow.list_generations(run_dir) if diff is None else workflow.diff(run_dir, *diff))
     elif diff is not None:
         console.print(diff_table(workflow.diff(run_dir, *diff), *diff).rich(str(run_dir)))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from aide_monai.errors import InputError
 from aide_monai.utils.files import JsonObject, new_folder, write_text
-from aide_monai.utils.locks import LOCK
+from aide_monai.workflows.bundle_library import LEFT_BEHIND
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
     from torch import nn
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
-_LEFT_BEHIND = ("runs", "eval", "predictions", "*.pt", "*.ts", "model.json", "__pycache__", LOCK)
+_LEFT_BEHIND = (*LEFT_BEHIND, "*.pt", "*.ts", "model.json")
 _REFUSED = ("deepedit", "deepgrow", "detection", "classification")  # MONAI Label takes such names for other tasks
 
 
@@ -50,11 +50,13 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
     if target.exists():
         raise InputError(f"{target} exists already; remove it, or choose another folder for the app")
 
+    own = bundle / "models" / "model.pt"
+    if weights is not None and not Path(weights).is_file():
+        raise InputError(f"{weights}: no such file; expected the weights of a training, models/model.pt of a run")
     from aide_monai.handlers import load_weights  # only an app that can be made waits for PyTorch
     from aide_monai.handlers.checkpoint import save_atomically
     from aide_monai.handlers.settings import copy_settings, require_settings
 
-    own = bundle / "models" / "model.pt"
     source = weights or (own if own.is_file() else None)
     network = initial_network(bundle)
     if source is not None:

@@ -37,7 +37,8 @@ class ProgressLines:
     def __call__(self, stage: str, done: float, total: float) -> None:
         """Take note of the stage, what is done of the whole work, and the total."""
         percent = 100 * done / total if total else 0.0
-        if stage == self._stage and percent < min(self._told + self.percent, 100.0):
+        ended = percent >= 100 > self._told
+        if stage == self._stage and percent < self._told + self.percent and not ended:
             return
         self._stage, self._told = stage, percent
         self.tell(f"{stage}: {percent:.0f} %{left(time.monotonic() - self._begin, done, total)}")

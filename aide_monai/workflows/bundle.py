@@ -79,6 +79,7 @@ def run_bundle(
         raise InputError(
             f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
         )
+    _require_numbers({key: value for key, value in given.items() if isinstance(value, int | float)})
     from monai.bundle import ConfigWorkflow  # only a run that can begin waits for it
 
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
@@ -205,13 +206,17 @@ def _require_usable(parser: ConfigParser, literals: Mapping[str, Any]) -> None:
         return {} if value is None or expression else {key: value}
 
     values = {name: value for key in (*_RANGES, "slice_size", "device") for name, value in plain(key).items()}
-    require_numbers(values, {key: limits for key, limits in _RANGES.items() if key in values})
+    _require_numbers(values)
     if "slice_size" in values:
         require_slice_size("slice_size", values["slice_size"])
     if "device" in values:
         from aide_monai.inferers import require_device
 
         require_device(values["device"])
+
+
+def _require_numbers(values: Mapping[str, Any]) -> None:
+    require_numbers(values, {key: limits for key, limits in _RANGES.items() if key in values})
 
 
 def _parts(key: str) -> list[str]:

@@ -8,7 +8,11 @@ from pathlib import Path
 import aide_monai
 from aide_monai.errors import InputError
 from aide_monai.utils.files import new_folder, read_object
+from aide_monai.utils.locks import LOCK
 from aide_monai.utils.texts import did_you_mean
+
+LEFT_BEHIND = ("runs", "eval", "predictions", "__pycache__", LOCK)
+"""What a run leaves in a bundle, beside its weights."""
 
 
 def library() -> Path:
@@ -52,6 +56,6 @@ def copy_bundle(name: str, folder: str | Path) -> Path:
     if folder.exists():
         raise InputError(f"{folder} exists already; choose another name, or remove it")
     with new_folder(folder) as unfinished:
-        left_out = shutil.ignore_patterns("runs", "eval", "predictions", "__pycache__", "*.lock", "experiments")
+        left_out = shutil.ignore_patterns(*LEFT_BEHIND, "experiments")
         shutil.copytree(library() / name, unfinished, ignore=left_out, dirs_exist_ok=True)
     return folder

@@ -122,10 +122,9 @@ def _listed(
         if layout not in known:
             raise InputError(f"layout is {layout!r}; expected one of {', '.join(known)}")
         return LAYOUTS[layout].source(place)
-    file = place / "datalist.json" if place.is_dir() else place
-    if place.name == "dataset.json" or (place.is_dir() and not file.is_file()):
-        return find_datalist(place, roots=roots)
-    return Datalist.load(file, roots=roots, left_out=left_out)
+    if place.is_dir() or place.name == "dataset.json":
+        return find_datalist(place, roots=roots, left_out=left_out)
+    return Datalist.load(place, roots=roots, left_out=left_out)
 
 
 def outlier_cases(values: Mapping[str, float]) -> list[str]:

@@ -36,7 +36,7 @@ class DemoSettings:
         unlabeled: training cases whose label is hidden; None takes all that are left over.
         test: held-out cases; None takes all that are left over.
         keep_classes: keep the label's classes apart instead of merging them into one foreground.
-        training: budget, recipe and seed of every network.
+        training: budget, recipe and seed of every network; the run itself settles its device and precision.
         options: options of AIDE.
     """
 

@@ -79,3 +79,5 @@ def test_demo_and_labels(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert read(capsys)[0]["generation"] == 0
     assert aide("labels", tmp_path / "run", "--diff", 0, 0, "--json") == 0
     assert read(capsys) == []
+    assert aide("labels", tmp_path / "run", "--rollback", 0, "--json") == 2
+    assert "expected it with --list or --diff" in capsys.readouterr().err

@@ -26,6 +26,7 @@ def advised(capsys: pytest.CaptureFixture, title: str, **values: object) -> list
 
 
 def test_from_a_datalist_to_masks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tmp_path = tmp_path / "scans of May"
     data = write_phantoms(tmp_path / "data", cases=4, shape=(16, 16, 4))
     assert aide("prepare", "decathlon", data, "--out", data / "datalist.json") == 0
     assert aide("new-bundle", tmp_path / "mine", "--datalist", data / "datalist.json") == 0

@@ -59,6 +59,8 @@ def faulty(tmp_path_factory) -> Path:
         "train BUNDLE --epoch 2",
         "train BUNDLE --dataset-dir nowhere",
         "train BUNDLE --config trian",
+        "train BUNDLE --epochs 0",
+        "train BUNDLE --batch_size -1",
         "predict nowhere",
         "predict BUNDLE --dataset-dir nowhere",
         "predict BUNDLE --output_fromat nifti",
@@ -74,6 +76,7 @@ def faulty(tmp_path_factory) -> Path:
         "new-bundle new --datalist nowhere.json",
         "new-bundle new --datalist datalist.json",
         "label-app new --bundle nowhere",
+        "label-app new --bundle BUNDLE --weights nowhere.pt",
         "nothing",
     ],
 )

@@ -15,6 +15,7 @@ def test_a_line_for_each_stage_and_each_step_of_percent(monkeypatch: pytest.Monk
     lines("reading", 0, 8)
     for done in range(1, 9):
         lines("training", done, 8)
+    lines("training", 8, 8)  # nothing new
     assert told == [
         "reading: 0 %",
         "training: 12 %, 0:00:20, 0:02:20 left",

@@ -56,7 +56,7 @@ def folder_datalist(
     root = Path(os.path.abspath(root))
     pattern = patient_expression(patient_pattern, "patient_pattern")
     image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
-    labels = _of_images(_cases(label_files, channels=False), image_files)
+    labels, doubled = _of_images(_cases(label_files, channels=False), image_files)
     channels = _has_channel_suffix(image_files, set(labels))
     images = _cases(image_files, channels=channels)
     unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
@@ -66,7 +66,7 @@ def folder_datalist(
             expected=f"DICOM, or files that end in {', '.join(SUFFIXES)}",
             place=root,
         )
-    problems = _without_partner(root, images, labels, unlabeled)
+    problems = doubled + _without_partner(root, images, labels, unlabeled)
     tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
@@ -187,20 +187,19 @@ def _cases(files: list[Path], *, channels: bool) -> _Cases:
     return cases
 
 
-def _of_images(labels: _Cases, images: list[Path]) -> _Cases:
-    """Labels by the names of their images, where they are called ``liver_07_seg`` and the like."""
+def _of_images(labels: _Cases, images: list[Path]) -> tuple[_Cases, list[Problem]]:
+    """Labels by the names of their images, where they are called ``liver_07_seg`` and the like; and doubled ones."""
     names = {_case(file) for file in images}
     known = names | {match[1] for name in names if (match := _CHANNEL.fullmatch(name))}
     found: _Cases = {}
+    problems = []
     for name, files in labels.items():
         case = case_of(name) if name not in known and case_of(name) in known else name
-        if case in found or (case != name and case in labels):
-            other = found.get(case, labels.get(case, files))[0]
-            raise InputError(
-                f"two labels for the image {case}", advice="remove one of them", place=f"{other} and {files[0].name}"
-            )
-        found[case] = files
-    return found
+        first = found.setdefault(case, files)[0]
+        if first != files[0]:
+            both = f"{first} and {files[0].name}"
+            problems.append(Problem(f"two labels for the image {case}", advice="remove one of them", place=both))
+    return found, problems
 
 
 def _channels_are(files: list[Path], number: int) -> bool:

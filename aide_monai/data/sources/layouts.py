@@ -19,7 +19,7 @@ from aide_monai.data.sources.nci_isbi import nci_isbi_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.sources.prostate import prostate_datalist
 from aide_monai.data.sources.qubiq import qubiq_datalist
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 
 _RECOGNISED = (
     "a datalist.json; a dataset.json of the Medical Segmentation Decathlon; or the folders images/ and labels/ (and "
@@ -62,13 +62,16 @@ LAYOUTS = {
 }
 
 
-def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Datalist:
+def find_datalist(
+    root: str | Path, *, roots: Iterable[str | Path] = (), left_out: list[Problem] | None = None
+) -> Datalist:
     """Recognise the layout of a data set and read its cases.
 
     Args:
         root: a JSON file (datalist or Decathlon), or a folder with, in this order, ``datalist.json``,
             ``dataset.json``, or ``images/`` (or ``unlabeled/``).
         roots: further folders that the files of a JSON list may lie in.
+        left_out: as in ``Datalist.load``, of a datalist.
 
     Raises:
         InputError: nothing there, or no layout that is known; tells what was found and what is accepted.
@@ -84,7 +87,9 @@ def find_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) -> Data
     files = [root] if root.is_file() else [root / "datalist.json", root / "dataset.json"]
     for file in files:
         if file.is_file():
-            return Datalist.load(file, roots=roots) if is_datalist(file) else decathlon_datalist(file, roots=roots)
+            if is_datalist(file):
+                return Datalist.load(file, roots=roots, left_out=left_out)
+            return decathlon_datalist(file, roots=roots)
     if (root / "images").is_dir() or (root / "unlabeled").is_dir():
         return folder_datalist(root)
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from aide_monai.data.checks.duplicates import LIKENESS, Twins, find_twins, signature
+from aide_monai.data.checks.duplicates import LIKENESS, Twins, block_means, find_twins, signature
 from aide_monai.data.sources import find_datalist
 from aide_monai.io.volumes import open_volume
 from tests.data.sources.promise12_files import prostate_volume
@@ -26,6 +27,13 @@ def test_hand_computed_signatures() -> None:
     assert rows[:, 0] == pytest.approx(-1 / np.sqrt(blocks))
     assert rows[:, -1] == pytest.approx(1 / np.sqrt(blocks))
     assert find_twins({"a": rows, "b": rows, "c": -rows}) == [Twins("a", "b", pytest.approx(1.0))]
+
+
+@pytest.mark.parametrize("shape", [(35, 51, 35), (7, 3, 2), (32, 32, 16), (1, 40, 17)])
+def test_block_means_are_those_of_adaptive_pooling(shape: tuple[int, int, int]) -> None:
+    voxels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    pooled = torch.nn.functional.adaptive_avg_pool3d(torch.from_numpy(voxels)[None], (32, 32, 16))[0].numpy()
+    assert np.allclose(block_means(voxels, (32, 32, 16)), pooled, rtol=0, atol=1e-5)
 
 
 def test_a_constant_scan_is_like_nothing() -> None:
