@@ -7,13 +7,13 @@ LABEL_VENV ?= .venv-label
 LABEL_BIN = $(LABEL_VENV)/bin
 LABEL_INSTALLED = $(LABEL_VENV)/.installed
 
-.PHONY: setup label-env demo lint docs test torture clean
+.PHONY: setup label-env demo lint docs test test-lowest test-wheel torture clean
 
 setup: $(INSTALLED)
 
-$(INSTALLED): requirements.lock setup.cfg pyproject.toml
+$(INSTALLED): requirements.lock requirements-dev.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet -r requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -48,6 +48,24 @@ test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
 test: lint docs label-env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
+# The lowest versions that setup.cfg allows. The bound of torch is MONAI's, and its own is not tried: old ones bring gigabytes.
+TORCH ?= torch==2.13.0
+LOWEST = $(VENV)-lowest
+LOWEST_TESTS = $(addprefix tests/,io data metrics reports labels cli)
+
+test-lowest: export OMP_NUM_THREADS = 1
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet uv
+	echo "$(TORCH)" > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --override $(LOWEST)/torch.txt -e .
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) pytest hypothesis jsonschema psutil
+	$(LOWEST)/bin/python -m pytest -q $(LOWEST_TESTS)
+
+# The wheel with what it declares, in an environment and a folder that know nothing of this one.
+test-wheel:
+	$(PYTHON) tests/wheel_alone.py
+
 # Attacks that take hours, see docs/reliability.md. No piece starts after this time; the next call goes on.
 MINUTES ?= 240
 
@@ -57,4 +75,4 @@ torture: setup label-env
 	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) $(LABEL_VENV) runs
+	rm -rf $(VENV) $(LABEL_VENV) $(LOWEST) runs

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import BytesParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -88,6 +93,72 @@ def test_what_is_in_the_source_distribution(sdist: Path) -> None:
     assert {"setup.py", "setup.cfg", "pyproject.toml", "LICENSE", "README.md"} <= names
     assert not [name for name in names if name.startswith(("tests", "docs", "notebooks", "benchmarks", "findings"))]
     assert tracked() <= names
+
+
+def test_an_index_would_take_them(wheel: Path, sdist: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    said = BytesParser().parsebytes(archive.read(name))
+    assert said["Author"] == "AIDE-MONAI developers"
+    assert said["License"] == "Apache-2.0"
+    assert "segmentation" in said["Keywords"]
+    assert "Typing :: Typed" in said.get_all("Classifier")
+
+
+def test_what_a_plain_install_asks_for() -> None:
+    """The lock of the package alone has what setup.cfg names, and nothing that only tests or an extra need."""
+    asked = requirements("install_requires")
+    assert [line for line in asked if ">=" not in line] == []  # lower bounds were tried, see CONTRIBUTING.md
+    locks = [locked(ROOT / name) for name in ("requirements.lock", "requirements-dev.lock")]
+    assert {spelt(line) for line in asked} <= locks[0]
+    assert not locks[0] & locks[1]
+    assert not {"itk", "pytest", "ruff"} & locks[0]
+    assert {"itk", "pytest", "ruff"} <= locks[1]
+
+
+def test_all_that_is_imported_is_declared() -> None:
+    """Also in functions, which an import of every module would not reach."""
+    declared = {spelt(line) for line in requirements("install_requires")}
+    label = declared | {spelt(line) for line in requirements("label")} | {"monailabel"}
+    owners = packages_distributions()
+    undeclared = []
+    for file in (ROOT / "aide_monai").rglob("*.py"):
+        known = label if "label_app" in file.parts else declared
+        for name in imported(file.read_text()) - sys.stdlib_module_names - {"aide_monai"}:
+            if not {spelt(owner) for owner in owners.get(name, [name])} & known:
+                undeclared.append(f"{file.relative_to(ROOT)}: {name}")
+    assert not undeclared
+
+
+def imported(source: str) -> set[str]:
+    """The packages that a module imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def requirements(key: str) -> list[str]:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    section = "options" if key == "install_requires" else "options.extras_require"
+    return [line for line in setup[section][key].splitlines() if line]
+
+
+def locked(file: Path) -> set[str]:
+    return {spelt(line) for line in file.read_text().splitlines() if "==" in line}
+
+
+def spelt(requirement: str) -> str:
+    """The name in a requirement, as indexes compare names."""
+    return re.sub("[-_.]+", "-", re.split("[<>=]", requirement)[0]).lower()
 
 
 def test_bundles_without_a_clone(installed: Path, tmp_path: Path) -> None:

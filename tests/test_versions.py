@@ -46,4 +46,5 @@ def test_python_is_the_same_everywhere() -> None:
     assert [job["strategy"]["matrix"]["python"] for job in jobs.values() if "strategy" in job] == [PYTHONS]
     for page in ("README.md", "docs/get-started.md"):
         assert f"Python {', '.join(PYTHONS[:-1])} or {last}" in (ROOT / page).read_text()
-    assert f"for Python {first} to {last}" in (ROOT / "requirements.lock").read_text().splitlines()[0]
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        assert f"for Python {first} to {last}" in (ROOT / lock).read_text().splitlines()[0]
