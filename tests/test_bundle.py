@@ -205,20 +205,20 @@ def test_stronger_augmentation_reaches_both_trainings(phantoms, trained, tmp_pat
     assert not any(same(tmp_path / str(a), tmp_path / str(b)) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
-def test_the_improved_training_by_both_doors(phantoms, trained, tmp_path):
-    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms)}
-    result = run_bundle(BUNDLE, ["train", "improved"], {**overrides, "run_dir": str(tmp_path / "aide")})
-    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "improved")
+def test_the_profiles_by_both_doors(phantoms, trained, tmp_path):
+    overrides = {**TINY_TRAINING, "dataset_dir": str(phantoms), "profile": "paper"}
+    result = run_bundle(BUNDLE, ["train"], {**overrides, "run_dir": str(tmp_path / "aide")})
+    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "paper")
     trainer = result.parser.get_parsed_content("train#trainer")
     assert trainer.options is result.parser.get_parsed_content("options")
-    assert trainer.state.average_1 is not None
+    assert "average_1" not in vars(trainer.state)  # the paper keeps no averages
     assert not same(trained, tmp_path / "aide")
-    files = str([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "improved")])
-    monai_bundle_run(files, **overrides, run_dir=str(tmp_path / "monai"))
+    monai_bundle_run(str(BUNDLE / "configs" / "train.json"), **overrides, run_dir=str(tmp_path / "monai"))
     assert same(tmp_path / "aide", tmp_path / "monai")
-    changed = {**overrides, "options#keep": 0.25, "run_dir": str(tmp_path / "changed")}
-    result = run_bundle(BUNDLE, ["train", "improved"], changed)
-    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, "improved", keep=0.25)
+    changed = {**overrides, "profile": "improved", "options#keep": 0.25, "run_dir": str(tmp_path / "changed")}
+    result = run_bundle(BUNDLE, ["train"], changed)
+    assert result.parser.get_parsed_content("options") == AIDEOptions.for_epochs(2, keep=0.25)
+    assert result.parser.get_parsed_content("train#trainer").state.average_1 is not None
 
 
 @pytest.mark.parametrize("rival", RIVALS)
@@ -302,11 +302,11 @@ def test_values_out_of_range_are_refused_in_one_sentence(option, value, message,
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("configs", ["train", "train,improved", "train,multi_gpu_train"])
+@pytest.mark.parametrize("configs", ["train", "train,multi_gpu_train"])
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("profile", "best", "profile is 'best'; expected one of paper"),
+        ("profile", "best", "profile is 'best'; expected one of improved"),
         ("options#updat_ratio", "0.2", "unknown option 'updat_ratio'; expected one of"),
         ("options#update_ratio", "2", "update_ratio is 2; expected a value in 0..1"),
         ("options#unit", "slices", "unit is 'slices'; expected one of case"),

@@ -14,10 +14,10 @@ from aide_monai.errors import InputError
 from aide_monai.options import _CHOICES, PROFILES, AIDEOptions
 
 DEFAULTS = {
-    "trusted_share": 0.0,
+    "trusted_share": 0.5,
     "keep": 0.5,
-    "filter_strata": "none",
-    "supervised_floor": 0.0,
+    "filter_strata": "foreground",
+    "supervised_floor": 1.0,
     "consistency_weight": 1.0,
     "confidence": "none",
     "temperature": 0.5,
@@ -30,10 +30,10 @@ DEFAULTS = {
     "view_samples": "suspicious",
     "view_statistics": "running",
     "view_inverse": "probabilities",
-    "average": 0.0,
+    "average": 0.99,
     "warmup_epochs": 20,
     "unit": "case",
-    "correction_source": "other",
+    "correction_source": "mean",
     "update_ratio": 0.25,
     "update_interval": 10,
     "correction_start": 1,
@@ -45,13 +45,40 @@ DEFAULTS = {
 }
 
 
-def test_defaults_are_those_of_the_specification() -> None:
+# what Algorithm 1 prints, where it is not the default
+PAPER = {
+    "trusted_share": 0.0,
+    "filter_strata": "none",
+    "supervised_floor": 0.0,
+    "average": 0.0,
+    "correction_source": "other",
+}
+
+
+def test_the_defaults_are_the_profile_that_the_results_are_of() -> None:
     assert asdict(AIDEOptions()) == DEFAULTS
+    assert AIDEOptions.from_profile("improved") == AIDEOptions.from_profile() == AIDEOptions()
+
+
+def test_the_profile_paper_is_the_specification() -> None:
+    assert asdict(AIDEOptions.from_profile("paper")) == DEFAULTS | PAPER
+
+
+def test_what_was_tuned_belongs_to_improved_alone() -> None:
+    tuned = {"update_ratio": 1.0, "correction_start": 2}
+    chosen = AIDEOptions.for_epochs(20, tuned=tuned, keep=0.25)
+    assert (chosen.update_ratio, chosen.correction_start, chosen.keep) == (1.0, 2, 0.25)
+    assert AIDEOptions.for_epochs(20, "paper", tuned=tuned) == AIDEOptions.for_epochs(20, "paper")
+    assert AIDEOptions.for_epochs(20, tuned=tuned, update_ratio=0.5).update_ratio == 0.5
+    with pytest.raises(InputError, match="unknown option 'ratio'"):
+        AIDEOptions.for_epochs(20, tuned={"ratio": 1})
 
 
 def test_the_profile_of_the_released_run() -> None:
     changed = {
-        key: value for key, value in asdict(AIDEOptions.from_profile("original")).items() if value != DEFAULTS[key]
+        key: value
+        for key, value in asdict(AIDEOptions.from_profile("original")).items()
+        if value != (DEFAULTS | PAPER)[key]
     }
     assert changed == {
         "consistency_weight": 10.0,
@@ -69,9 +96,8 @@ def test_the_profile_of_the_released_run() -> None:
 
 
 def test_a_profile_can_be_changed() -> None:
-    assert AIDEOptions.from_profile() == AIDEOptions()
     assert AIDEOptions.from_profile("original", temperature=0.5).temperature == 0.5
-    with pytest.raises(InputError, match="profile is 'published'; expected one of paper, original, improved"):
+    with pytest.raises(InputError, match="profile is 'published'; expected one of improved, paper, original"):
         AIDEOptions.from_profile("published")
     with pytest.raises(InputError, match="unknown option 'temprature'; expected one of trusted_share, keep"):
         AIDEOptions.from_profile("paper", temprature=1)
@@ -137,7 +163,7 @@ def test_accepts_the_ends_of_a_range(option: str, value: float) -> None:
 
 @pytest.mark.parametrize("profile", ["best", ["paper"]])
 def test_an_unknown_profile_is_refused(profile: Any) -> None:
-    with pytest.raises(InputError, match=r"profile is .*; expected one of paper, original, improved"):
+    with pytest.raises(InputError, match=r"profile is .*; expected one of improved, paper, original"):
         AIDEOptions.from_profile(profile)
 
 
@@ -180,9 +206,9 @@ def options_of_the_bundle(**overrides: Any) -> AIDEOptions:
 
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_a_bundle_takes_a_profile_and_changes_what_its_recipe_says(profile: str) -> None:
-    recipe = json.loads(BUNDLE.read_text())["options"]
-    changes = {name: value for name, value in recipe.items() if name not in ("_target_", "profile")}
-    assert options_of_the_bundle(profile=profile) == AIDEOptions.from_profile(profile, **changes)
+    recipe = json.loads(BUNDLE.read_text())
+    assert set(recipe["options"]) == {"_target_", "epochs", "profile"}
+    assert options_of_the_bundle(profile=profile) == AIDEOptions.for_epochs(recipe["epochs"], profile)
 
 
 @pytest.mark.parametrize("option", list(DEFAULTS))

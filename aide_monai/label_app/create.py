@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aide_monai.errors import InputError
-from aide_monai.utils.files import JsonObject, new_folder, write_text
+from aide_monai.utils.files import new_folder, write_text
+from aide_monai.workflows.bundle import model_settings, read_config
 from aide_monai.workflows.bundle_library import LEFT_BEHIND
 
 if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
     from torch import nn
 
 _MAIN = '"""Started by MONAI Label."""\n\nfrom aide_monai.label_app.app import AIDELabelApp  # noqa: F401\n'
@@ -60,7 +60,7 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
     source = weights or (own if own.is_file() else None)
     network = initial_network(bundle)
     if source is not None:
-        require_settings(source, _model_settings(bundle))
+        require_settings(source, model_settings(bundle))
         load_weights(network, source)
     write_text(main, _MAIN)
     with new_folder(target) as copy:
@@ -73,18 +73,4 @@ def create_app(folder: str | Path, bundle: str | Path, *, weights: str | Path | 
 
 def initial_network(bundle: str | Path) -> nn.Module:
     """The deployed network of a bundle as its training would start with it."""
-    return _config(bundle, "train").get_parsed_content("network_def")
-
-
-def _model_settings(bundle: Path) -> JsonObject:
-    """What MONAI Label's inference brings images to the networks with; nothing from bundles that do not say it."""
-    config = _config(bundle, "inference")
-    return config.get_parsed_content("model_settings") if "model_settings" in config else {}
-
-
-def _config(bundle: str | Path, name: str) -> ConfigParser:
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    parser.read_config(Path(bundle) / "configs" / f"{name}.json")
-    return parser
+    return read_config(bundle, "train").get_parsed_content("network_def")

@@ -7,9 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 from aide_monai.errors import InputError
-
-CONFIGS = ("train", "train,improved")
-"""What a client may train with, in the words of ``aide train --config``."""
+from aide_monai.options import PROFILES
 
 TaskRequest: TypeAlias = dict[str, Any]
 """What a client asks for, or what is left of it once it is checked: value by key."""
@@ -124,7 +122,7 @@ _KNOWN: dict[str, dict[str, tuple[str, _Check]]] = {
     "train": {
         "max_epochs": _whole(1, 100_000),
         "val_split": ("a share from 0 up to but not including 1", _share),
-        "config": _one_of(*CONFIGS),
+        "profile": _one_of(*PROFILES),
         **_COMMON,
     },
     "infer": {
@@ -147,4 +145,4 @@ _KNOWN: dict[str, dict[str, tuple[str, _Check]]] = {
     "scoring": _COMMON,
     "activelearning": {"strategy": _PLAIN, "review": _TRUTH, "client_id": _PLAIN},
 }
-_CHOICES = ("device", "config", "model_filename")
+_CHOICES = ("device", "profile", "model_filename")

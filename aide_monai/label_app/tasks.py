@@ -19,10 +19,11 @@ from monailabel.utils.others.generic import device_map, file_checksum, name_to_d
 from aide_monai.errors import InputError
 from aide_monai.handlers.settings import copy_settings
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
-from aide_monai.label_app.requests import CONFIGS, Info, TaskRequest, checked
+from aide_monai.label_app.requests import Info, TaskRequest, checked
 from aide_monai.label_app.studies import FINAL, Datastore, broken_images, datastore_cases, findings_of, remember
 from aide_monai.label_app.suspicion import BundleScorer, changed, most_suspicious
 from aide_monai.label_app.trainings import last_training, recorded
+from aide_monai.options import PROFILES
 from aide_monai.utils.locks import locked
 from aide_monai.utils.stored_values import stored_values
 from aide_monai.workflows.bundle import new_run, run_bundle
@@ -78,14 +79,15 @@ class AIDETrainTask(BundleTrainTask):
 
     The whole of ``aide train``: a network learns from the labelled images and labels the others, then two networks
     learn from all and correct those labels. What the request may say: ``max_epochs``, ``val_split`` (0 by default,
-    because few labels are better trained on), ``device``, and ``config``, one of ``CONFIGS``.
+    because few labels are better trained on), ``device``, and ``profile``, AIDE's options, by default the bundle's.
     """
 
     def config(self) -> Info:
         """Options that a client can show."""
         stock = super().config()
-        epochs = self.bundle_config.get("epochs")
-        return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "config": list(CONFIGS)}
+        epochs, profile = self.bundle_config.get("epochs"), self.bundle_config.get("profile")
+        profiles = sorted(PROFILES, key=lambda name: name != profile)  # clients show the first one as chosen
+        return {"device": stock["device"], "max_epochs": epochs, "val_split": 0.0, "profile": profiles}
 
     def stats(self) -> Info:
         """What became of the last training, also of one that ended with an earlier server, see ``last_training``."""
@@ -129,9 +131,10 @@ class AIDETrainTask(BundleTrainTask):
             "test": None,
             "epochs": asked.get("max_epochs", self.bundle_config["epochs"]),
             "device": name_to_device(asked.get("device")),
+            "profile": asked.get("profile", self.bundle_config["profile"]),
         }
         with recorded(run):
-            run_bundle(bundle, asked.get("config", CONFIGS[0]).split(","), literals=values)
+            run_bundle(bundle, ["train"], literals=values)
             weights = bundle / "models" / "model.pt"
             copy_settings(run / "models" / "model.pt", weights)
             os.replace(run / "models" / "model.pt", weights)

@@ -244,3 +244,18 @@ def _require_known(given: Mapping[str, Any], files: Sequence[Path]) -> None:
                 advice = did_you_mean(f"--{key}", [f"--{name}" for name in known])
                 found = f"the config has {', '.join(names)}, or an id such as train#trainer"
                 raise InputError(f"unknown option --{key}; {advice or found}")
+
+
+def read_config(bundle: str | Path, name: str) -> ConfigParser:
+    """A config of a bundle, of which nothing has been run."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(Path(bundle) / "configs" / f"{name}.json")
+    return parser
+
+
+def model_settings(bundle: str | Path) -> JsonObject:
+    """How the inference of a bundle brings images to the networks; nothing from bundles that do not say it."""
+    config = read_config(bundle, "inference")
+    return config.get_parsed_content("model_settings") if "model_settings" in config else {}

@@ -51,15 +51,6 @@ PARAMETERS = (
 )
 """Top-level ids of the configs in which bundles may differ."""
 
-IMPROVED = (
-    "augmentation_angle",
-    "augmentation_zoom",
-    "augmentation_intensity",
-    "augmentation_mix",
-    "options",
-)
-"""Keys of improved.json in which bundles may differ; the augmentation stands there where it is not train.json's."""
-
 METADATA = (
     "version",
     "changelog",
@@ -112,7 +103,7 @@ def write_bundle(
         shutil.copytree(TEMPLATE, unfinished, dirs_exist_ok=True)
         for page in (*unfinished.glob("docs/*"), *unfinished.glob("models/*.md")):
             write_text(page, _filled(page.read_text(), texts))
-        _write_configs(unfinished, parameters, metadata, improved={})
+        _write_configs(unfinished, parameters, metadata)
     return folder
 
 
@@ -124,10 +115,8 @@ def refresh_bundle(folder: str | Path) -> None:
     for name in ("inference", "evaluate", "train"):
         known |= _content(configs / f"{name}.json")
     parameters = {key: known[key] for key in PARAMETERS if key in known}
-    own = configs / "improved.json"
-    improved = {key: value for key, value in _content(own).items() if key in IMPROVED} if own.is_file() else {}
     kept = {key: metadata[key] for key in METADATA if key in metadata}
-    _write_configs(Path(folder), parameters, kept, improved=improved)
+    _write_configs(Path(folder), parameters, kept)
 
 
 def differences(folder: str | Path) -> list[str]:
@@ -142,9 +131,8 @@ def differences(folder: str | Path) -> list[str]:
             found += [] if own.read_text() == path.read_text() else [f"{own}: another text"]
         else:
             mine, template = _content(own), _content(path)
-            free = {"metadata.json": METADATA, "improved.json": IMPROVED}.get(path.name, PARAMETERS)
-            optional = IMPROVED if path.name == "improved.json" else ()
-            if [key for key in mine if key in template or key not in optional] != list(template):
+            free = METADATA if path.name == "metadata.json" else PARAMETERS
+            if list(mine) != list(template):
                 found.append(f"{own}: other keys, or another order: {sorted({*mine} ^ {*template})}")
             found += [
                 f"{own}: {key} differs" for key in mine if key not in free and mine[key] != template.get(key, None)
@@ -249,9 +237,7 @@ def _content(path: Path) -> JsonObject:
     return read_object(path, advice="restore the config of the bundle")
 
 
-def _write_configs(
-    folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any], *, improved: Mapping[str, Any]
-) -> None:
+def _write_configs(folder: Path, parameters: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     template = _content(TEMPLATE / "configs" / "train.json")
     values = {**parameters, "volume_options": {**template["volume_options"], **parameters.get("volume_options", {})}}
     for path in sorted((TEMPLATE / "configs").glob("*")):
@@ -264,8 +250,6 @@ def _write_configs(
             content |= {key: value for key, value in metadata.items() if key in METADATA}
             if "channels" in metadata:
                 content["network_data_format"] = _data_format(content["network_data_format"], metadata)
-        elif path.name == "improved.json":
-            content |= improved
         else:
             content |= {key: value for key, value in values.items() if key in content}
         write_text(own, json.dumps(content, indent=4, ensure_ascii=False) + "\n")

@@ -30,6 +30,7 @@ def jobs(data_of, tmp_path_factory) -> dict[str, dict]:
             "run_dir": str(tmp_path_factory.mktemp("runs") / name),
             "amp": "off",
             "options#update_ratio": 1.0,
+            "augmentation_mix": 0.0,  # each process mixes its own samples, so that many mix others than one
             "options#correction_foreground": 0.0,  # networks that have just begun find next to nothing
             **TRAINING,
             **schedule,
@@ -74,9 +75,8 @@ def test_two_processes_train_as_one(name, seen, jobs, bundle_of, tmp_path):
     together, alone = Path(jobs[name]["run_dir"]), tmp_path
     assert (together / "models" / "model.pt").exists()
     records = [LabelHistory.load(folder / "labels").records for folder in (together, alone)]
-    assert [(record.network, record.case) for record in records[0]] == [
-        (record.network, record.case) for record in records[1]
-    ]
+    replaced = [sorted((record.epoch, record.network, record.case) for record in labels) for labels in records]
+    assert replaced[0] == replaced[1]  # in any order: where all are replaced, their Dice may differ by rounding alone
     assert records[0]
     for row, expected in zip(rows(together), rows(alone), strict=True):
         assert row == pytest.approx(expected, abs=2e-3)

@@ -53,7 +53,7 @@ def trainer(
         torch.optim.SGD(first.parameters(), lr=0.2),
         second,
         torch.optim.SGD(second.parameters(), lr=0.2),
-        options=AIDEOptions(**options),
+        options=AIDEOptions.from_profile("paper", **options),
         seed=seed,
     )
 
@@ -534,11 +534,18 @@ def test_another_segmentation_loss() -> None:
         optimizers[0],
         networks[1],
         optimizers[1],
+        options=AIDEOptions.from_profile("paper"),
         loss_function=lambda logits, label: label.flatten(1).float().mean(dim=1) + 3 + 0 * logits.sum(),
     )
     engine.run()
-    assert engine.options == AIDEOptions()
     assert float(engine.state.output["loss_1"]) == pytest.approx(3 + 4)  # kept: 3 + 0; suspicious: 3 + 1
+
+
+def test_the_options_by_default() -> None:
+    networks = Pixels(), Pixels()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in networks]
+    engine = AIDETrainer("cpu", 1, [numbered(2)], networks[0], optimizers[0], networks[1], optimizers[1])
+    assert engine.options == AIDEOptions()
 
 
 # Errors

@@ -160,7 +160,7 @@ def test_slices_of_volumes(first: Build, second: Build, modalities: int) -> None
     ]
     store = LabelStore.from_volumes(volumes)
     dataset = SliceDataset(volumes, store=store)
-    options = AIDEOptions(warmup_epochs=1, update_ratio=0.5)
+    options = AIDEOptions.from_profile("paper", warmup_epochs=1, update_ratio=0.5)
     engine, watch = train(
         (first, second),
         DataLoader(dataset, batch_size=4),

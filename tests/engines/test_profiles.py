@@ -336,7 +336,7 @@ def numbered_run(**options: Any) -> AIDETrainer:
         optimizers[0],
         pair[1],
         optimizers[1],
-        options=AIDEOptions(max_angle=0, flip_probability=0, **options),
+        options=AIDEOptions.from_profile("paper", max_angle=0, flip_probability=0, **options),
         loss_function=lambda logits, label: label.flatten(1).float().mean(dim=1) + 0 * logits.sum(),
     )
     engine.run()

@@ -41,7 +41,7 @@ def trainer(networks: list[nn.Module], *, epochs: int = 1, **arguments: Any) -> 
         optimizers[0],
         networks[1],
         optimizers[1],
-        options=AIDEOptions(**options),
+        options=AIDEOptions.from_profile("paper", **options),
         **arguments,
     )
 

@@ -139,7 +139,7 @@ def test_volumes_are_predicted_only_when_labels_are_due() -> None:
 
 def test_options_reach_the_algorithm_and_the_correction() -> None:
     dataset = data()
-    trainer(dataset=dataset, options=AIDEOptions(update_ratio=0.5, warmup_epochs=2)).run()
+    trainer(dataset=dataset, options=AIDEOptions.from_profile("paper", update_ratio=0.5, warmup_epochs=2)).run()
     corrected = [(record.epoch, record.network) for record in dataset.store.records]
     assert corrected == [(epoch, network) for epoch in (1, 2) for network in (2, 2, 1, 1)]
 
@@ -167,7 +167,10 @@ def test_a_run_continues_with_its_networks_and_labels(tmp_path: Path) -> None:
         dataset = data(lambda *args, **kw: AIDECacheDataset(*args, **kw, folder=tmp_path / "labels", resume=resume))
         checkpoint = RunCheckpoint(tmp_path / "checkpoint.pt", store=dataset.store, resume=resume)
         engine = trainer(
-            dataset=dataset, max_epochs=epochs, options=AIDEOptions(warmup_epochs=9), train_handlers=[checkpoint]
+            dataset=dataset,
+            max_epochs=epochs,
+            options=AIDEOptions.from_profile("paper", warmup_epochs=9),
+            train_handlers=[checkpoint],
         )
         engine.run()
         return engine, dataset

@@ -261,7 +261,7 @@ def start(
         torch.optim.Adam(model.parameters(), lr=0.02, amsgrad=True) for model in networks
     ]
     schedulers = [schedule(optimizer) for optimizer in optimizers]
-    options = AIDEOptions(warmup_epochs=2, update_interval=1, views=2)
+    options = AIDEOptions.from_profile("paper", warmup_epochs=2, update_interval=1, views=2)
     places: dict[str, list[Any]] = {"first": [] if first is None else [first], "after correction": [], "last": []}
     if kill is not None:
         places[kill[2]].append(Kill(kill[0], kill[1]))

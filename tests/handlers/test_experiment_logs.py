@@ -43,7 +43,7 @@ def stream() -> tuple[SliceDataset, dict[str, torch.Tensor]]:
 
 
 def handlers(tmp_path: Path, dataset: SliceDataset, clean: dict[str, torch.Tensor]) -> list[Any]:
-    options = AIDEOptions(update_ratio=0.5, unit="slice")
+    options = AIDEOptions.from_profile("paper", update_ratio=0.5, unit="slice")
     return [
         GlobalLabelCorrection(dataset, options=options),
         LabelQuality(dataset.store, clean, num_classes=2),
@@ -97,7 +97,7 @@ def test_two_networks_arrive_in_mlflow(tmp_path: Path) -> None:
         torch.optim.Adam(first.parameters()),
         second,
         torch.optim.Adam(second.parameters()),
-        options=AIDEOptions(warmup_epochs=2),
+        options=AIDEOptions.from_profile("paper", warmup_epochs=2),
         train_handlers=[
             Disagreement(),
             *handlers(tmp_path, dataset, clean),

@@ -74,7 +74,9 @@ def correction(
 ) -> tuple[GlobalLabelCorrection, LabelStore]:
     store = LabelStore.from_volumes(volumes, folder=folder, scratch=scratch)
     dataset = SliceDataset(volumes, store=store, axis=axis)
-    return GlobalLabelCorrection(dataset, options=AIDEOptions(**options), batch_size=batch_size), store
+    return GlobalLabelCorrection(
+        dataset, options=AIDEOptions.from_profile("paper", **options), batch_size=batch_size
+    ), store
 
 
 def sizes(store: LabelStore, network: int) -> dict[str, int]:

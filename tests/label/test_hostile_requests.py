@@ -69,7 +69,7 @@ def test_wrong_values_are_refused_in_one_sentence_by_the_server(server, place):
     for path, values, message in (
         (f"/train/{MODEL}", {"max_epochs": "abc"}, "max_epochs is 'abc'; expected a whole number in 1..100000"),
         (f"/train/{MODEL}", {"device": write}, "; expected cpu, cuda or cuda:N"),
-        (f"/train/{MODEL}?run_sync=true", {"config": write}, "; expected one of train, train,improved"),
+        (f"/train/{MODEL}?run_sync=true", {"profile": write}, "; expected one of improved, paper, original"),
         ("/scoring/suspicion", {"device": write}, "; expected cpu, cuda or cuda:N"),
         (f"/batch/infer/{MODEL}", {"label_tag": write}, "; expected a plain name"),
         ("/activelearning/suspicious", {"review": write}, "; expected true or false"),

@@ -130,16 +130,17 @@ def test_a_broken_upload_is_left_out_and_named(server, data, tmp_path):
     assert "problem" not in server.image_info("phantom_002")["aide"]
 
 
-def test_the_improved_recipe_can_be_asked_for(server, app):
-    _, improved = server.get("/info/")["trainers"][MODEL]["config"]["config"]
+def test_a_profile_can_be_asked_for(server, app):
+    default, paper, _ = server.get("/info/")["trainers"][MODEL]["config"]["profile"]
+    assert (default, paper) == ("improved", "paper")
     before = server.checksum(MODEL)
-    assert server.train(MODEL, max_epochs=1, config=improved)["status"] == "DONE"
+    assert server.train(MODEL, max_epochs=1, profile=paper)["status"] == "DONE"
     assert server.checksum(MODEL) != before
     last = max((app / "model" / MODEL / "runs").iterdir())
     state = torch.load(last / "checkpoint.pt", weights_only=True)["engine"]
-    assert "average_1" in state  # the paper keeps no averages
-    status, answer = server.answer("POST", f"/train/{MODEL}", b'{"config": "best"}')
-    assert (status, answer["detail"]) == (400, "config is 'best'; expected one of train, train,improved")
+    assert "average_1" not in state  # the paper keeps no averages
+    status, answer = server.answer("POST", f"/train/{MODEL}", b'{"profile": "best"}')
+    assert (status, answer["detail"]) == (400, "profile is 'best'; expected one of improved, paper, original")
 
 
 def test_labels_that_disagree_with_the_model_are_served_for_review(server, data):

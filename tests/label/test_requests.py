@@ -12,7 +12,7 @@ from aide_monai.workflows.literals import literal
 
 TASKS = ("train", "infer", "batch/infer", "scoring", "activelearning")
 GOOD = {
-    "train": {"max_epochs": 5, "val_split": 0.25, "config": "train,improved", "device": "cuda:1", "gpus": "0,1"},
+    "train": {"max_epochs": 5, "val_split": 0.25, "profile": "paper", "device": "cuda:1", "gpus": "0,1"},
     "infer": {"save_label": True, "label_tag": "original", "result_extension": ".nii.gz", "logging": "INFO"},
     "batch/infer": {"images": "unlabeled", "max_workers": 1, "max_batch_size": 0, "multi_gpu": True, "gpus": "all"},
     "scoring": {"device": "cpu"},
@@ -35,8 +35,8 @@ def test_what_a_client_may_say_is_passed_on(task):
 
 
 def test_a_choice_that_was_not_made_is_the_first_one():
-    request = {"device": ["cpu", "cuda"], "config": ["train", "train,improved"], "max_epochs": 3}
-    assert checked("train", request) == {"device": "cpu", "config": "train", "max_epochs": 3}
+    request = {"device": ["cpu", "cuda"], "profile": ["improved", "paper", "original"], "max_epochs": 3}
+    assert checked("train", request) == {"device": "cpu", "profile": "improved", "max_epochs": 3}
     assert checked("train", {"device": "NVIDIA: 0"}, devices=["NVIDIA: 0"]) == {"device": "NVIDIA: 0"}
 
 
@@ -61,7 +61,7 @@ def test_no_value_means_anything_to_a_config(task, request):
         ("train", {"max_epochs": 0}, "max_epochs is 0; expected"),
         ("train", {"val_split": 1}, "val_split is 1; expected a share from 0 up to but not including 1"),
         ("train", {"val_split": float("nan")}, "val_split is nan; expected a share"),
-        ("train", {"config": "best"}, "config is 'best'; expected one of train, train,improved"),
+        ("train", {"profile": "best"}, "profile is 'best'; expected one of improved, paper, original"),
         ("scoring", {"device": "$1"}, r"device is '\$1'; expected cpu, cuda or cuda:N"),
         ("infer", {"device": {"a": 1}}, "device is {'a': 1}; expected cpu"),
         ("infer", {"label_tag": "../x"}, "label_tag is '../x'; expected a plain name"),
@@ -69,7 +69,7 @@ def test_no_value_means_anything_to_a_config(task, request):
         ("batch/infer", {"images": "some", "max_workers": -1}, "images is 'some'; .*; max_workers is -1; "),
         ("activelearning", {"review": 1}, "review is 1; expected true or false"),
         ("train", ["max_epochs"], r"found \['max_epochs'\]; expected an object"),
-        ("train", {"config": "x" * 5000}, r"config is 'x{75} \.\.\.; expected"),
+        ("train", {"profile": "x" * 5000}, r"profile is 'x{75} \.\.\.; expected"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(task, request_, message):

@@ -136,7 +136,7 @@ def test_single_patches_are_ranked_and_replaced(tmp_path: Path) -> None:
     store = LabelStore.from_volumes(data, folder=tmp_path)
     dataset = PatchDataset(data, (2, 2, 2), store=store, overlap=0)
     engine = Engine()
-    handler = GlobalLabelCorrection(dataset, options=AIDEOptions(unit="patch"))  # one of four
+    handler = GlobalLabelCorrection(dataset, options=AIDEOptions.from_profile("paper", unit="patch"))  # one of four
     handler(engine)
     found = [(r.network, r.case, r.slice, r.patch, r.dice_before, r.voxels_changed) for r in store.records]
     assert found == [
@@ -161,7 +161,8 @@ def test_whole_cases_are_ranked_and_replaced() -> None:
     ]
     store = LabelStore.from_volumes(data)
     handler = GlobalLabelCorrection(
-        PatchDataset(data, (2, 2, 2), store=store), options=AIDEOptions(unit="case", update_ratio=0.5)
+        PatchDataset(data, (2, 2, 2), store=store),
+        options=AIDEOptions.from_profile("paper", unit="case", update_ratio=0.5),
     )
     handler(Engine())
     assert [(r.network, r.case, r.patch, r.dice_before) for r in store.records] == [
@@ -175,6 +176,8 @@ def test_slices_are_no_patches() -> None:
     data = [volume("a")]
     store = LabelStore.from_volumes(data)
     with pytest.raises(InputError, match=r'unit is "slice"; expected "case" or "patch"'):
-        GlobalLabelCorrection(PatchDataset(data, (2, 2, 2), store=store), options=AIDEOptions(unit="slice"))
+        GlobalLabelCorrection(
+            PatchDataset(data, (2, 2, 2), store=store), options=AIDEOptions.from_profile("paper", unit="slice")
+        )
     with pytest.raises(InputError, match=r'unit is "patch"; expected "case" or "slice"'):
-        GlobalLabelCorrection(SliceDataset(data, store=store), options=AIDEOptions(unit="patch"))
+        GlobalLabelCorrection(SliceDataset(data, store=store), options=AIDEOptions.from_profile("paper", unit="patch"))

@@ -92,7 +92,7 @@ def test_the_correction_and_the_study_of_memory_take_it(make):
     stream = make()
     clean = {"poor": volumes()[1]["image"][0].byte()}
     memory = Memorisation(stream, clean, num_classes=2)
-    options = AIDEOptions(warmup_epochs=1, update_ratio=1.0)
+    options = AIDEOptions.from_profile("paper", warmup_epochs=1, update_ratio=1.0)
     engine: Any = SimpleNamespace(
         networks=(Copy(), Copy()),
         inferers=(AutocastInferer(), AutocastInferer()),

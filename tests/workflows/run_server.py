@@ -51,7 +51,7 @@ from tests.workflows.digest import digest
 SETTINGS = TrainingSettings(
     epochs=5, steps_per_epoch=3, batch_size=4, learning_rate=1e-2, features=(4, 4, 4, 8, 8, 4), seed=7
 )
-OPTIONS = AIDEOptions(warmup_epochs=3, views=2, update_ratio=0.5, update_interval=1)
+OPTIONS = AIDEOptions.from_profile("paper", warmup_epochs=3, views=2, update_ratio=0.5, update_interval=1)
 # what the kills are aimed at: a function, with all that it calls
 SCOPES = {
     "step": (TwoNetworkTrainer, "_iteration"),

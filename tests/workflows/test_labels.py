@@ -217,7 +217,7 @@ def test_a_resumed_run_trains_on_the_labels_that_were_rolled_back_to(
     volumes: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = TrainingSettings(epochs=3, steps_per_epoch=1, batch_size=4, features=(4, 4, 4, 8, 8, 4))
-    options = AIDEOptions(warmup_epochs=4, views=2, update_ratio=0.5, correction_foreground=0.0)
+    options = AIDEOptions.from_profile("paper", warmup_epochs=4, views=2, update_ratio=0.5, correction_foreground=0.0)
     train = partial(train_aide, volumes, settings, options=options, num_classes=2, axis=2, run_dir=tmp_path / "run")
     steps = ["first", "second"]
     with pytest.raises(IndexError):  # in the third epoch

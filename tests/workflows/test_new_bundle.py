@@ -74,20 +74,18 @@ def test_a_refreshed_bundle_keeps_its_parameters(datalist, tmp_path):
     assert differences(bundle) == []
 
 
-def test_the_improved_training_keeps_values_of_its_own(datalist, tmp_path):
+def test_a_bundle_keeps_the_options_it_was_written_with(datalist, tmp_path):
     bundle = new_bundle(tmp_path / "mine", datalist)
-    path = bundle / "configs" / "improved.json"
-    before = json.loads(path.read_text())
-    own = {"augmentation_mix": 1.0, "options": {**before["options"], "keep": 0.25}}
-    path.write_text(json.dumps({**before, **own, "profile": "paper"}))
-    assert differences(bundle) == [f"{path}: profile differs"]
+    path = bundle / "configs" / "train.json"
+    options = {"_target_": "aide_monai.engines.AIDEOptions.from_profile", "profile": "@profile", "keep": 0.25}
+    earlier = {**json.loads(path.read_text()), "profile": "paper", "options": options}
+    path.write_text(json.dumps(earlier))
+    overlay = path.with_name("improved.json")  # which bundles had before it became the default
+    overlay.write_text('{"profile": "improved"}')
     refresh_bundle(bundle)
-    assert json.loads(path.read_text()) == {**before, **own}
-    train = json.loads((bundle / "configs" / "train.json").read_text())
-    assert (train["augmentation_mix"], "keep" in train["options"]) == (0.0, False)
-    path.unlink()
-    refresh_bundle(bundle)  # of a bundle that is older than the config
-    assert json.loads(path.read_text()) == before
+    assert json.loads(path.read_text()) == earlier
+    assert json.loads(overlay.read_text()) == {"profile": "improved"}
+    assert differences(bundle) == []
 
 
 def test_what_differs_from_the_template_is_told(datalist, tmp_path):

@@ -22,7 +22,7 @@ from aide_monai.workflows.comparison.training import (
 )
 
 SETTINGS = TrainingSettings(epochs=2, steps_per_epoch=3, batch_size=4, features=(4, 4, 4, 8, 8, 4), seed=7)
-OPTIONS = AIDEOptions(warmup_epochs=2, views=2)
+OPTIONS = AIDEOptions.from_profile("paper", warmup_epochs=2, views=2)
 
 
 def train(volumes, run_dir, *, resume=False, on_step=None, **changes):
@@ -174,7 +174,7 @@ def test_the_control_is_aide_where_aide_trusts_all_and_changes_nothing(moved_lab
     settings = TrainingSettings(**{**vars(SETTINGS), "networks": 2, "average": 0.9, "kept": "last"})
     shared = {"num_classes": 2, "axis": 2}
     control, _ = train_supervised(moved_labels, settings, trusted_share=0.5, run_dir=tmp_path / "control", **shared)
-    options = AIDEOptions(keep=1.0, correction_start=99, average=0.9, trusted_share=0.5)
+    options = AIDEOptions.from_profile("paper", keep=1.0, correction_start=99, average=0.9, trusted_share=0.5)
     aide, _, _ = train_aide(moved_labels, settings, options=options, run_dir=tmp_path / "aide", **shared)
     assert equal(control, aide)
 
