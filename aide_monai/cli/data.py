@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aide_monai.cli.console import console, print_json
-from aide_monai.cli.options import AsJSON, Roots, label_names, spacing_mm
+from aide_monai.cli.options import AsJSON, Roots, label_names, positive, spacing_mm
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
+
+_WIDE = 110  # columns of a terminal that all scores fit into
 
 if TYPE_CHECKING:
     from aide_monai.workflows.evaluate_folders import Evaluation
@@ -61,6 +63,7 @@ def evaluate(
     ] = False,
     subset: Annotated[bool, typer.Option("--subset", help="Leave out references without a prediction.")] = False,
     spacing: Annotated[str | None, typer.Option(help="COLUMN,ROW,SLICE spacing in mm, for PNG slices.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Distance in mm that the NSD calls right.")] = 2.0,
     images: Annotated[Path | None, typer.Option(help="Folder of images to draw the worst cases on.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for tables and pictures.")] = None,
     compare: Annotated[
@@ -75,7 +78,7 @@ def evaluate(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Score segmentations: DSC, RAVD, ASSD, MSSD per case, with a summary; or compare two such tables.
+    """Score segmentations: DSC, RAVD, ASSD, MSSD, HD95, NSD per case, with a summary; or compare two such tables.
 
     Files are NIfTI, MHD, NRRD, DICOM SEG or folders of PNG slices, matched by case.
     """
@@ -94,20 +97,28 @@ def evaluate(
             resample=resample,
             subset=subset,
             spacing_mm=spacing_mm(spacing),
+            tolerance_mm=positive(tolerance, "--tolerance"),
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
         if as_json:
             doubts = {"ignored_labels": result.ignored, "unknown_spacing": result.unknown_spacing}
             print_json({"summary": result.summary, "cases": result.rows, **doubts, "folder": out})
             return
-        cases = len({row["case"] for row in result.rows})
-        title = f"{pred}: {cases} cases, mean ± standard deviation"
-        from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
-
-        console.print(scores_table(result.summary).rich(title))
+        _tell_scores(pred, result)
         _tell_what_is_doubtful(result)
         if out is not None:
-            console.print(str(out), soft_wrap=True)
+            console.print(str(out / "report.html"), soft_wrap=True)
+
+
+def _tell_scores(pred: Path, result: Evaluation) -> None:
+    from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
+
+    cases = len({row["case"] for row in result.rows})
+    hidden = () if console.width >= _WIDE else ("RAVD (%)", "MSSD (mm)")
+    table = scores_table(result.summary)
+    if hidden:
+        table.notes.append("RAVD and MSSD need a wider terminal; --out DIR and --json have them.")
+    console.print(table.rich(f"{pred}: {cases} cases, mean ± standard deviation", without=hidden))
 
 
 def _tell_what_is_doubtful(result: Evaluation) -> None:

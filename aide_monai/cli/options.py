@@ -72,3 +72,14 @@ def spacing_mm(text: str | None) -> tuple[float, float, float] | None:
     except ValueError:
         pass  # the same sentence
     raise InputError(f"--spacing is {text!r}; expected three positive numbers in mm, such as 1.89,1.89,5.5")
+
+
+def positive(value: float, option: str) -> float:
+    """A distance in mm that is above 0.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} is {value}; expected a distance in mm above 0")
+    return value

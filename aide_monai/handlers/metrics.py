@@ -67,10 +67,11 @@ class MaximumSymmetricSurfaceDistance(_MetricHandler):
 
 
 class MeanSegmentationMetrics(_MetricHandler):
-    """All four metrics of an epoch in one pass.
+    """All metrics of an epoch in one pass.
 
-    ``engine.state.metrics`` gets "dsc", "ravd", "ravd_signed", "assd" and "mssd", and a dictionary of all under the
-    name that the handler is attached by. For a key metric, which is one number, attach one of the single handlers.
+    ``engine.state.metrics`` gets "dsc", "ravd", "ravd_signed", "assd", "mssd", "hd95" and "nsd", and a dictionary of
+    all under the name that the handler is attached by. For a key metric, which is one number, attach one of the single
+    handlers.
 
     Args:
         output_transform: as in ``RelativeVolumeDifference``.

@@ -2,7 +2,9 @@ from .crossed import CrossedTest, crossed_test, holm
 from .gap_closure import GapClosure, gap_closure
 from .monai_metrics import (
     AverageSymmetricSurfaceDistanceMetric,
+    HausdorffDistance95Metric,
     MaximumSymmetricSurfaceDistanceMetric,
+    NormalizedSurfaceDistanceMetric,
     RelativeVolumeDifferenceMetric,
     SegmentationMetrics,
 )
@@ -16,7 +18,9 @@ __all__ = [
     "AverageSymmetricSurfaceDistanceMetric",
     "CrossedTest",
     "GapClosure",
+    "HausdorffDistance95Metric",
     "MaximumSymmetricSurfaceDistanceMetric",
+    "NormalizedSurfaceDistanceMetric",
     "PairedTTest",
     "QUBIQScoreMetric",
     "RelativeVolumeDifferenceMetric",

@@ -1,4 +1,4 @@
-"""The four metrics as MONAI metrics: one-hot batches in, cumulated over iterations and ranks, reduced at the end."""
+"""The metrics as MONAI metrics: one-hot batches in, cumulated over iterations and ranks, reduced at the end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from monai.utils import MetricReduction
 from aide_monai.errors import InputError
 from aide_monai.metrics.masks import as_array, check_same_shape
 from aide_monai.metrics.relative_volume_difference import relative_volume_difference
-from aide_monai.metrics.scores import Summary, aggregate, segmentation_scores
-from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge
+from aide_monai.metrics.scores import TOLERANCE_MM, Summary, aggregate, segmentation_scores
+from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge, check_tolerance
 from aide_monai.utils.axes import COSINE_TOLERANCE
 
 Spacing: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.floating]
@@ -230,8 +230,38 @@ class MaximumSymmetricSurfaceDistanceMetric(SurfaceMetric):
         return segmentation_scores(prediction, reference, spacing_mm=spacing, edge=self.edge).mssd
 
 
-class SegmentationMetrics(SurfaceMetric):
-    """DSC, RAVD, signed RAVD, ASSD and MSSD of each channel in one pass.
+class HausdorffDistance95Metric(SurfaceMetric):
+    """HD95 in mm, see `SurfaceDistances.percentile`.
+
+    With `edge="monai"` it equals MONAI's `HausdorffDistanceMetric(percentile=95)` wherever both masks are not empty.
+    """
+
+    def _score(self, prediction: npt.NDArray[Any], reference: npt.NDArray[Any], spacing: Any) -> float:
+        return segmentation_scores(prediction, reference, spacing_mm=spacing, edge=self.edge).hd95
+
+
+class NormalizedSurfaceDistanceMetric(SurfaceMetric):
+    """NSD, 0..1, see `SurfaceDistances.share_within`.
+
+    With `edge="monai"` it equals MONAI's `SurfaceDiceMetric` (without subvoxels) wherever both masks are not empty.
+
+    Args:
+        tolerance_mm: as in `segmentation_scores`.
+        options: those of `SurfaceMetric`.
+    """
+
+    def __init__(self, *, tolerance_mm: float = TOLERANCE_MM, **options: Any) -> None:
+        check_tolerance(tolerance_mm)
+        super().__init__(**options)
+        self.tolerance_mm = tolerance_mm
+
+    def _score(self, prediction: npt.NDArray[Any], reference: npt.NDArray[Any], spacing: Any) -> float:
+        options: dict[str, Any] = {"edge": self.edge, "tolerance_mm": self.tolerance_mm}
+        return segmentation_scores(prediction, reference, spacing_mm=spacing, **options).nsd
+
+
+class SegmentationMetrics(NormalizedSurfaceDistanceMetric):
+    """DSC, RAVD, signed RAVD, ASSD, MSSD, HD95 and NSD of each channel in one pass.
 
     `aggregate` returns a dict by name, which ignite spreads into `engine.state.metrics`. The buffer is (items,
     channels, metrics) in the order of `names`.
@@ -247,10 +277,13 @@ class SegmentationMetrics(SurfaceMetric):
         1.0
     """
 
-    names = ("dsc", "ravd", "ravd_signed", "assd", "mssd")
+    names = ("dsc", "ravd", "ravd_signed", "assd", "mssd", "hd95", "nsd")
 
-    def _score(self, prediction: npt.NDArray[Any], reference: npt.NDArray[Any], spacing: Any) -> tuple[float, ...]:
-        scores = segmentation_scores(prediction, reference, spacing_mm=spacing, edge=self.edge, average=self.average)
+    def _score(  # type: ignore[override]
+        self, prediction: npt.NDArray[Any], reference: npt.NDArray[Any], spacing: Any
+    ) -> tuple[float, ...]:
+        options: dict[str, Any] = {"edge": self.edge, "average": self.average, "tolerance_mm": self.tolerance_mm}
+        scores = segmentation_scores(prediction, reference, spacing_mm=spacing, **options)
         return tuple(getattr(scores, name) for name in self.names)
 
     def aggregate(self, reduction: MetricReduction | str | None = None) -> dict[str, Reduced]:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""The four metrics of a segmentation in one pass: DSC, RAVD, ASSD and MSSD."""
+"""The metrics of a segmentation in one pass: DSC, RAVD, ASSD, MSSD, HD95 and NSD."""
 
 from __future__ import annotations
 
@@ -22,15 +22,25 @@ from aide_monai.metrics.masks import (
     joint_crop,
 )
 from aide_monai.metrics.relative_volume_difference import volume_difference_percent
-from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge, cropped_distances
+from aide_monai.metrics.surface_distance import (
+    Average,
+    Edge,
+    check_average,
+    check_edge,
+    check_tolerance,
+    cropped_distances,
+)
+
+TOLERANCE_MM = 2.0
+"""Of the NSD, where nobody asks for another."""
 
 
 @dataclass(frozen=True)
 class SegmentationScores:
     """Scores of one binary mask against its reference.
 
-    Both masks empty: DSC 1, the others 0. Only one empty: DSC 0, ASSD and MSSD inf, RAVD 100 when the prediction is
-    empty and inf when the reference is.
+    Both masks empty: DSC and NSD 1, the others 0. Only one empty: DSC and NSD 0, the distances inf, RAVD 100 when the
+    prediction is empty and inf when the reference is.
 
     Attributes:
         dsc: 2 TP / (2 TP + FP + FN), 0..1.
@@ -41,6 +51,9 @@ class SegmentationScores:
         tp: voxels in both masks.
         fp: voxels in the prediction only.
         fn: voxels in the reference only.
+        hd95: 95th percentile of the surface distances in mm, see `SurfaceDistances.percentile`.
+        nsd: normalised surface distance, 0..1: share of both borders within `tolerance_mm` of the other.
+        tolerance_mm: what `nsd` calls right.
     """
 
     dsc: float
@@ -51,6 +64,9 @@ class SegmentationScores:
     tp: int
     fp: int
     fn: int
+    hd95: float
+    nsd: float
+    tolerance_mm: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ def segmentation_scores(
     spacing_mm: Spacing,
     edge: Edge = "chaos",
     average: Average = "pooled",
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> SegmentationScores:
     """All scores of one binary mask, as defined by the official CHAOS evaluation.
 
@@ -87,6 +104,7 @@ def segmentation_scores(
             `surface_distances`.
         edge: "chaos": no border where the image cuts a mask off; "monai": a border there.
         average: "pooled": eq. 5; "directed_means": the mean of the two directed means.
+        tolerance_mm: of the NSD, at least 0; what raters of the structure differ by is a good one.
 
     Raises:
         InputError: masks that are not binary or differ in shape, wrong spacing, unknown option.
@@ -94,13 +112,12 @@ def segmentation_scores(
     Examples:
         >>> from aide_monai import segmentation_scores
         >>> scores = segmentation_scores([[1, 0, 0, 0]], [[0, 0, 1, 0]], spacing_mm=(1.0, 2.0))  # 4 mm apart
-        >>> scores.dsc, scores.ravd, scores.assd, scores.mssd
-        (0.0, 0.0, 4.0, 4.0)
+        >>> scores.dsc, scores.ravd, scores.assd, scores.mssd, scores.hd95, scores.nsd
+        (0.0, 0.0, 4.0, 4.0, 4.0, 0.0)
     """
-    check_edge(edge)
-    check_average(average)
-    masks = as_mask_pair(prediction, reference)
-    return _scores(*masks, check_spacing(spacing_mm, masks[0].ndim), edge, average)
+    _check_options(edge, average, tolerance_mm)
+    first, second = as_mask_pair(prediction, reference)
+    return _scores(first, second, check_spacing(spacing_mm, first.ndim), edge, average, tolerance_mm)
 
 
 def class_scores(
@@ -111,6 +128,7 @@ def class_scores(
     spacing_mm: Spacing,
     edge: Edge = "chaos",
     average: Average = "pooled",
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[int, SegmentationScores]:
     """Scores of every foreground class of a label map.
 
@@ -118,7 +136,7 @@ def class_scores(
         prediction: (H, W) or (D, H, W), any axis order; integers 0..num_classes - 1, 0 is the background.
         reference: as `prediction`.
         num_classes: number of classes, the background included.
-        spacing_mm: as in `segmentation_scores`, and so are `edge` and `average`.
+        spacing_mm: as in `segmentation_scores`, and so are `edge`, `average` and `tolerance_mm`.
 
     Returns:
         Scores by class, 1..num_classes - 1; classes absent from both maps score as two empty masks.
@@ -126,8 +144,7 @@ def class_scores(
     Raises:
         InputError: maps that are not integers in range or differ in shape, wrong spacing, unknown option.
     """
-    check_edge(edge)
-    check_average(average)
+    _check_options(edge, average, tolerance_mm)
     maps = as_array(prediction), as_array(reference)
     check_same_shape(maps[0].shape, maps[1].shape)
     if maps[0].ndim not in (2, 3) or maps[0].size == 0:
@@ -146,7 +163,7 @@ def class_scores(
     box = joint_box(*maps)
     cropped = maps[0][box], maps[1][box]
     return {
-        label: _scores(cropped[0] == label, cropped[1] == label, spacing, edge, average)
+        label: _scores(cropped[0] == label, cropped[1] == label, spacing, edge, average, tolerance_mm)
         for label in range(1, num_classes)
     }
 
@@ -172,16 +189,26 @@ def aggregate(values: Iterable[float]) -> Summary:
     )
 
 
-def _scores(prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, average: Average) -> SegmentationScores:
+def _check_options(edge: Edge, average: Average, tolerance_mm: float) -> None:
+    check_edge(edge)
+    check_average(average)
+    check_tolerance(tolerance_mm)
+
+
+def _scores(
+    prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, average: Average, tolerance_mm: float
+) -> SegmentationScores:
     prediction, reference, spacing = joint_crop(prediction, reference, spacing)
     predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     tp = int(np.count_nonzero(prediction & reference))
     difference = volume_difference_percent(predicted, true)
     if predicted and true:
         distances = cropped_distances(prediction, reference, spacing, edge)
-        assd, mssd = distances.mean(average), distances.max()
+        assd, mssd, hd95 = distances.mean(average), distances.max(), distances.percentile(95)
+        nsd = distances.share_within(tolerance_mm)
     else:
-        assd = mssd = math.inf if predicted or true else 0.0
+        assd = mssd = hd95 = math.inf if predicted or true else 0.0
+        nsd = 0.0 if predicted or true else 1.0
     return SegmentationScores(
         dsc=2 * tp / (predicted + true) if predicted or true else 1.0,
         ravd=abs(difference),
@@ -191,4 +218,7 @@ def _scores(prediction: Mask, reference: Mask, spacing: Steps, edge: Edge, avera
         tp=tp,
         fp=predicted - tp,
         fn=true - tp,
+        hd95=hd95,
+        nsd=nsd,
+        tolerance_mm=float(tolerance_mm),
     )

@@ -7,6 +7,7 @@ borders become one mean.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -47,6 +48,12 @@ def check_average(average: str) -> None:
         raise InputError(f'average is "{average}"; expected one of {", ".join(get_args(Average))}')
 
 
+def check_tolerance(tolerance_mm: float) -> None:
+    """Raises InputError for a tolerance that is none."""
+    if not 0 <= tolerance_mm < math.inf:
+        raise InputError(f"tolerance_mm is {tolerance_mm}; expected a distance in mm, at least 0")
+
+
 @dataclass(frozen=True)
 class SurfaceDistances:
     """Distance from each border voxel to the nearest border voxel of the other mask, in mm, in no given order.
@@ -75,6 +82,42 @@ class SurfaceDistances:
     def max(self) -> float:
         """MSSD in mm (eq. 6, the Hausdorff distance): 0 when neither mask has a border, inf when only one has."""
         return float(max(self.from_prediction.max(initial=0.0), self.from_reference.max(initial=0.0)))
+
+    def percentile(self, percent: float = 95.0) -> float:
+        """HD95 in mm: the larger one of the percentiles of both directions, as MONAI has it.
+
+        Others take one percentile of the distances of both directions together, which is smaller or equal where one
+        border is far longer. 0 when neither mask has a border, inf when only one has.
+
+        Args:
+            percent: 0..100; between two distances the percentile is linear.
+
+        Raises:
+            InputError: a percentage out of range.
+        """
+        if not 0 <= percent <= 100:
+            raise InputError(f"percent is {percent}; expected 0 to 100")
+        directed = [distances for distances in (self.from_prediction, self.from_reference) if len(distances)]
+        if any(np.isinf(distances[0]) for distances in directed):
+            return math.inf  # all of them are: the other mask has no border
+        return float(max((np.percentile(distances, percent) for distances in directed), default=0.0))
+
+    def share_within(self, tolerance_mm: float) -> float:
+        """NSD: the share of the border voxels of both masks that are at most this far from the other border, 0..1.
+
+        Each border voxel counts once, as in MONAI's ``compute_surface_dice``; the package surface-distance weighs them
+        by their area. 1 when neither mask has a border, 0 when only one has.
+
+        Args:
+            tolerance_mm: the largest distance in mm that counts as right, at least 0.
+
+        Raises:
+            InputError: a tolerance below 0.
+        """
+        check_tolerance(tolerance_mm)
+        number = len(self.from_prediction) + len(self.from_reference)
+        within = sum(np.count_nonzero(d <= tolerance_mm) for d in (self.from_prediction, self.from_reference))
+        return float(within / number) if number else 1.0
 
 
 def mask_border(mask: ArrayLike, *, edge: Edge = "chaos") -> Mask:

@@ -20,7 +20,14 @@ from aide_monai.utils.files import write_atomically
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 REFERENCE_COLOUR, LABEL_COLOUR = "#009E73", "#D55E00"
-_AXIS_TITLES = {"dsc": "DSC", "ravd": "RAVD (%)", "assd": "ASSD (mm)", "mssd": "MSSD (mm)"}
+_AXIS_TITLES = {
+    "dsc": "DSC",
+    "ravd": "RAVD (%)",
+    "assd": "ASSD (mm)",
+    "mssd": "MSSD (mm)",
+    "hd95": "HD95 (mm)",
+    "nsd": "NSD",
+}
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, met
     Args:
         rows: per-case rows; for methods with two networks, those of the mean. Infinite values are left out.
         path: PNG file.
-        metric: "dsc", "ravd", "assd" or "mssd".
+        metric: "dsc", "ravd", "assd", "mssd", "hd95" or "nsd".
     """
     values: dict[str, list[float]] = {}
     for row in rows:
@@ -152,15 +159,16 @@ def per_case_boxplot(rows: Sequence[Mapping[str, Any]], path: str | Path, *, met
 
 
 def metric_boxplots(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Box plots of all four metrics over cases, one box per label, with every case as a dot.
+    """Box plots of all metrics over cases, one box per label, with every case as a dot.
 
     Args:
         rows: per-case rows of one method. Infinite values are left out.
         path: PNG file.
     """
     names = list(dict.fromkeys(row["label_name"] for row in rows))
-    figure = Figure(figsize=(4 * (1.2 * len(names) + 1.6), 4), layout="constrained")
-    for axes, (metric, title) in zip(figure.subplots(1, 4), _AXIS_TITLES.items(), strict=True):
+    known = {key: title for key, title in _AXIS_TITLES.items() if all(row.get(key) is not None for row in rows)}
+    figure = Figure(figsize=(3 * (1.2 * len(names) + 1.6), 8), layout="constrained")
+    for axes, (metric, title) in zip(figure.subplots(2, 3).flat, known.items(), strict=False):
         columns = [[row[metric] for row in rows if row["label_name"] == name] for name in names]
         boxes(axes, dict(zip(names, columns, strict=True)))
         axes.set_ylabel(title)

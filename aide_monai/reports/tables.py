@@ -30,7 +30,12 @@ COLUMNS = (
     "tp",
     "fp",
     "fn",
+    "hd95",
+    "nsd",
+    "tolerance_mm",
 )
+NEWER = ("hd95", "nsd", "tolerance_mm")
+"""Columns that tables of earlier versions lack."""
 Row: TypeAlias = dict[str, Any]
 """One line of a table of results by column, such as "case", "label" and "dsc"."""
 
@@ -42,7 +47,27 @@ METRICS = (
     ("ravd", "RAVD", "%", 1.0, 1),
     ("assd", "ASSD", "mm", 1.0, 2),
     ("mssd", "MSSD", "mm", 1.0, 1),
+    ("hd95", "HD95", "mm", 1.0, 1),
+    ("nsd", "NSD", "%", 100.0, 1),
 )
+
+
+def metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float, int]]:
+    """Those of ``METRICS`` that all rows have: tables of earlier versions lack some.
+
+    Examples:
+        >>> from aide_monai.reports.tables import metrics_of
+        >>> [title for _, title, *_ in metrics_of([{"dsc": 0.9, "assd": 1.2, "hd95": None}])]
+        ['DSC', 'ASSD']
+    """
+    return [metric for metric in METRICS if all(row.get(metric[0]) is not None for row in rows)]
+
+
+def tolerance_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the NSD of rows calls right, where they have one."""
+    found = sorted({row["tolerance_mm"] for row in rows if row.get("tolerance_mm") is not None})
+    named = " or ".join(f"{tolerance:g}" for tolerance in found)
+    return [f"NSD: share of both borders within {named} mm of the other one."] if found else []
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -52,14 +77,17 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: CSV file; its folder is made.
-        rows: dictionaries with the keys ``COLUMNS``: DSC as a ratio, RAVD in percent, distances in mm.
+        rows: dictionaries with the keys ``COLUMNS``, but for ``NEWER`` ones: DSC and NSD as ratios, RAVD in percent,
+            distances in mm.
     """
-    content = csv_bytes(COLUMNS, ({key: row[key] for key in COLUMNS} for row in rows))
+    content = csv_bytes(COLUMNS, ({key: row.get(key) if key in NEWER else row[key] for key in COLUMNS} for row in rows))
     write_atomically(path, lambda file: file.write(content))
 
 
 def read_csv(path: str | Path) -> list[Row]:
-    """Read what ``write_csv`` wrote, or such a table to which a last column "patient" was added.
+    """Read what ``write_csv`` wrote, now or before there were ``NEWER`` columns, which are None then.
+
+    A last column "patient" may have been added.
 
     Raises:
         InputError: if the file is missing, has other columns, or a value is not a number.
@@ -76,6 +104,8 @@ def read_rows(
     optional: Sequence[str] = (),
 ) -> list[Row]:
     """Rows of a CSV file.
+
+    Columns that are ``NEWER`` than the file are None.
 
     Args:
         path: the file.
@@ -98,11 +128,13 @@ def read_rows(
     rows = []
     try:
         found = tuple(reader.fieldnames or ())
-        if found not in (tuple(columns), (*columns, *optional)):
+        known = tuple(columns), tuple(column for column in columns if column not in NEWER)
+        if found not in (*known, *((*header, *optional) for header in known)):
             more = f", and perhaps {', '.join(optional)}" if optional else ""
             raise InputError(f"{path}: found columns {reader.fieldnames}; expected {', '.join(columns)}{more}")
         for line in reader:
-            rows.append({key: parse(key, as_given(value)) for key, value in line.items()})
+            values = {key: parse(key, as_given(value)) for key, value in line.items()}
+            rows.append(dict.fromkeys(NEWER) | values)
     except InputError:
         raise
     except (csv.Error, AttributeError, TypeError, ValueError) as error:
@@ -150,13 +182,15 @@ def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         rows: per-case rows of one method.
 
     Returns:
-        Dictionaries as in ``summarize``, with "label_name" instead of "method", "network" and "gap_closure".
+        Dictionaries as in ``summarize``, with "label_name" instead of "method", "network" and "gap_closure", and
+        with "tolerance_mm", that of the NSD.
     """
     names = list(dict.fromkeys(row["label_name"] for row in rows))
     groups = {name: [[row] for row in rows if row["label_name"] == name] for name in names}
     if len(names) > 1:
         groups["mean of labels"] = list(_by_case(rows).values())
-    return [{"label_name": name, "cases": len(cases), **_totals(cases)} for name, cases in groups.items()]
+    tolerance = {"tolerance_mm": rows[0].get("tolerance_mm")}
+    return [{"label_name": name, "cases": len(cases), **_totals(cases), **tolerance} for name, cases in groups.items()]
 
 
 def markdown_table(summary: Sequence[Mapping[str, Any]]) -> str:
@@ -168,17 +202,30 @@ def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """The summary as a table, with a note on infinite distances when there are any."""
     closure = "gap_closure" in summary[0]
     first = "method" if "method" in summary[0] else "label"
-    header = [first, *(f"{title} ({unit})" for _, title, unit, _, _ in METRICS)]
+    metrics = [metric for metric in METRICS if all(f"{metric[0]}_mean" in entry for entry in summary)]
+    header = [first, *(f"{title} ({unit})" for _, title, unit, _, _ in metrics)]
     lines = []
     for entry in summary:
         line = [_name(entry)]
-        for key, _, _, _, digits in METRICS:
+        for key, _, _, _, digits in metrics:
             counts = {"infinite": entry[f"{key}_infinite"], "number": entry["cases"]}
             line.append(score_cell(entry[f"{key}_mean"], entry[f"{key}_std"], **counts, digits=digits))
         if closure:
             line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
         lines.append(line)
-    return Table([*header, "gap closure"] if closure else header, lines, 1, infinite_notes(summary, "cases"))
+    notes = infinite_notes(summary, "cases") + tolerance_note(summary)
+    return Table([*header, "gap closure"] if closure else header, lines, 1, notes)
+
+
+def cases_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Every case and label of one method in a line."""
+    metrics = metrics_of(rows)
+    header = ["case", "label", *(f"{title} ({unit})" for _, title, unit, _, _ in metrics)]
+    lines = [
+        [row["case"], row["label_name"], *(f"{factor * row[key]:.{digits}f}" for key, _, _, factor, digits in metrics)]
+        for row in rows
+    ]
+    return Table(header, lines, 2, tolerance_note(rows))
 
 
 def paired_tests_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
@@ -218,7 +265,7 @@ def _totals(cases: Sequence[Sequence[Mapping[str, Any]]]) -> Row:
     from aide_monai.metrics import aggregate  # only who has scores waits for it
 
     totals: Row = {}
-    for key, _, _, factor, _ in METRICS:
+    for key, _, _, factor, _ in metrics_of([row for case in cases for row in case]):
         total = aggregate(factor * np.mean([row[key] for row in case]) for case in cases)
         totals |= {f"{key}_mean": total.mean, f"{key}_std": total.std, f"{key}_infinite": total.n_infinite}
     return totals
@@ -251,7 +298,7 @@ def score_cell(mean: float, std: float, *, infinite: int, number: int, digits: i
 
 def infinite_notes(summary: Sequence[Mapping[str, Any]], of: str) -> list[str]:
     """What "inf" in a cell means, where there is one."""
-    some = any(entry[f"{key}_infinite"] for entry in summary for key, *_ in METRICS)
+    some = any(entry.get(f"{key}_infinite") for entry in summary for key, *_ in METRICS)
     text = f"inf: {of} without a distance, nothing predicted or nothing to find; mean and spread are of the others."
     return [text] if some else []
 
@@ -266,4 +313,6 @@ def _name(entry: Mapping[str, Any]) -> str:
 def _parsed(key: str, value: str) -> Any:
     if key in _TEXTS:
         return value
+    if key in NEWER and value == "":
+        return None
     return int(value) if key in _INTEGERS else float(value)

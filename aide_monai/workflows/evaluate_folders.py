@@ -40,6 +40,7 @@ class EvaluationSettings:
         resample: bring predictions from another grid onto the reference's instead of refusing them.
         subset: score the cases that have a prediction, instead of refusing references without one.
         spacing_mm: (column, row, slice) spacing of PNG slices, which carry none.
+        tolerance_mm: of the NSD, see ``segmentation_scores``.
     """
 
     labels: Mapping[int, str] | None = None
@@ -47,6 +48,7 @@ class EvaluationSettings:
     resample: bool = False
     subset: bool = False
     spacing_mm: tuple[float, float, float] | None = None
+    tolerance_mm: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def evaluate_folders(
     images: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Score every prediction against the reference of the same case: DSC, RAVD, ASSD and MSSD.
+    """Score every prediction against the reference of the same case: DSC, RAVD, ASSD, MSSD, HD95 and NSD.
 
     Cases are read by other processes and scored side by side, one per processor, so as many volumes are in memory at
     a time. A file at which a decoder dies is a problem like any other.
@@ -101,8 +103,8 @@ def evaluate_folders(
         predictions: folder, see ``find_segmentations``.
         references: folder, likewise.
         settings: see ``EvaluationSettings``.
-        out: new folder for ``per_case.csv``, ``evaluation.json``, ``summary.md``, ``scores.png`` and
-            ``worst_cases.png``; None writes nothing.
+        out: new folder for ``report.html``, which has all that follows in one page, ``per_case.csv``,
+            ``evaluation.json``, ``summary.md``, ``scores.png`` and ``worst_cases.png``; None writes nothing.
         images: folder of NIfTI, MHD or NRRD images by case, to draw the worst cases on; None draws them on black.
         progress: show a progress bar.
 
@@ -128,7 +130,7 @@ def evaluate_folders(
             "case": case,
             "label": value,
             "label_name": name,
-            **scored.by_label.get(value, _nothing()),
+            **scored.by_label.get(value, _nothing(settings.tolerance_mm)),
         }
         for case, scored in pairs.items()
         for value, name in labels.items()
@@ -242,6 +244,7 @@ def _score(case: str, prediction: Segmentation, reference: Segmentation, setting
         index[pair.reference.labels],
         num_classes=len(scored) + 1,
         spacing_mm=pair.spacing if grid is None else grid.steps_mm,
+        tolerance_mm=settings.tolerance_mm,
     )
     by_label = {value: asdict(scores[number]) for number, value in enumerate(scored, start=1)}
     return _Scored(by_label, values, pair.reference.spacing_known)
@@ -258,12 +261,12 @@ def _renumbered(segmentation: Segmentation, numbering: Numbering) -> Segmentatio
     return replace(segmentation, labels=table[segmentation.labels], values=values)
 
 
-def _nothing() -> Row:
+def _nothing(tolerance_mm: float) -> Row:
     """Scores of a label that a case has neither in its prediction nor in its reference."""
     from aide_monai.metrics import segmentation_scores
 
     mask = np.zeros((1, 1), dtype=np.bool_)
-    return asdict(segmentation_scores(mask, mask, spacing_mm=(1, 1)))
+    return asdict(segmentation_scores(mask, mask, spacing_mm=(1, 1), tolerance_mm=tolerance_mm))
 
 
 def _labels(
@@ -328,6 +331,7 @@ def _write(
     references: str | Path,
 ) -> None:
     from aide_monai.reports import figures, tables
+    from aide_monai.reports.html import Section, write_page
     from aide_monai.workflows.case_panels import case_panels
 
     panels = [list(case_panels(pair, images.get(pair.case), sorted(labels), evaluation.rows)) for pair in pairs]
@@ -351,3 +355,11 @@ def _write(
     }
     write_text(out / "evaluation.json", json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")
     tables.write_csv(out / "per_case.csv", evaluation.rows)
+    asked = {key: content[key] for key in ("version", "predictions", "references", *asdict(settings), "ignored_labels")}
+    sections = [
+        Section("Scores", table=tables.scores_table(evaluation.summary), pictures=[(out / "scores.png", "Every case")]),
+        Section("Worst cases", pictures=[(out / "worst_cases.png", "reference green, prediction orange")]),
+        Section("Every case", table=tables.cases_table(evaluation.rows)),
+        Section("What was scored", code=json.dumps(as_json(asked), indent=2)),
+    ]
+    write_page(out / "report.html", f"Segmentations of {Path(os.path.abspath(predictions)).name}", sections)

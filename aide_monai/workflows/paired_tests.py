@@ -12,17 +12,16 @@ import numpy as np
 from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression, patient_of
 from aide_monai.errors import InputError
 from aide_monai.metrics import paired_t_test, wilcoxon_signed_rank
-from aide_monai.reports.tables import METRICS, Row, read_csv
+from aide_monai.reports.tables import Row, metrics_of, read_csv, tolerance_note
 
 _Key = tuple[str, str]
-_ALL_METRICS = tuple(metric[0] for metric in METRICS)
 
 
 def paired_tests(
     first: Sequence[Mapping[str, Any]],
     second: Sequence[Mapping[str, Any]],
     *,
-    metrics: Sequence[str] = _ALL_METRICS,
+    metrics: Sequence[str] | None = None,
     patients: str = PATIENT_PATTERN,
 ) -> list[Row]:
     """Paired two-sided tests of every metric and label, over the patients; a patient is the mean over its cases.
@@ -30,7 +29,7 @@ def paired_tests(
     Args:
         first: per-case rows of method A.
         second: per-case rows of method B, of the same cases and labels.
-        metrics: keys of the rows that are tested.
+        metrics: keys of the rows that are tested; None: all that both have.
         patients: regular expression for the whole name of a case; its first group is the patient, and a case that it
             does not fit is a patient of its own. It is not asked where rows name the "patient".
 
@@ -52,6 +51,11 @@ def paired_tests(
     ]
     if missing:
         raise InputError("the methods cannot be compared; expected the same cases and labels in both", problems=missing)
+    if metrics is None:
+        metrics = [key for key, *_ in metrics_of([*first, *second])]
+    notes = [tolerance_note(rows) for rows in (first, second)]
+    if "nsd" in metrics and notes[0] != notes[1]:
+        raise InputError(f"A has {notes[0][0]!r}, B {notes[1][0]!r}; expected one tolerance: score both with it again")
     comparison = []
     for label in dict.fromkeys(row["label_name"] for row in first):
         keys = [key for key in by_key[0] if key[1] == label]

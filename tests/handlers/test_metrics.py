@@ -64,7 +64,7 @@ def test_all_metrics_in_one_pass() -> None:
     assert state.metrics["dsc"] == pytest.approx((2 * 2 / 6 + 1) / 2)
     assert state.metrics["ravd"] == pytest.approx(25.0)
     assert state.metrics["mssd"] == pytest.approx(2.0)
-    assert state.metrics["all"].keys() == {"dsc", "ravd", "ravd_signed", "assd", "mssd"}
+    assert state.metrics["all"].keys() == {"dsc", "ravd", "ravd_signed", "assd", "mssd", "hd95", "nsd"}
 
 
 def test_an_epoch_starts_anew() -> None:

@@ -14,13 +14,21 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
-from monai.metrics import CumulativeIterationMetric, DiceMetric, HausdorffDistanceMetric, SurfaceDistanceMetric
+from monai.metrics import (
+    CumulativeIterationMetric,
+    DiceMetric,
+    HausdorffDistanceMetric,
+    SurfaceDiceMetric,
+    SurfaceDistanceMetric,
+)
 from scipy.ndimage import gaussian_filter
 
 from aide_monai.errors import InputError
 from aide_monai.metrics import (
     AverageSymmetricSurfaceDistanceMetric,
+    HausdorffDistance95Metric,
     MaximumSymmetricSurfaceDistanceMetric,
+    NormalizedSurfaceDistanceMetric,
     RelativeVolumeDifferenceMetric,
     SegmentationMetrics,
     class_scores,
@@ -64,6 +72,21 @@ def test_equal_to_monai_with_its_edge_rule(shape: tuple[int, ...], include_backg
     np.testing.assert_allclose(all_of_them[..., 0], DiceMetric(**theirs)(prediction, reference), rtol=1e-6)
     torch.testing.assert_close(all_of_them[..., 3], assd)
     torch.testing.assert_close(all_of_them[..., 4], mssd)
+    hd95 = HausdorffDistance95Metric(**ours)(prediction, reference)
+    np.testing.assert_allclose(
+        hd95, HausdorffDistanceMetric(percentile=95, **theirs)(prediction, reference, spacing=spacing), rtol=1e-6
+    )
+    tolerance = 1.4
+    nsd = NormalizedSurfaceDistanceMetric(tolerance_mm=tolerance, **ours)(prediction, reference)
+    limits = [tolerance] * (prediction.shape[1] - (not include_background))
+    np.testing.assert_allclose(
+        nsd, SurfaceDiceMetric(limits, **theirs)(prediction, reference, spacing=spacing), rtol=1e-6
+    )
+    assert (nsd > 0).all()
+    assert (nsd < 1).all()
+    torch.testing.assert_close(all_of_them[..., 5], hd95)
+    at_default = NormalizedSurfaceDistanceMetric(**ours)(prediction, reference)
+    torch.testing.assert_close(all_of_them[..., 6], at_default)
 
 
 def test_edge_rule_matters_where_the_image_cuts_a_mask_off() -> None:
@@ -173,7 +196,7 @@ def test_infinite_values_are_counted_not_dropped() -> None:
     prediction[1, 1] = 0
     metric = SegmentationMetrics(spacing=SPACING, get_not_nans=True, reduction="mean_batch")
     scores = metric(prediction, reference)
-    assert scores[1, 0].tolist() == [0.0, 100.0, -100.0, math.inf, math.inf]
+    assert scores[1, 0].tolist() == [0.0, 100.0, -100.0, math.inf, math.inf, math.inf, 0.0]
     mean, not_nans = metric.aggregate()["assd"]
     assert mean[0] == math.inf
     assert mean[1] == pytest.approx(scores[:, 1, 3].mean().item())
@@ -188,7 +211,7 @@ def test_empty_masks_are_no_nan_and_no_warning() -> None:
     empty = torch.zeros(1, 2, 4, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert SegmentationMetrics(spacing=1)(empty, empty).tolist() == [[[1.0, 0.0, 0.0, 0.0, 0.0]]]
+        assert SegmentationMetrics(spacing=1)(empty, empty).tolist() == [[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]]
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -213,7 +236,7 @@ def test_four_foreground_classes_in_items_of_different_spacing() -> None:
     )
     rows = [SPACING, (5.5, 1.0, 0.4)]
     found = SegmentationMetrics(spacing=rows)(prediction, reference)
-    assert found.shape == (2, 4, 5)
+    assert found.shape == (2, 4, 7)
     for item, spacing in enumerate(rows):
         labels = [masks[item].argmax(dim=0) for masks in (prediction, reference)]
         for label, scores in class_scores(*labels, num_classes=5, spacing_mm=spacing).items():

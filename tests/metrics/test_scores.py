@@ -60,7 +60,10 @@ def test_hand_computed_scores() -> None:
     prediction[1, 1:4] = True
     reference[1, 2:4] = True
     found = segmentation_scores(prediction, reference, spacing_mm=(1.0, 3.0))
-    assert found == SegmentationScores(dsc=4 / 5, ravd=50.0, ravd_signed=50.0, assd=3 / 5, mssd=3.0, tp=2, fp=1, fn=0)
+    # distances 3, 0, 0 and 0, 0: the 95th percentile of the first three lies 0.9 of the way from 0 to 3
+    distances = {"assd": 3 / 5, "mssd": 3.0, "hd95": 2.7, "nsd": 4 / 5, "tolerance_mm": 2.0}
+    assert_close(found, SegmentationScores(dsc=4 / 5, ravd=50.0, ravd_signed=50.0, tp=2, fp=1, fn=0, **distances))
+    assert segmentation_scores(prediction, reference, spacing_mm=(1.0, 3.0), tolerance_mm=3.0).nsd == 1.0
     swapped = segmentation_scores(reference, prediction, spacing_mm=(1.0, 3.0))
     assert (swapped.ravd, swapped.ravd_signed) == (pytest.approx(100 / 3), pytest.approx(-100 / 3))
     assert segmentation_scores(
@@ -73,9 +76,9 @@ def test_empty_masks() -> None:
     some[1, 1, 1:] = True
     inf = math.inf
     spacing = (1, 1, 1)
-    assert astuple(segmentation_scores(empty, empty, spacing_mm=spacing)) == (1, 0, 0, 0, 0, 0, 0, 0)
-    assert astuple(segmentation_scores(empty, some, spacing_mm=spacing)) == (0, 100, -100, inf, inf, 0, 0, 2)
-    assert astuple(segmentation_scores(some, empty, spacing_mm=spacing)) == (0, inf, inf, inf, inf, 0, 2, 0)
+    assert astuple(segmentation_scores(empty, empty, spacing_mm=spacing)) == (1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2)
+    assert astuple(segmentation_scores(empty, some, spacing_mm=spacing)) == (0, 100, -100, inf, inf, 0, 0, 2, inf, 0, 2)
+    assert astuple(segmentation_scores(some, empty, spacing_mm=spacing)) == (0, inf, inf, inf, inf, 0, 2, 0, inf, 0, 2)
 
 
 def test_arrays_and_tensors_give_the_same() -> None:
@@ -112,7 +115,7 @@ def test_class_scores_are_the_scores_of_each_class() -> None:
     assert list(found) == [1, 2, 3]
     for label in (1, 2):
         assert found[label] == segmentation_scores(first == label, second == label, spacing_mm=(1, 2, 3), edge="monai")
-    assert found[3] == SegmentationScores(1.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0)
+    assert found[3] == SegmentationScores(1.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0.0, 1.0, 2.0)
 
 
 def test_class_scores_refuse_what_is_no_label_map() -> None:
@@ -211,6 +214,8 @@ def test_brute_force(case: tuple) -> None:
     if first.any() and second.any():
         assert (found.assd, found.mssd) == pytest.approx(expected, abs=1e-9)
     assert found.mssd >= found.assd * (1 - 1e-12)
+    assert found.hd95 <= found.mssd
+    assert 0 <= found.nsd <= 1
     assert (found.tp, found.fp, found.fn) == ((first & second).sum(), (first & ~second).sum(), (second & ~first).sum())
     assert found.ravd_signed == relative_volume_difference(first, second)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from aide_monai.errors import InputError
 from aide_monai.reports.tables import (
     COLUMNS,
+    cases_table,
     markdown_table,
     read_csv,
     score_cell,
@@ -23,6 +24,7 @@ from aide_monai.reports.tables import (
 
 def row(method, case, dsc, *, network="single", label=1, assd=1.0, mssd=5.0):
     scores = {"dsc": dsc, "ravd": 10.0, "ravd_signed": -10.0, "assd": assd, "mssd": mssd, "tp": 1, "fp": 2, "fn": 3}
+    scores |= {"hd95": 4.0, "nsd": 0.75, "tolerance_mm": 2.0}
     return {"method": method, "network": network, "case": case, "label": label, "label_name": "liver", **scores}
 
 
@@ -100,9 +102,9 @@ def test_tables_show_every_method():
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert "0.55" in lines[3]
     out = StringIO()
-    Console(file=out, width=80).print(scores_table(summary).rich("All methods"))
+    Console(file=out, width=120).print(scores_table(summary).rich("All methods"))
     printed = [" ".join(line.split()) for line in out.getvalue().splitlines()]
-    assert "AIDE network_1 70.0 ± 0.0 10.0 ± 0.0 1.00 ± 0.00 5.0 ± 0.0 0.00" in printed  # on one line
+    assert "AIDE network_1 70.0 ± 0.0 10.0 ± 0.0 1.00 ± 0.00 5.0 ± 0.0 4.0 ± 0.0 75.0 ± 0.0 0.00" in printed
     assert "clean labels" in out.getvalue()
 
 
@@ -153,6 +155,28 @@ def test_names_are_shown_as_they_are():
     ]
     out = StringIO()
     summary = summarize([{**row("x", "a", 0.5), "method": name} for name in ("[red]a[/red]", ":smile:", "\x1b[31mb")])
-    Console(file=out, width=80).print(scores_table(summary).rich("[bold]title[/]"))
+    Console(file=out, width=120).print(scores_table(summary).rich("[bold]title[/]"))
     for shown in ("[red]a[/red]", ":smile:", "\\x1b[31mb", "[bold]title[/]"):
         assert shown in out.getvalue()
+
+
+def test_tables_of_earlier_versions_are_read_and_shown(tmp_path):
+    file = tmp_path / "per_case.csv"
+    write_csv(file, ROWS)
+    lines = [line.rsplit(",", 3)[0] for line in file.read_text().splitlines()]
+    assert lines[0].endswith(",tp,fp,fn")  # as it was before HD95 and NSD
+    file.write_text("\n".join(lines) + "\n")
+    rows = read_csv(file)
+    assert [{**row, "hd95": 4.0, "nsd": 0.75, "tolerance_mm": 2.0} for row in rows] == ROWS
+    assert {row["hd95"] for row in rows} == {None}
+    table = scores_table(summarize(rows))
+    assert "MSSD (mm)" in table.header
+    assert not {"HD95 (mm)", "NSD (%)"} & set(table.header)
+    assert "NSD" not in "".join(table.notes)
+    assert cases_table(rows).header == ["case", "label", "DSC (%)", "RAVD (%)", "ASSD (mm)", "MSSD (mm)"]
+
+
+def test_every_case_in_a_line():
+    table = cases_table([row("AIDE", "a", 0.5, assd=math.inf)])
+    assert table.lines[0][:1] + table.lines[0][2:] == ["a", "50.0", "10.0", "inf", "5.0", "4.0", "75.0"]
+    assert table.notes == ["NSD: share of both borders within 2 mm of the other one."]

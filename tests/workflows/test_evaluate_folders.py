@@ -131,6 +131,7 @@ def test_what_is_written(folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluation = evaluate_folders(pred, ref, out=out, images=images)
     assert {file.name for file in out.iterdir()} == {
+        "report.html",
         "per_case.csv",
         "evaluation.json",
         "summary.md",
@@ -142,6 +143,9 @@ def test_what_is_written(folder: Folder, tmp_path: Path) -> None:
     assert content["labels"] == {"1": "label 1"}
     assert float(content["cases"][-1]["assd"]) == math.inf
     assert "(inf, 1 of 6)" in (out / "summary.md").read_text()
+    page = (out / "report.html").read_text()
+    assert all(name in page for name in names)
+    assert page.count('src="data:image/png') == 2
     width, height = Image.open(out / "worst_cases.png").size
     assert width > 600
     assert height > 600  # three cases

@@ -15,7 +15,8 @@ from aide_monai.workflows.paired_tests import paired_tests, read_method
 
 
 def rows(dsc: list[float], *, method: str = "A", network: str = "single", **changed: Any) -> list[dict[str, Any]]:
-    scores = {"ravd": 10.0, "ravd_signed": -10.0, "assd": 1.0, "mssd": 5.0, "tp": 1, "fp": 2, "fn": 3} | changed
+    scores = {"ravd": 10.0, "ravd_signed": -10.0, "assd": 1.0, "mssd": 5.0, "tp": 1, "fp": 2, "fn": 3}
+    scores |= {"hd95": 4.0, "nsd": 0.75, "tolerance_mm": 2.0} | changed
     return [
         {"method": method, "network": network, "case": f"c{i}", "label": 1, "label_name": "liver", "dsc": value}
         | scores

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.metrics import crossed_test, holm
-from aide_monai.reports.tables import METRICS, Row
+from aide_monai.reports.tables import Row, metrics_of
 
 _Row = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ def patient_values(rows: Iterable[_Row], metric: str) -> dict[str, float]:
     """
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row[metric] is not None:
+        if row.get(metric) is not None:
             found.setdefault(row["patient"], []).append(row[metric])
     return {patient: float(np.mean(values)) for patient, values in found.items()}
 
@@ -80,7 +80,9 @@ def differences(rows: Sequence[_Row], tested: str) -> list[Row]:
         for method, theirs in methods.items():
             if tested in methods and method != tested:
                 both = [methods[tested], theirs]
-                keys = [key for key, *_ in METRICS] + ["qubiq"] * all(r["qubiq"] is not None for g in both for r in g)
+                keys = [key for key, *_ in metrics_of([*both[0], *both[1]])] + ["qubiq"] * all(
+                    r["qubiq"] is not None for g in both for r in g
+                )
                 named = {"setting": setting, "method": method, "pp": pp}
                 tests += [{**named, "metric": key, **found} for key in keys if (found := _difference(both, key))]
     for key, pp in {(test["metric"], test["pp"]) for test in tests}:

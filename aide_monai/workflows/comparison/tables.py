@@ -10,10 +10,12 @@ import numpy as np
 
 from aide_monai.metrics import GapClosure, gap_closure
 from aide_monai.reports.table import Table
-from aide_monai.reports.tables import METRICS, Row, infinite_notes, score_cell
+from aide_monai.reports.tables import METRICS, NEWER, Row, infinite_notes, score_cell, tolerance_note
 from aide_monai.workflows.comparison.differences import patient_values, reported, seeds_and_patients
 
 QUBIQ = ("qubiq", "QUBIQ score", "%", 100.0, 1)
+# the QUBIQ score is one of some data alone, and without post-processing; earlier versions lacked the others
+_NOT_ALWAYS = (QUBIQ, *(metric for metric in METRICS if metric[0] in NEWER))
 _Row = Mapping[str, Any]
 Bounds = tuple[str, str]
 """Names of the methods at which a gap closure is 0 and 1."""
@@ -49,6 +51,7 @@ def summarize_comparison(rows: Sequence[_Row], *, closures: Mapping[str, Bounds]
             "pp": pp,
             "seeds": len(by_seed),
             "patients": len({row["patient"] for row in mine}),
+            "tolerance_mm": mine[0].get("tolerance_mm"),
         }
         for key in ("train_hqa", "train_lqa"):
             entry[key] = round(float(np.mean([row[key] for row in mine])))
@@ -104,7 +107,7 @@ def summary_table(
         tested: name of the method that was tested.
         closures: as in ``summarize_comparison``.
     """
-    metrics = [m for m in (*METRICS, QUBIQ) if m[0] != "qubiq" or any(_known(entry, "qubiq") for entry in summary)]
+    metrics = [m for m in (*METRICS, QUBIQ) if m not in _NOT_ALWAYS or any(_known(entry, m[0]) for entry in summary)]
     key = metrics[-1][0] if metrics[-1] is QUBIQ else "dsc"
     shown = {n: both for n, both in (closures or {}).items() if any(entry["closures"].get(n) for entry in summary)}
     of_key = {(t["setting"], t["method"], t["pp"]): t for t in tests if t["metric"] == key}
@@ -133,7 +136,7 @@ def summary_table(
     if shown:
         ends = "; ".join(f'{name}: 0 is "{low}", 1 is "{high}"' for name, (low, high) in shown.items())
         notes.append(f"Of the DSC, with 95 % intervals over seeds and patients (Fieller): {ends}.")
-    return Table(header, lines, 5, notes + infinite_notes(summary, "patients of all seeds"))
+    return Table(header, lines, 5, notes + infinite_notes(summary, "patients of all seeds") + tolerance_note(summary))
 
 
 def differences_table(tests: Sequence[Mapping[str, Any]], *, tested: str) -> Table:
@@ -185,8 +188,8 @@ def _known(entry: Mapping[str, Any], key: str) -> bool:
 
 def _cell(entry: Mapping[str, Any], metric: tuple[str, str, str, float, int]) -> str:
     key, _, _, _, digits = metric
-    if key == QUBIQ[0] and not _known(entry, key):
-        return ""  # not scored after post-processing
+    if metric in _NOT_ALWAYS and not _known(entry, key) and not entry[f"{key}_infinite"]:
+        return ""
     counts = {"infinite": entry[f"{key}_infinite"], "number": entry[f"{key}_number"]}
     return score_cell(entry[f"{key}_mean"], entry[f"{key}_std"], **counts, digits=digits)
 

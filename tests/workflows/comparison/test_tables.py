@@ -22,6 +22,7 @@ CLOSURES = {"gap closure": ("noisy", "clean")}
 
 def row(method: str, seed: int, case: str, dsc: float, **changed: Any) -> dict[str, Any]:
     scores = {"ravd": 10.0, "ravd_signed": -10.0, "assd": 1.0, "mssd": 5.0, "tp": 1, "fp": 2, "fn": 3, "qubiq": None}
+    scores |= {"hd95": 4.0, "nsd": 0.75, "tolerance_mm": 2.0}
     run = {"setting": "2 labelled", "seed": seed, "fold": None, "pp": 0, "train_hqa": 2, "train_lqa": 8}
     return {
         **run,
@@ -109,9 +110,10 @@ def test_the_table_is_in_the_papers_notation() -> None:
     last = table.lines[-1]
     assert last[4:6] == ["yes", "60.0"]
     assert last[7] == "1.00 (inf, 1 of 2)"
-    assert table.notes[-1].startswith("inf: patients of all seeds without a distance")
+    assert table.notes[-2].startswith("inf: patients of all seeds without a distance")
+    assert table.notes[-1] == "NSD: share of both borders within 2 mm of the other one."
     assert "over 1 to 2 seeds" in table.notes[0]
-    assert len(table.markdown().splitlines()) == 2 + 4 + 5  # each note is a paragraph
+    assert len(table.markdown().splitlines()) == 2 + 4 + 6  # each note is a paragraph
 
 
 def test_the_closure_of_one_patient_has_no_interval() -> None:
