@@ -7,10 +7,10 @@ file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from aide_monai.io.location import open_location
 from aide_monai.io.segments import Segment, named_segments
 from aide_monai.io.volumes import Volume
 
-__all__ = ["Problem", "check_datalist", "require_valid"]
+__all__ = ["Problem", "check_datalist", "refuse", "require_valid"]
 
 _REPLACE = "replace the file, or remove the case"
 
@@ -78,6 +78,23 @@ def require_valid(datalist: Datalist, *, read_voxels: bool = True, progress: boo
     if errors:
         raise InputError(f'datalist "{datalist.name}" cannot be used', problems=errors)
     return problems
+
+
+def refuse(title: str, problems: Sequence[Problem], rest: Datalist) -> NoReturn:
+    """Refuse a data set in one report: of what was found wrong before, and of the files of the cases that are left.
+
+    Args:
+        title: what cannot be used.
+        problems: what was found.
+        rest: the cases that these problems do not concern.
+
+    Raises:
+        InputError: always.
+    """
+    told = {str(problem.place) for problem in problems}
+    found = check_datalist(rest) if rest.cases else []
+    more = [problem for problem in found if problem.severity == "error" and str(problem.place) not in told]
+    raise InputError(title, problems=[*problems, *more])
 
 
 class _Check:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.checks.duplicates import find_twins, image_signature, leaks
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import as_mask
@@ -121,12 +122,13 @@ def breast_datalist(
         for name, number in sorted(Counter(case.name for case in cases).items())
         if number > 1
     ]
-    if problems:
-        raise InputError(f"{root}: the breast studies cannot be used", problems=problems)
-    tell_left_out(root, [*case_paths(cases), *used], lambda file: _why_unused(file, centres), others=others)
     names = _phase_names(phases) if times_s is None else [f"{time:g} s" for time in times_s]
     labels = {0: "background", 1: "tumour"}
-    datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), cases, resample_labels=True)
+    once = list({case.name: case for case in cases}.values())
+    datalist = Datalist("Breast DCE-MR", labels, dict(enumerate(names)), once, resample_labels=True)
+    if problems:
+        refuse(f"{root}: the breast studies cannot be used", problems, datalist)
+    tell_left_out(root, [*case_paths(cases), *used], lambda file: _why_unused(file, centres), others=others)
     datalist = datalist if test is None else hold_out_labelled(datalist, test=test, seed=seed)
     if check_content:
         twins = find_twins({case.name: image_signature(case) for case in datalist.cases})

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import case_paths, tell_left_out, typed
 from aide_monai.errors import InputError, Problem
@@ -100,11 +101,12 @@ def chaos_datalist(
         problems += wrong
     if paper_split and not problems:
         cases, problems = _paper_split(cases)
-    if problems:
-        raise InputError(f"{folder}: CHAOS cannot be used", problems=problems)
-    tell_left_out(folder, case_paths(cases), lambda file: _why_unused(file, modality))
     names = {0: "background", **dict(enumerate(organs, 1))}
-    return Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), cases, classes)
+    datalist = Datalist(f"CHAOS {modality}", names, dict(MODALITIES[modality]), cases, classes)
+    if problems:
+        refuse(f"{folder}: CHAOS cannot be used", problems, datalist)
+    tell_left_out(folder, case_paths(cases), lambda file: _why_unused(file, modality))
+    return datalist
 
 
 def chaos_classes(

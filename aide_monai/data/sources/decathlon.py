@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import SPLITS, Case, Split
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.records import numbered_names, read_json
 from aide_monai.data.sources.files import case_paths, tell_left_out
@@ -39,11 +40,12 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
         file = file / "dataset.json"
     content = read_json(file)
     folder = Path(os.path.abspath(file.parent))
+    malformed: list[Problem] = []
     problems: list[Problem] = []
     maps = {}
     for key in ("labels", "modality"):
         maps[key], found = numbered_names(content.get(key), key)
-        problems += found
+        malformed += found
     cases: list[Case] = []
     for section in SPLITS:
         entries = content.get(section, [])
@@ -56,11 +58,14 @@ def decathlon_datalist(root: str | Path, *, roots: Iterable[str | Path] = ()) ->
                 cases.append(_case(plain, section, folder, roots=roots))
             except InputError as error:
                 problems += error.at(f"{section}[{index}]").problems
+    title = f"{file}: the data set cannot be used"
+    if malformed:
+        raise InputError(title, problems=[*malformed, *problems])
+    datalist = Datalist(content.get("name") or folder.name, maps["labels"], maps["modality"], cases)
     if problems:
-        raise InputError(f"{file}: the data set cannot be used", problems=problems)
+        refuse(title, problems, datalist)
     _tell_unlisted(folder, cases)
-    name = content.get("name") or folder.name
-    return Datalist(name, maps["labels"], maps["modality"], cases)
+    return datalist
 
 
 def _tell_unlisted(folder: Path, cases: Iterable[Case]) -> None:

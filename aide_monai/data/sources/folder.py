@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
 from aide_monai.errors import InputError, Problem
@@ -56,17 +57,18 @@ def folder_datalist(
     root = Path(os.path.abspath(root))
     pattern = patient_expression(patient_pattern, "patient_pattern")
     image_files, label_files = _volumes(root / "images"), _volumes(root / "labels")
-    labels, doubled = _of_images(_cases(label_files, channels=False), image_files)
+    problems: list[Problem] = []
+    labels, doubled = _of_images(_cases(label_files, problems, channels=False), image_files)
     channels = _has_channel_suffix(image_files, set(labels))
-    images = _cases(image_files, channels=channels)
-    unlabeled = _cases(_volumes(root / "unlabeled"), channels=channels)
+    images = _cases(image_files, problems, channels=channels)
+    unlabeled = _cases(_volumes(root / "unlabeled"), problems, channels=channels)
     if not images and not unlabeled:
         raise InputError(
             "no volumes in images/ or unlabeled/",
             expected=f"DICOM, or files that end in {', '.join(SUFFIXES)}",
             place=root,
         )
-    problems = doubled + _without_partner(root, images, labels, unlabeled)
+    problems += doubled + _without_partner(root, images, labels, unlabeled)
     tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
@@ -87,16 +89,15 @@ def folder_datalist(
         for case in sorted(images.keys() | unlabeled.keys())
         if patient_of(case, pattern) is None
     ]
-    if problems:
-        raise InputError(f"{root}: the folder cannot be used", problems=problems)
-
     cases: list[Case] = []
-    for name, files in sorted(images.items()) + sorted(unlabeled.items()):
+    for name, files in sorted({**unlabeled, **images}.items()):
+        if name in images and name not in labels:
+            continue  # a problem of its own
         image = str(files[0]) if number == 1 else tuple(str(file) for file in files)
         case = Case(name=name, image=image, patient=patient_of(name, pattern) or name)
         cases.append(replace(case, label=str(labels[name][0]), quality="high") if name in images else case)
     if label_names is None:
-        stored = _names_from_labels([labels[case][0] for case in sorted(images)])
+        stored = _names_from_labels([Path(case.label) for case in cases if case.label is not None], problems)
     else:
         given = {int(value): name for value, name in label_names.items()}
         stored = {0: "background", **{value: given[value] for value in sorted(given)}}
@@ -104,7 +105,10 @@ def folder_datalist(
     classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
     modality = {channel: f"channel {channel}" for channel in range(number)}
     sparse = any(is_dicom_seg(files[0]) for files in labels.values())  # which leaves out slices without a mark
-    return Datalist(root.name, names, modality, cases, classes, resample_labels=sparse)
+    datalist = Datalist(root.name, names, modality, cases, classes, resample_labels=sparse)
+    if problems:
+        refuse(f"{root}: the folder cannot be used", problems, datalist)
+    return datalist
 
 
 def patient_expression(text: str, name: str) -> re.Pattern[str]:
@@ -172,15 +176,16 @@ def _has_channel_suffix(images: list[Path], labels: set[str]) -> bool:
     return bool(names) and all(_CHANNEL.fullmatch(name) for name in names) and not labels & set(names)
 
 
-def _cases(files: list[Path], *, channels: bool) -> _Cases:
+def _cases(files: list[Path], problems: list[Problem], *, channels: bool) -> _Cases:
+    """Files by case, of two with one name the first; ``problems`` takes the others."""
     cases: _Cases = {}
     seen: dict[str, Path] = {}
     for file in files:
         name = _case(file)
         if name in seen:
-            raise InputError(
-                "two files for one name", advice="remove one of them", place=f"{seen[name]} and {file.name}"
-            )
+            both = f"{seen[name]} and {file.name}"
+            problems.append(Problem("two files for one name", advice="remove one of them", place=both))
+            continue
         seen[name] = file
         match = _CHANNEL.fullmatch(name) if channels else None
         cases.setdefault(match[1] if match else name, []).append(file)
@@ -207,26 +212,32 @@ def _channels_are(files: list[Path], number: int) -> bool:
     return [int(match[2]) if match else 0 for match in found] == list(range(number))
 
 
-def _names_from_labels(files: list[Path]) -> dict[int, str]:
-    """Names of the values that the files hold, as the files call them; where names differ is found by the check."""
+def _names_from_labels(files: list[Path], problems: list[Problem]) -> dict[int, str]:
+    """Names of the values that the files hold, as the files call them; where names differ is found by the check.
+
+    What is wrong with files and values is added to ``problems``; values with gaps are named as they are.
+    """
     values = {0}
     called: dict[int, str] = {}
     for file in files:
         try:
             values |= set(label_values(open_apart(str(file)).decode()))
         except InputError as error:
-            raise error.at(file, expected="a label of whole numbers") from error
+            problems += error.at(file, expected="a label of whole numbers").problems
+            continue
         for one in named_segments(file):
             if one.known_as:
                 called.setdefault(one.value, str(one))
     if values != set(range(len(values))):
         place = shlex.quote(str(files[0].parent.parent))
         example = ",".join(f"{value}={called.get(value, 'NAME')}" for value in sorted(values - {0}))
-        raise InputError(
-            f"labels of the values {', '.join(map(str, sorted(values)))}",
-            expected="0, 1, 2, ... without gaps",
-            advice=f"relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
-            f'{place}/datalist.json --label-names "{example}"',
-            place=files[0].parent,
+        problems.append(
+            Problem(
+                f"labels of the values {', '.join(map(str, sorted(values)))}",
+                expected="0, 1, 2, ... without gaps",
+                advice=f"relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
+                f'{place}/datalist.json --label-names "{example}"',
+                place=files[0].parent,
+            )
         )
     return {value: called.get(value, f"label {value}") if value else "background" for value in sorted(values)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import SPLITS
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.records import read_json
 from aide_monai.data.sources.breast_dce import breast_datalist
@@ -74,7 +76,8 @@ def find_datalist(
         left_out: as in ``Datalist.load``, of a datalist.
 
     Raises:
-        InputError: nothing there, or no layout that is known; tells what was found and what is accepted.
+        InputError: nothing there, or no layout that is known; tells what was found and what is accepted. Or one report
+            of everything that is wrong, see ``refuse``.
 
     Examples:
         >>> from aide_monai import find_datalist, write_phantoms
@@ -88,7 +91,11 @@ def find_datalist(
     for file in files:
         if file.is_file():
             if is_datalist(file):
-                return Datalist.load(file, roots=roots, left_out=left_out)
+                wrong: list[Problem] = []
+                datalist = Datalist.load(file, roots=roots, left_out=wrong if left_out is None else left_out)
+                if wrong:
+                    refuse(f"{os.path.abspath(file)}: the datalist cannot be used", wrong, datalist)
+                return datalist
             return decathlon_datalist(file, roots=roots)
     if (root / "images").is_dir() or (root / "unlabeled").is_dir():
         return folder_datalist(root)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import case_paths, files_below, source_folder, tell_left_out
 from aide_monai.data.split import hold_out_per_domain
@@ -75,12 +76,12 @@ def nci_isbi_datalist(
         except InputError as error:
             found += error.problems
         problems += found
-    if problems:
-        raise InputError(f"{root}: NCI-ISBI 2013 cannot be used", problems=problems)
-    tell_left_out(root, case_paths(cases), _why_unused, others=others)
     names = {0: "background", 1: "prostate"} if merge_zones else dict(ZONES)
     classes = nci_isbi_classes(merge_zones=merge_zones)
     datalist = Datalist("NCI-ISBI 2013", names, {0: "T2"}, cases, classes, resample_labels=True)
+    if problems:
+        refuse(f"{root}: NCI-ISBI 2013 cannot be used", problems, datalist)
+    tell_left_out(root, case_paths(cases), _why_unused, others=others)
     return datalist if test is None else hold_out_per_domain(datalist, test=test, seed=seed)
 
 

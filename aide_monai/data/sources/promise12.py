@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import files_below, source_folder, tell_left_out, typed
 from aide_monai.data.split import hold_out
@@ -82,7 +84,8 @@ def promise12_datalist(
                     Problem(f"no {missing}", advice="put it beside it, or remove the case", place=found[number])
                 )
     if problems:
-        raise InputError(f"{root}: PROMISE12 cannot be used", problems=problems)
+        whole = sorted(wanted & images.keys() & labels.keys())
+        refuse(f"{root}: PROMISE12 cannot be used", problems, _datalist(whole, images, labels))
     if not wanted:
         raise InputError(
             "only cases of 13 to 25, which repeat Domain 2",
@@ -93,9 +96,13 @@ def promise12_datalist(
     tell_left_out(root, used, _why_unused)
     if len(images) != CASES:
         logger.warning("%s: found %d cases; the challenge's training data are %d", root, len(images), CASES)
-    cases = [_case(number, images[number], labels[number]) for number in sorted(wanted)]
-    datalist = Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, cases)
+    datalist = _datalist(sorted(wanted), images, labels)
     return datalist if test is None else hold_out(datalist, test=test, seed=seed)
+
+
+def _datalist(numbers: Sequence[int], images: Mapping[int, Path], labels: Mapping[int, Path]) -> Datalist:
+    cases = [_case(number, images[number], labels[number]) for number in numbers]
+    return Datalist("PROMISE12", {0: "background", 1: "prostate"}, {0: "T2"}, cases)
 
 
 def _is_test(file: Path) -> bool:
