@@ -45,6 +45,19 @@ def test_unlabelled_cases_can_be_named_too() -> None:
     assert cases(named, "training", labelled=False) == ["u", "p0_b"]
 
 
+def test_a_label_that_is_named_doubtful_is() -> None:
+    named = with_roles(datalist(), {"labeled": ["p3_a"], "doubtful": ["p3_b", "p0_a"], "unlabeled": [], "test": ["p2"]})
+    assert [(case.name, case.quality) for case in named.of_split("training")] == [
+        ("p3_a", "high"),
+        ("p3_b", "low"),
+        ("p0_a", "low"),
+    ]
+    assert {case.clean_label for case in named.of_split("training")} == {None, "/expert.nii"}
+    with pytest.raises(InputError, match='doubtful: case "u" has no label; expected one'):
+        with_roles(datalist(), {"doubtful": ["u", "p1"]})
+    assert with_roles(datalist(), {"doubtful": ["p1"], "unlabeled": []}).cases[0].doubtful
+
+
 @pytest.mark.parametrize(
     ("roles", "problems"),
     [
@@ -59,7 +72,7 @@ def test_unlabelled_cases_can_be_named_too() -> None:
                 'validation: case "u" has no label of quality high',
             ],
         ),
-        ({"labelled": ["p0"], "labeled": ["p1"]}, ['role "labelled": unknown; the roles are labeled, unlabeled']),
+        ({"labelled": ["p0"], "labeled": ["p1"]}, ['role "labelled": unknown; the roles are labeled, doubtful']),
     ],
 )
 def test_all_problems_are_in_one_report(roles: dict[str, Sequence[str]], problems: list[str]) -> None:

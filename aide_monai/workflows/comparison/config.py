@@ -193,7 +193,7 @@ def read_settings(
         require_keys('"settings"', values, _SETTING_KEYS[task])
         if cases is not None or "cases" in values:
             values = {"cases": _read_cases(cases, seeds) | _read_cases(values.pop("cases", None), seeds), **values}
-            if len(values) > 1 or "labeled" not in values["cases"]:
+            if len(values) > 1 or not {"labeled", "doubtful"} & values["cases"].keys():
                 raise InputError('"settings": with "cases", expected names of "labeled" ones and no numbers of cases')
         _require_setting(values)
         settings.append(Setting(name=str(entry.get("name", _setting_name(task, values, data))), values=values))
@@ -224,7 +224,7 @@ def labelled_number(values: Mapping[str, Any]) -> int:
     """Labelled cases of a setting, or patients where these are named."""
     if "cases" not in values:
         return int(values["labeled"])
-    names = values["cases"]["labeled"]
+    names = values["cases"].get("labeled", [])
     return len(next(iter(names.values())) if isinstance(names, dict) else names)
 
 

@@ -91,7 +91,7 @@ class Job:
 
     @property
     def specification(self) -> JsonObject:
-        """All that decides the result, as JSON."""
+        """All that decides the training, as JSON; which cases are scored afterwards does not."""
         budget = {key: value for key, value in asdict(self.budget).items() if key != "device"}
         task = {
             "cases": [[case.name, case.split, case.quality or ""] for case in self.task.datalist.cases],
@@ -101,19 +101,26 @@ class Job:
             "preprocessing": dict(self.task.preprocessing),
         }
         method = {"engine": self.method.engine, **self.method.options}
-        run = {"split": self.split, "run": dict(self.columns)}
-        content = {"method": method, "budget": budget, "task": task, **run, **self.origin}
+        content = {"method": method, "budget": budget, "task": task, "run": dict(self.columns), **self.origin}
         normal: JsonObject = json.loads(json.dumps(content))
         return normal
 
     @property
     def finished(self) -> bool:
-        """Whether the results of exactly this job are there.
+        """Whether this very job has been trained and scored.
 
         Raises:
             InputError: the folder holds another job's results.
         """
+        return self._trained and self._scores.is_file()
+
+    @property
+    def _trained(self) -> bool:
         return bool(self._state().get("finished"))
+
+    @property
+    def _scores(self) -> Path:
+        return self.folder / ("per_case.csv" if self.split == "test" else f"per_case_{self.split}.csv")
 
     def require_own_folder(self) -> None:
         """Refuse a folder that holds another job's results.
@@ -143,11 +150,11 @@ class Job:
     def _changed(self, stored: JsonObject) -> list[str]:
         """Parts of the specification that differ, of those that the run has.
 
-        Options that are newer than the run were at their default then.
+        Options that are newer than the run were then at the paper's, which was the default.
         """
         uniform = {"trusted_share": 0.0}
         options = {
-            "aide": asdict(AIDEOptions()),
+            "aide": asdict(AIDEOptions.from_profile("paper")),
             "clean": {"raw": False},
             "noisy": {"raw": False} | uniform,
             "pseudo_label": uniform | {"largest_component": "none"},
@@ -158,11 +165,13 @@ class Job:
         defaults["budget"].pop("device")
         earlier = json.loads(json.dumps(defaults))
         now = self.specification
-        return [k for k in now if k in stored and now[k] != (earlier[k] | stored[k] if k in earlier else stored[k])]
+        changed = [k for k in now if k in stored and now[k] != (earlier[k] | stored[k] if k in earlier else stored[k])]
+        # scores of validation cases once had the name of those of test cases
+        return changed + ["split"][: stored.get("split") == "validation"]
 
     def rows(self) -> list[Row]:
         """Per-case scores of a finished job."""
-        return read_results(self.folder / "per_case.csv")
+        return read_results(self._scores)
 
     def seconds(self) -> float:
         """How long a finished job took; of a run that was killed, the epochs that it had finished."""
@@ -176,8 +185,9 @@ class Job:
     def run(self, *, on_step: Callable[[], None] | None = None) -> None:
         """Train and score, unless that is done; an interrupted run of two networks continues.
 
-        The job's folder gets ``per_case.csv``, ``epochs.csv``, ``models/model.pt``, ``labels/`` where labels change,
-        and ``job.json``, written last.
+        The job's folder gets ``epochs.csv``, ``models/model.pt``, ``labels/`` where labels change, ``per_case.csv``
+        (of validation cases ``per_case_validation.csv``), and ``job.json``, written last. What is trained is scored on
+        the cases of the other split without another training.
 
         Args:
             on_step: called after every optimiser step.
@@ -190,21 +200,21 @@ class Job:
                 self._run(on_step)
 
     def _run(self, on_step: Callable[[], None] | None) -> None:
-        state = self._state()
-        if state.get("finished"):  # by the run that has just let go of the folder
+        if self.finished:  # by the run that has just let go of the folder
             return
+        if self._trained:
+            write_results(self._scores, self._score(self.load_network()))
+            return
+        state = self._state()
         start = time.monotonic() - state.get("seconds", 0.0)
         resume = bool(state) and self.two_networks
         if not resume:
             self._clear()
         self._save(finished=False, seconds=state.get("seconds", 0.0))
-        volumes, counts = self._training_data()
+        volumes = self._training_volumes()
         network = self._train(volumes, resume, self._timed(start, on_step))
         del volumes
-        patients = {case.name: case.patient or case.name for case in self.task.datalist.cases}
-        shared = {**dict(self.columns), **counts}
-        rows = [{**shared, "patient": patients[row["case"]], **row} for row in self._score(network)]
-        write_results(self.folder / "per_case.csv", rows)
+        write_results(self._scores, self._score(network))
         if self.method.engine == "labelled":
             self._standardize(network)
         self._save(finished=True, seconds=time.monotonic() - start)
@@ -263,13 +273,11 @@ class Job:
             )
         return Datalist.load(folder / "datalist.json", roots=[folder, *self.task.datalist.folders])
 
-    def _training_data(self) -> tuple[VolumeCache, dict[str, int]]:
+    def _training_volumes(self) -> VolumeCache:
         cases = self.training_cases()
         if not cases:
             raise InputError(f'method "{self.method.name}": no training case has the label that it needs; leave it out')
-        trusted = sum(case.trusted for case in cases)
-        counts = {"train_hqa": trusted, "train_lqa": len(cases) - trusted}
-        return self.task.training_volumes(cases, clean=self.method.engine != "clean"), counts
+        return self.task.training_volumes(cases, clean=self.method.engine != "clean")
 
     def _train(self, volumes: VolumeCache, resume: bool, on_step: Callable[[], None]) -> nn.Module:
         method, budget = self.method, self.settings
@@ -308,7 +316,18 @@ class Job:
         }
         scores = self._qubiq_scores(network, volumes) if self.task.raters else {}
         found = evaluate(network, volumes, labels=self.task.labels, keep_largest=True, **shared)
-        return [{"qubiq": None if row["pp"] else scores.get((row["network"], row["case"])), **row} for row in found]
+        trained_on = [case.trusted for case in self.training_cases()]
+        columns = {**dict(self.columns), "train_hqa": sum(trained_on), "train_lqa": len(trained_on) - sum(trained_on)}
+        patients = {case.name: case.patient or case.name for case in self.task.datalist.cases}
+        return [
+            {
+                **columns,
+                "patient": patients[row["case"]],
+                "qubiq": None if row["pp"] else scores.get((row["network"], row["case"])),
+                **row,
+            }
+            for row in found
+        ]
 
     def _qubiq_scores(self, network: nn.Module, volumes: VolumeCache) -> dict[tuple[str, str], float]:
         """QUBIQ score by network and case, from the probability of the one structure."""

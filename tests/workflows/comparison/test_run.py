@@ -241,6 +241,7 @@ def test_other_labels_or_data_in_the_same_folder_are_refused_and_the_labels_stay
 def test_a_run_that_does_not_know_its_setting_and_data_is_continued(phantoms: Path, tmp_path: Path) -> None:
     job = job_of(noisy({}), phantoms, tmp_path, "noisy labels")
     job._save(finished=True, seconds=1)
+    (job.folder / "per_case.csv").touch()
     file = job.folder / "job.json"
     state = json.loads(file.read_text())
     del state["specification"]["setting"], state["specification"]["data"]
@@ -384,7 +385,7 @@ def test_networks_may_work_on_another_grid_than_the_files(phantoms: Path, tmp_pa
     result = run_comparison(Experiment.of(config), tmp_path, data_dir=phantoms, workers=1)
     assert result.unfinished == 0
     noisy = result.jobs[1]
-    assert noisy._training_data()[0][0]["image"].shape[1:3] == (16, 16)
+    assert noisy._training_volumes()[0]["image"].shape[1:3] == (16, 16)
     voxels = {row["tp"] + row["fn"] for row in result.rows if row["case"] == result.rows[0]["case"]}
     assert voxels == {int((noisy.task.test_volumes()[0]["label"] > 0).sum())}  # scored on the grid of the file
 
@@ -396,11 +397,23 @@ def test_validation_cases_are_scored_without_the_test_cases(phantoms: Path, tmp_
         "methods": ["labelled only"],
         "settings": SSL["settings"][:1],
     }
-    test = run_comparison(Experiment.of(config), tmp_path / "test", data_dir=phantoms, workers=1)
-    tuned = run_comparison(
-        Experiment.of(config), tmp_path / "validation", data_dir=phantoms, workers=1, split="validation"
-    )
+    experiment = Experiment.of(config)
+    tuned = run_comparison(experiment, tmp_path, data_dir=phantoms, workers=1, split="validation")
+    (job,) = tuned.jobs
+    assert not (job.folder / "per_case.csv").exists()
+    trained = (job.folder / "models" / "model.pt").stat()
+    test = run_comparison(experiment, tmp_path, data_dir=phantoms, workers=1)  # scored, and not trained again
+    assert (job.folder / "models" / "model.pt").stat() == trained
     assert {row["case"] for row in test.rows}.isdisjoint(row["case"] for row in tuned.rows)
+    apart = run_comparison(experiment, tmp_path / "apart", data_dir=phantoms, workers=1)
+    assert test.rows == apart.rows
+    assert run_comparison(experiment, tmp_path, data_dir=phantoms, split="validation", train=False).rows == tuned.rows
+
+    state = json.loads((job.folder / "job.json").read_text())  # as it was when scores of both had one name
+    state["specification"]["split"] = "validation"
+    (job.folder / "job.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match="holds a run with another split"):
+        run_comparison(experiment, tmp_path, data_dir=phantoms, train=False)
 
 
 @pytest.mark.parametrize(("hidden", "number"), [({"unlabeled": 2}, 2), ({"unlabeled": None}, 5), ({}, 5)])
