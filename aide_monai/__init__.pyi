@@ -15,6 +15,7 @@ from .workflows.bundle import run_bundle
 from .workflows.check import check_data
 from .workflows.demo import run_demo
 from .workflows.new_bundle import new_bundle
+from .workflows.run import run_folder
 
 __version__: str
 
@@ -45,6 +46,7 @@ __all__ = [
     "new_bundle",
     "run_bundle",
     "run_demo",
+    "run_folder",
     "seeded",
     "segmentation_scores",
     "slice_loader",

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "first-five-minutes.md"
 def test_every_command_of_the_page_runs_in_order(tmp_path: Path) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
-    assert len(commands) == 9
+    assert len(commands) == 10
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -24,5 +24,6 @@ def test_every_command_of_the_page_runs_in_order(tmp_path: Path) -> None:
         done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
-    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 28
+    assert (tmp_path / "first" / "report.html").is_file()
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 40
     assert {"per_case.csv", "summary.md", "worst_cases.png"} <= {path.name for path in (tmp_path / "scores").iterdir()}

@@ -1,17 +1,64 @@
-"""The verbs of the ``aide`` command that train methods side by side and report what they gain: demo, compare."""
+"""The verbs of the ``aide`` command that train methods side by side and report what they gain: run, demo, compare."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aide_monai.cli.console import console, print_json, progress_bar
+from aide_monai.cli.console import command_line, console, print_json, progress_bar, tell_next
 from aide_monai.cli.options import AsJSON, Device, Seed
 from aide_monai.errors import InputError
 from aide_monai.utils.processes import Stopped
+
+if TYPE_CHECKING:
+    from aide_monai.workflows.run import RunResult
+
+
+def run(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, or its datalist (JSON).")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the results; that of an earlier run continues it.")
+    ] = None,
+    doubtful: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Cases whose labels may be wrong, such as 'site2_*' or '*'."),
+    ] = None,
+    labeled: Annotated[
+        int | None, typer.Option(help="Cases that keep their label, the others' are hidden: are so few enough?")
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(help="Patients that judge. Default: as the data say, or a quarter.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of a folder that aide prepare knows by name: chaos, qubiq, ...")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")] = "improved",
+    epochs: Annotated[int, typer.Option(help="Epochs for every network.")] = 40,
+    steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJSON = False,
+) -> None:
+    """From a folder to a model and its proof: check, plan, train plainly and with AIDE, score, one HTML report."""
+    from aide_monai.workflows.run import RunSettings, run_folder
+
+    settings = RunSettings(
+        layout=layout,
+        doubtful=doubtful,
+        labeled=labeled,
+        test=test,
+        profile=profile,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        seed=seed,
+        device=device,
+    )
+    folder = run_dir or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
+    _run(lambda on_progress: run_folder(data, folder, settings, on_progress=on_progress), folder, as_json=as_json)
 
 
 def demo(
@@ -19,21 +66,27 @@ def demo(
         Path | None,
         typer.Option(help="Folder with dataset.json (Decathlon) or images/ and labels/. Default: synthetic phantoms."),
     ] = None,
-    labeled: Annotated[int, typer.Option(help="Training cases that keep their label.")] = 1,
-    unlabeled: Annotated[
-        int | None, typer.Option(help="Training cases whose label is hidden. Default: 15 phantoms, else all left over.")
+    labeled: Annotated[
+        int | None, typer.Option(help="Training cases that keep their label. Default: 3 phantoms, or one case.")
     ] = None,
-    test: Annotated[int | None, typer.Option(help="Held-out cases. Default: all left over.")] = None,
+    unlabeled: Annotated[
+        int | None, typer.Option(help="Training cases whose label is hidden. Default: all left over.")
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(help="Patients that judge. Default: 12 phantoms, or as the data say, or a quarter.")
+    ] = None,
     classes: Annotated[bool, typer.Option("--classes", help="Keep the label's classes apart.")] = False,
     profile: Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")] = "improved",
     epochs: Annotated[int, typer.Option(help="Epochs for every network.")] = 12,
     steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
     seed: Seed = 0,
     device: Device = "auto",
-    run_dir: Annotated[Path | None, typer.Option(help="New folder for the results.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the results; that of an earlier demo continues it.")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Train on few labels, let AIDE correct pseudo-labels, and show what it gains on held-out cases."""
+    """Hide most labels of phantoms, or of your data, and show what AIDE gains on held-out cases."""
     from aide_monai.workflows.demo import demo_settings, run_demo
 
     settings = demo_settings(
@@ -49,19 +102,28 @@ def demo(
         device=device,
     )
     folder = run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    with progress_bar(silent=as_json) as on_progress:
-        result = run_demo(folder, settings, data=data, on_progress=on_progress)
-    if as_json:
-        print_json({"summary": result.summary, "cases": result.rows, "folder": result.folder})
-        return
-    from aide_monai.reports.tables import scores_table  # waits for PyTorch: a mistake has been told before
+    _run(lambda told: run_demo(folder, settings, data=data, on_progress=told), folder, as_json=as_json)
 
-    console.print(scores_table(result.summary).rich("Held-out cases, mean ± standard deviation"))
-    console.print(
-        f"{result.seconds / 60:.1f} minutes, seed {seed}, profile {profile}. Tables, figures, labels, weights:",
-        style="dim",
-    )
-    console.print(str(result.folder), soft_wrap=True)
+
+def _run(run: Callable[[Callable[[str, float, float], None]], RunResult], folder: Path, *, as_json: bool) -> None:
+    """Call a run with its progress, and tell what it has found and what to type next."""
+    with progress_bar(silent=as_json) as on_progress:
+        try:
+            result = run(on_progress)
+        except Stopped as stop:
+            stop.advice = f"stopped; the same command with --run-dir {command_line(folder)} continues"
+            raise
+    if as_json:
+        told = {"summary": result.summary, "verdicts": result.verdicts, "cases": result.rows}
+        print_json({**told, "folder": result.folder, "bundle": result.bundle})
+        return
+    console.print(result.plan.table().rich("Plan"))
+    console.print(result.table)
+    for verdict in result.verdicts:
+        console.print(verdict, soft_wrap=True, highlight=False)
+    console.print(f"{result.seconds / 60:.1f} minutes; every method keeps its last epoch. Report:", style="dim")
+    console.print(str(result.folder / "report.html"), soft_wrap=True)
+    tell_next("Segment volumes", "aide", "predict", result.bundle, "--dataset-dir", "VOLUMES", "--output-dir", "MASKS")
 
 
 def compare(

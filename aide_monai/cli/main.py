@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 _OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}  # further options override values of a bundle
 
+app.command()(experiments.run)
 app.command()(experiments.demo)
 app.add_typer(prepare.app, name="prepare")
 app.command()(data.check)

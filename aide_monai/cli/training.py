@@ -112,7 +112,7 @@ def _overrides(context: typer.Context, *own: str) -> dict[str, Any]:
 
 
 def labels(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of aide train or aide demo.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of aide train, aide run or aide demo.")],
     show: Annotated[bool, typer.Option("--list", help="List the generations; this is the default.")] = False,
     diff: Annotated[
         tuple[int, int] | None, typer.Option(metavar="G1 G2", help="Labels that differ between two generations.")

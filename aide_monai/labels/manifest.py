@@ -16,7 +16,7 @@ def labels_folder(run: str | Path) -> Path:
     """The folder of the labels of a run.
 
     Args:
-        run: run folder of ``aide train`` or ``aide demo``, or the folder of the labels itself.
+        run: run folder of ``aide train``, ``aide run`` or ``aide demo``, or the folder of the labels itself.
 
     Raises:
         InputError: if there are no labels, or those of several runs.
@@ -24,7 +24,7 @@ def labels_folder(run: str | Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; expected the folder of a run")
-    for candidates in ([run], [run / "labels"], sorted(run.glob("*/labels"))):
+    for candidates in ([run], [run / "labels"], sorted(run.glob("*/labels")), sorted(run.glob("*/*/*/labels"))):
         found = [folder for folder in candidates if (folder / MANIFEST).is_file()]
         if len(found) > 1:
             names = ", ".join(str(folder.parent) for folder in found)

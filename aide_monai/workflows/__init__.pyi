@@ -3,20 +3,27 @@ from .bundle import history_folder, run_bundle
 from .check import check_data
 from .demo import demo_settings, run_demo
 from .evaluate_folders import EvaluationSettings, evaluate_folders
+from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
 from .pseudo_labels import modality_of, standardize_datalist, write_pseudo_labels
+from .run import RunResult, RunSettings, run_folder
 
 __all__ = [
     "EvaluationSettings",
+    "Plan",
+    "RunResult",
+    "RunSettings",
     "check_data",
     "demo_settings",
     "evaluate_folders",
     "history_folder",
     "labels",
     "modality_of",
+    "plan_roles",
     "prepare_datalist",
     "run_bundle",
     "run_demo",
+    "run_folder",
     "standardize_datalist",
     "write_datalist",
     "write_pseudo_labels",

@@ -41,7 +41,7 @@ def open_history(run: str | Path) -> LabelHistory:
     """The history of a run's labels.
 
     Args:
-        run: run folder of ``aide train`` or ``aide demo``, or the folder of the labels itself.
+        run: run folder of ``aide train``, ``aide run`` or ``aide demo``, or the folder of the labels itself.
 
     Raises:
         InputError: if there are no labels, those of several runs, or the manifest is damaged.

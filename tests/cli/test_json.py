@@ -74,7 +74,12 @@ def test_demo_and_labels(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureF
     sizes = ["--epochs", "1", "--steps", "1", "--labeled", "1", "--unlabeled", "1", "--test", "1", "--json"]
     assert aide("demo", "--data", phantoms, *sizes, "--run-dir", tmp_path / "run") == 0
     found = read(capsys)
-    assert {row["method"] for row in found["summary"]} == {"labelled only", "noisy labels", "AIDE", "clean labels"}
+    assert {row["method"] for row in found["summary"]} == {
+        "labelled only",
+        "two networks, nothing corrected",
+        "AIDE",
+        "clean labels",
+    }
     assert aide("labels", tmp_path / "run", "--json") == 0
     assert read(capsys)[0]["generation"] == 0
     assert aide("labels", tmp_path / "run", "--diff", 0, 0, "--json") == 0

@@ -83,8 +83,8 @@ def test_an_unreadable_file_is_named(phantoms, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--labeled", "0"], "--labeled is 0; expected at least 1"),
-        (["--labeled", "5", "--unlabeled", "9"], "6"),
-        (["--labeled", "3", "--unlabeled", "3"], "hold out"),
+        (["--labeled", "5", "--unlabeled", "9"], "--labeled is 5; expected 0 to 4"),
+        (["--test", "6"], "6 patients to judge by"),
         (["--epochs", "0"], "epochs"),
         (["--device", "cuda:99"], "GPUs that PyTorch can use; expected one of cpu"),
     ],
@@ -116,7 +116,7 @@ def test_a_used_run_folder_is_refused_before_anything_happens(phantoms, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     assert aide("demo", "--data", phantoms, "--run-dir", tmp_path / "run") == 2
-    assert "not empty" in one_line(capsys)
+    assert "holds files of something else" in one_line(capsys)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

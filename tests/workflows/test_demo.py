@@ -1,4 +1,4 @@
-"""The whole job through the command line, on tiny data."""
+"""The demo through the command line, on tiny data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from aide_monai.cli.main import app, run
-from aide_monai.reports.tables import read_csv
-from aide_monai.workflows.demo import METHODS, demo_settings, run_demo
+from aide_monai.workflows.comparison.results import read_results
+from aide_monai.workflows.demo import demo_settings, run_demo
 
+METHODS = ["labelled only", "two networks, nothing corrected", "AIDE", "clean labels"]
 FIGURES = {"label_correction", "label_quality", "learning_curves", "memorisation", "per_case_dsc", "predictions"}
 
 
@@ -42,24 +43,25 @@ def test_the_demo_leaves_everything_it_promises(phantoms, tmp_path, capsys):
     folder = tmp_path / "run"
     assert demo("--data", phantoms, "--labeled", 1, "--unlabeled", 3, "--run-dir", folder) == 0
     printed = capsys.readouterr().out
-    assert "gap" in printed
-    assert str(folder) in printed.replace("\n", "")
-    assert {path.stem for path in (folder / "figures").glob("*.png")} == FIGURES
-    assert "| AIDE mean |" in (folder / "summary.md").read_text()
+    assert "AIDE has a DSC of" in printed
+    assert str(folder / "report.html") in printed.replace("\n", "")
+    jobs = folder / "all_cases" / "seed_0"
+    assert {path.stem for path in (folder / "figures" / "all_cases").glob("*.png")} == FIGURES
+    assert "| clean labels |" in (folder / "summary.md").read_text()
 
-    rows = read_csv(folder / "per_case.csv")
-    assert list(dict.fromkeys(row["method"] for row in rows)) == list(METHODS)
-    assert {row["network"] for row in rows if row["method"] == "AIDE"} == {"mean", "network_1", "network_2"}
+    rows = read_results(folder / "per_case.csv")
+    assert list(dict.fromkeys(row["method"] for row in rows)) == METHODS
+    assert {row["network"] for row in rows} == {"mean", "network_1", "network_2"}  # of every method: they are fair
     datalist = json.loads((folder / "datalist.json").read_text())
     held_out = {record["case"] for record in datalist["test"]}
     assert {row["case"] for row in rows} == held_out
     assert not held_out & {record["case"] for record in datalist["training"]}
     assert sum("label" in record for record in datalist["training"]) == 1
     assert all("clean_label" in record for record in datalist["training"] if "label" not in record)
-    torch.load(folder / "AIDE" / "models" / "model.pt", weights_only=True)
-    assert (folder / "AIDE" / "labels" / "manifest.json").exists()
+    torch.load(jobs / "AIDE" / "models" / "model.pt", weights_only=True)
+    assert (jobs / "AIDE" / "labels" / "manifest.json").exists()
 
-    steps = {method: (folder / method.replace(" ", "_") / "epochs.csv").read_text() for method in METHODS}
+    steps = {method: next(jobs.glob(f"{method[:8]}*/epochs.csv".replace(" ", "_"))).read_text() for method in METHODS}
     assert all(text.splitlines()[-1].startswith("1,2,") for text in steps.values())  # the same number of steps
 
 
@@ -67,10 +69,14 @@ def test_classes_are_kept_apart_when_asked(phantoms, tmp_path):
     data = two_classes(phantoms, tmp_path / "data")
     assert demo("--data", data, "--unlabeled", 3, "--classes", "--run-dir", tmp_path / "apart") == 0
     assert demo("--data", data, "--unlabeled", 3, "--run-dir", tmp_path / "merged") == 0
-    apart = {row["label_name"] for row in read_csv(tmp_path / "apart" / "per_case.csv")}
-    merged = {row["label_name"] for row in read_csv(tmp_path / "merged" / "per_case.csv")}
-    assert apart == {"front", "back"}
-    assert merged == {"front + back"}
+    names = {
+        run: {row["label_name"] for row in read_results(tmp_path / run / "per_case.csv")} for run in ("apart", "merged")
+    }
+    assert names == {"apart": {"front", "back"}, "merged": {"front + back"}}
+    masks = tmp_path / "masks"
+    command = ["predict", tmp_path / "merged" / "bundle", "--dataset-dir", data / "imagesTr", "--output-dir", masks]
+    assert run(lambda: app([str(word) for word in command], standalone_mode=False)) == 0
+    assert {int(v) for path in masks.glob("*.nii.gz") for v in np.unique(nibabel.load(path).dataobj)} <= {0, 1}
 
 
 def test_without_data_it_makes_its_own_phantoms(tmp_path):
@@ -79,11 +85,11 @@ def test_without_data_it_makes_its_own_phantoms(tmp_path):
     result = run_demo(
         tmp_path / "run", settings, on_progress=lambda stage, now, total: done.append((stage, now, total))
     )
-    assert len(list((tmp_path / "run" / "data" / "imagesTr").iterdir())) == 28
+    assert len(list((tmp_path / "run" / "data" / "imagesTr").iterdir())) == 40
     assert {row["case"] for row in result.rows} == {record["case"] for record in _test_records(tmp_path / "run")}
     assert done[-1][1] == pytest.approx(done[-1][2])  # the bar ends at 100 %
     assert [now for _, now, _ in done] == sorted(now for _, now, _ in done)
-    assert {"training: AIDE", "training: clean labels", "drawing"} <= {stage for stage, _, _ in done}
+    assert {"all cases AIDE", "all cases clean labels"} <= {stage for stage, _, _ in done}
 
 
 def _test_records(folder: Path) -> list[dict]:
@@ -93,5 +99,5 @@ def _test_records(folder: Path) -> list[dict]:
 def test_real_volumes(aide_data, tmp_path):
     data = aide_data / "msd_hippocampus"
     assert demo("--data", data, "--labeled", 1, "--unlabeled", 2, "--test", 2, "--run-dir", tmp_path / "run") == 0
-    rows = read_csv(tmp_path / "run" / "per_case.csv")
+    rows = read_results(tmp_path / "run" / "per_case.csv")
     assert {row["label_name"] for row in rows} == {"Anterior + Posterior"}

@@ -346,6 +346,6 @@ def test_aide_demo_on_a_full_disk(server: Server, tmp_path: Path) -> None:
     ]
     arguments = ["demo", "--data", str(server.folder / "phantoms"), *options]
     report = server.run("command", arguments=arguments, file_size=8_000_000)
-    assert_is_one_sentence(only_error(report), errno.EFBIG, r"AIDE/checkpoint\.pt")
+    assert_is_one_sentence(only_error(report), errno.EFBIG, r"labelled_only/checkpoint\.pt")
     small = server.run("command", arguments=[*arguments[:-1], str(tmp_path / "other")], file_size=500)
-    assert_is_one_sentence(only_error(small), errno.EFBIG, r"other/datalist\.json")
+    assert_is_one_sentence(only_error(small), errno.EFBIG, r"other/check/contact_sheet_01\.png")

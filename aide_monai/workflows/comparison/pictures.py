@@ -25,7 +25,7 @@ from aide_monai.workflows.evaluate import on_file_grid, predict
 
 
 def draw_figures(folder: Path, jobs: Sequence[Job], *, tested: str | None = None) -> list[Path]:
-    """Draw learning curves, scores per case, predictions, and, with clean labels, what AIDE's correction did.
+    """Draw learning curves, scores per case, predictions, and what AIDE's correction did to the training labels.
 
     Args:
         folder: where the PNG files go.
@@ -62,10 +62,19 @@ def draw_figures(folder: Path, jobs: Sequence[Job], *, tested: str | None = None
         drawn += [folder / "label_quality.png", folder / "label_correction.png"]
         figures.label_quality(_quality_rows(logs[aide.method.name], store, quality), drawn[-2])
         figures.overlays(
-            _correction_panels(volumes, store, clean, axis=aide.task.axis),
+            _correction_panels(volumes, store, clean, order=by_gain(store, clean), axis=aide.task.axis),
             drawn[-1],
             title="Training labels: the most improved, the median and the least",
             legend=("clean label", "label that is trained on"),
+        )
+    elif changed := _by_change(store):
+        drawn.append(folder / "label_correction.png")
+        given = {case: store.initial(case) for case in changed}
+        figures.overlays(
+            _correction_panels(volumes, store, given, order=changed, axis=aide.task.axis),
+            drawn[-1],
+            title="Training labels: the most changed, the median and the least",
+            legend=("label as given", "label that is trained on"),
         )
     return drawn
 
@@ -88,11 +97,15 @@ def _quality_rows(log: Sequence[Mapping[str, Any]], store: LabelStore, quality: 
 
 
 def _correction_panels(
-    volumes: Sequence[Volume], store: LabelStore, clean: Mapping[str, Tensor], *, axis: int
+    volumes: Sequence[Volume],
+    store: LabelStore,
+    references: Mapping[str, Tensor],
+    *,
+    order: Sequence[str],
+    axis: int,
 ) -> list[list[Overlay]]:
-    """The label before, and after for both networks, of the case that gained most Dice, the median, and the last."""
+    """The label before, and after for both networks, of the first case of an order, the median, and the last."""
     by_case = {volume["case"]: volume for volume in volumes}
-    order = by_gain(store, clean)
     panels = []
     for case in dict.fromkeys([order[0], order[len(order) // 2], order[-1]]):
         candidates = {
@@ -100,14 +113,27 @@ def _correction_panels(
             "network 1, corrected": store.label(1, case),
             "network 2, corrected": store.label(2, case),
         }
-        number = _fullest_slice(clean[case], axis)
+        number = _fullest_slice(references[case], axis)
         panels.append(
             [
-                _panel(by_case[case], name, label, clean[case], axis=axis, number=number)
+                _panel(by_case[case], name, label, references[case], axis=axis, number=number)
                 for name, label in candidates.items()
             ]
         )
     return panels
+
+
+def _by_change(store: LabelStore) -> list[str]:
+    """Cases with a replaced label, those first whose labels are least like the given ones."""
+    replaced = sorted({change.case for change in store.records})
+    given = {case: store.initial(case) for case in replaced}
+    return sorted(replaced, key=lambda case: sum(_dice(store.label(n, case), given[case]) for n in (1, 2)))
+
+
+def _dice(mask: Tensor, reference: Tensor) -> float:
+    """Mean Dice over the classes of two masks (X, Y, Z) uint8."""
+    classes = max(int(mask.max()), int(reference.max()), 1) + 1
+    return float(unit_dice(mask[None], reference[None], num_classes=classes, unit="case"))
 
 
 def by_gain(store: LabelStore, clean: Mapping[str, Tensor]) -> list[str]:
@@ -115,11 +141,7 @@ def by_gain(store: LabelStore, clean: Mapping[str, Tensor]) -> list[str]:
 
     def gain(case: str) -> float:
         labels = [store.initial(case), *(store.label(network, case) for network in (1, 2))]
-        classes = max(int(label.max()) for label in (*labels, clean[case])) + 1
-        given, *corrected = (
-            float(unit_dice(label[None], clean[case][None], num_classes=max(classes, 2), unit="case"))
-            for label in labels
-        )
+        given, *corrected = (_dice(label, clean[case]) for label in labels)
         return float(np.mean(corrected)) - given
 
     return sorted(clean, key=gain, reverse=True)
@@ -163,13 +185,11 @@ def _panel(volume: Volume, name: str, mask: Tensor, reference: Tensor, *, axis: 
     """One slice, x to the right and y downwards, with the Dice of the whole volume in the title."""
     spacing = torch.as_tensor(volume["image"].affine)[:3, :3].norm(dim=0)
     width, height = (float(s) for i, s in enumerate(spacing) if i != axis)
-    classes = max(int(mask.max()), int(reference.max()), 1) + 1
-    dice = float(unit_dice(mask[None], reference[None], num_classes=classes, unit="case"))
     return Overlay(
         image=volume["image"].as_tensor()[0].select(axis, number).T,
         reference=reference.select(axis, number).T,
         mask=mask.select(axis, number).T,
-        title=f"{volume['case']}\n{name}, Dice {dice:.2f}",
+        title=f"{volume['case']}\n{name}, Dice {_dice(mask, reference):.2f}",
         aspect=height / width,
     )
 

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from aide_monai.handlers.epoch_log import read_epochs
 from aide_monai.reports.html import Section, write_page
+from aide_monai.reports.tables import Row
 from aide_monai.utils.files import write_text
 from aide_monai.workflows.comparison import figures as pictures
 from aide_monai.workflows.comparison.config import labelled_number
@@ -31,14 +32,20 @@ from aide_monai.workflows.comparison.tables import (
 _Row = Mapping[str, Any]
 _OF_SINGLE_NETWORKS = "gap closure between single networks"
 # of the terminal, which they do not fit
-_LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)", _OF_SINGLE_NETWORKS)
+_LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)", "NSD (%)", _OF_SINGLE_NETWORKS)
 
 
-def write_report(result: Comparison) -> RichTable:
+def summarized(result: Comparison) -> list[Row]:
+    """One row per setting and method, see ``summarize_comparison``."""
+    return summarize_comparison(result.rows, closures=_closures(result))
+
+
+def write_report(result: Comparison, *, first: Sequence[Section] = ()) -> RichTable:
     """Write ``summary.md``, ``tests.md``, ``figures/`` and ``report.html`` into the folder of a comparison.
 
     Args:
         result: a comparison with finished jobs; what is not finished yet is said in the report.
+        first: what the page begins with.
 
     Returns:
         The summary without post-processing, for the terminal.
@@ -46,10 +53,10 @@ def write_report(result: Comparison) -> RichTable:
     folder, rows, tested = result.folder, result.rows, result.experiment.tested
     tests = differences(rows, tested) if tested else []
     shared: dict[str, Any] = {"tested": tested, "closures": _closures(result)}
-    summary = summarize_comparison(rows, closures=shared["closures"])
+    summary = summarized(result)
     table = summary_table(summary, tests, **shared)
     write_text(folder / "summary.md", table.markdown() + "\n")
-    sections = [Section("Summary", _state(result), table)]
+    sections = [*first, Section("Summary", _state(result), table)]
     sections.append(Section("Figures", pictures=_figures(result, summary, tests)))
     if tests:
         detail = differences_table(tests, tested=str(tested))
