@@ -48,7 +48,7 @@ test: export AIDE_LABEL_PYTHON = $(abspath $(LABEL_BIN))/python
 test: lint docs label-env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
-# The lowest versions that setup.cfg allows. The bound of torch is MONAI's, and its own is not tried: old ones bring gigabytes.
+# The lowest versions that setup.cfg allows. torch's bound is MONAI's and is not tried: it brings gigabytes.
 TORCH ?= torch==2.13.0
 LOWEST = $(VENV)-lowest
 LOWEST_TESTS = $(addprefix tests/,io data metrics reports labels cli)
