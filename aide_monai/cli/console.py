@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aide_monai.utils.progress import ProgressLines, shows_bars
+from aide_monai.utils.progress import ProgressLines, is_quiet, shows_bars
 from aide_monai.utils.texts import as_json
 
 console = Console(markup=False, emoji=False)  # paths and names may hold brackets and colons
@@ -21,7 +21,7 @@ errors = Console(stderr=True, markup=False, emoji=False)
 @contextmanager
 def progress_bar(*, silent: bool = False) -> Iterator[Callable[[str, float, float], None]]:
     """A bar on the terminal, lines elsewhere; what is given is called with the stage, what is done, and the total."""
-    if silent:
+    if silent or is_quiet():
         yield lambda stage, done, total: None
         return
     if not shows_bars(console):
@@ -54,6 +54,17 @@ def command_line(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def shows_progress() -> bool:
+    """Whether a workflow may draw bars of its own."""
+    return console.is_terminal and not is_quiet()
+
+
 def tell_next(title: str, *words: object) -> None:
     """Print the command that comes next."""
-    console.print(f"{title}: {command_line(*words)}", style="dim", soft_wrap=True, highlight=False)
+    hint(f"{title}: {command_line(*words)}")
+
+
+def hint(text: str) -> None:
+    """Print what helps and is no result."""
+    if not is_quiet():
+        console.print(text, style="dim", soft_wrap=True, highlight=False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aide_monai.cli.console import console, print_json
-from aide_monai.cli.options import AsJSON, Roots, label_names, positive, spacing_mm
+from aide_monai.cli.console import console, print_json, shows_progress
+from aide_monai.cli.options import AsJSON, Quiet, Roots, label_names, positive, spacing_mm
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -27,6 +27,7 @@ def check(
     layout: Annotated[
         str | None, typer.Option(help="Layout of a folder that aide prepare knows by name: chaos, qubiq, ...")
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Find everything that is wrong with a data set: one report, contact sheets, histograms; exit code 1 for errors."""
@@ -34,7 +35,7 @@ def check(
 
     beside = data.with_name(f"{data.resolve().name}_check") if data.is_dir() else data.parent / "check"
     folder = out or beside
-    result = check_data(data, folder, roots=root or (), layout=layout, progress=console.is_terminal)
+    result = check_data(data, folder, roots=root or (), layout=layout, progress=shows_progress())
     warnings = len(result.problems) - result.errors
     if as_json:
         problems = [{key: str(value) for key, value in vars(problem).items()} for problem in result.problems]
@@ -76,6 +77,7 @@ def evaluate(
             "the name without _frame01 and the like, or the column patient of a table."
         ),
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Score segmentations: DSC, RAVD, ASSD, MSSD, HD95, NSD per case, with a summary; or compare two such tables.
@@ -99,7 +101,7 @@ def evaluate(
             spacing_mm=spacing_mm(spacing),
             tolerance_mm=positive(tolerance, "--tolerance"),
         )
-        result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=console.is_terminal)
+        result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=shows_progress())
         if as_json:
             doubts = {"ignored_labels": result.ignored, "unknown_spacing": result.unknown_spacing}
             print_json({"summary": result.summary, "cases": result.rows, **doubts, "folder": out})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aide_monai.cli.console import command_line, console, print_json, progress_bar, tell_next
-from aide_monai.cli.options import AsJSON, Device, Seed
+from aide_monai.cli.options import AsJSON, Device, Quiet, Seed
 from aide_monai.errors import InputError
 from aide_monai.utils.processes import Stopped
+from aide_monai.utils.validation import require_device_name
 
 if TYPE_CHECKING:
     from aide_monai.workflows.run import RunResult
@@ -41,6 +42,7 @@ def run(
     steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
     seed: Seed = 0,
     device: Device = "auto",
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """From a folder to a model and its proof: check, plan, train plainly and with AIDE, score, one HTML report."""
@@ -84,6 +86,7 @@ def demo(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder for the results; that of an earlier demo continues it.")
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Hide most labels of phantoms, or of your data, and show what AIDE gains on held-out cases."""
@@ -138,11 +141,13 @@ def compare(
         bool, typer.Option("--validation", help="Score validation cases, to choose settings; no test case is read.")
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Train nothing: report the jobs that are finished.")] = False,
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Train methods x settings x seeds under one budget, and show what AIDE gains; resumes where it was stopped."""
     from aide_monai.workflows.comparison.experiment import Experiment
 
+    require_device_name(device)
     experiment = Experiment.load(config, data_dir=data or config.parent)
     from aide_monai.workflows.comparison.report import write_report  # waits for PyTorch: a mistake has been told before
     from aide_monai.workflows.comparison.run import run_comparison

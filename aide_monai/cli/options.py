@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from aide_monai.errors import InputError
+from aide_monai.utils.progress import set_quiet
 from aide_monai.utils.validation import is_text
+
+
+def _silence(quiet: bool) -> bool:
+    set_quiet(quiet)
+    return quiet
+
 
 Device = Annotated[str, typer.Option(help="auto (the first GPU, if there is one), cpu, cuda, cuda:1, ...")]
 RunDir = Annotated[Path | None, typer.Option(help="Folder of the run: labels, log, weights. Default: in the bundle.")]
@@ -19,6 +26,10 @@ DatasetDir = Annotated[
 ]
 CkptPath = Annotated[Path | None, typer.Option(help="File of the weights. Default: models/model.pt in the run folder.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Results and errors alone: no progress, no hints.", callback=_silence),
+]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables for people.")]
 Roots = Annotated[
     list[Path] | None,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aide_monai.cli.console import console
-from aide_monai.cli.options import label_names, numbers
+from aide_monai.cli.console import console, shows_progress
+from aide_monai.cli.options import Quiet, label_names, numbers
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -40,6 +40,7 @@ def _split(
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     paper_split: Annotated[bool, typer.Option("--paper-split", help="The split of the paper.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a datalist that is there already.")] = False,
+    quiet: Quiet = False,
 ) -> Options:
     """The arguments of ``write_datalist`` that every layout has."""
     from aide_monai.data.split import SplitSettings
@@ -75,7 +76,7 @@ def _layout(name: str, **folders: str) -> Callable[[Callable[..., Options]], Cal
             chosen = {key: value for key, value in options.items() if value is not None}
             shared = _split(**{one.name: given[one.name] for one in common})
             datalist = write_datalist(
-                name, [given[folder] for folder in folders], **shared, progress=console.is_terminal, **chosen
+                name, [given[folder] for folder in folders], **shared, progress=shows_progress(), **chosen
             )
             console.print(literal(f"{datalist.name}: {_counts(datalist)}. Written to:", "dim"))
             console.print(str(shared["out"]), soft_wrap=True)

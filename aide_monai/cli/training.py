@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from aide_monai.cli.console import console, print_json, tell_next
-from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, RunDir
+from aide_monai.cli.console import console, hint, print_json, tell_next
+from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, Quiet, RunDir
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -36,6 +36,7 @@ def train(
     processes: Annotated[
         int, typer.Option(help="Processes that train as one, with a GPU each where there are any.")
     ] = 1,
+    quiet: Quiet = False,
 ) -> None:
     """Train a bundle: the same run as python -m monai.bundle run, with the same overrides.
 
@@ -48,7 +49,7 @@ def train(
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
     from aide_monai.workflows.launch import launch
 
-    typed = _overrides(context, "bundle", "config", "resume", "processes")
+    typed = _overrides(context, "bundle", "config", "resume", "processes", "quiet")
     overrides = parse_overrides(context.args) | typed
     if processes != 1 and not launched():
         options = [text for key, value in typed.items() for text in (f"--{key}", str(value))]
@@ -59,7 +60,7 @@ def train(
     parser = run_bundle(bundle, config.split(","), overrides).parser
     if os.environ.get("RANK", "0") == "0" and "train" in config.split(","):  # of several processes the main one
         folder = parser.get_parsed_content("run_dir")
-        console.print(f"Labels, log and weights: {folder}", style="dim", soft_wrap=True)
+        hint(f"Labels, log and weights: {folder}")
         words = ("aide", "predict", bundle, "--dataset-dir", "VOLUMES", "--run-dir", folder, "--output-dir", "MASKS")
         tell_next("Segment volumes", *words)
 
@@ -82,6 +83,7 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse volumes that are unlike those of the training, before any mask.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Segment volumes by a trained bundle: a folder of NIfTI, MHD, NRRD or of DICOM studies, one file, or a datalist.
 
@@ -91,7 +93,7 @@ def predict(
     """
     from aide_monai.workflows.bundle import parse_overrides, run_bundle
 
-    typed = _overrides(context, "bundle")
+    typed = _overrides(context, "bundle", "quiet")
     parser = run_bundle(bundle, ["inference"], parse_overrides(context.args) | typed).parser
     console.print(f"{len(parser.get_parsed_content('dataset'))} masks:", style="dim")
     console.print(str(parser.get_parsed_content("output_dir")), soft_wrap=True)

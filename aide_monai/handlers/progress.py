@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aide_monai.utils import distributed
-from aide_monai.utils.progress import left, shows_bars
+from aide_monai.utils.progress import is_quiet, left, shows_bars
 
 
 class TrainingProgress:
@@ -36,7 +36,7 @@ class TrainingProgress:
 
     def attach(self, engine: Engine) -> None:
         """Register the bar with an engine; of many processes the main one shows it."""
-        if not distributed.is_main():
+        if not distributed.is_main() or is_quiet():
             return
         engine.add_event_handler(Events.STARTED, self._start)
         if not shows_bars(self._bar.console):

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console
+
+_QUIET = "AIDE_QUIET"  # an environment variable, which processes that are started inherit
+
+
+def is_quiet() -> bool:
+    """Whether nobody wants to see progress and hints: ``--quiet``."""
+    return bool(os.environ.get(_QUIET))
+
+
+def set_quiet(quiet: bool) -> None:
+    """Say so, for this process and those that it starts."""
+    if quiet:
+        os.environ[_QUIET] = "1"
+    else:
+        os.environ.pop(_QUIET, None)
 
 
 def shows_bars(console: Console) -> bool:

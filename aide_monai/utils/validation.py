@@ -17,6 +17,9 @@ ABOVE_0 = (math.ulp(0.0), math.inf)
 TEXT = "text without control characters, in UTF-8"
 """What ``is_text`` wants, in a message."""
 
+DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia", "meta", "privateuseone")
+"""What a device may be called: PyTorch's names of what computes, and "auto"."""
+
 
 def require_numbers(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse what is no number in its range.
@@ -115,3 +118,14 @@ def require_file_names(folder: Path, paths: Iterable[str | Path]) -> None:
         name = str(path).removeprefix(f"{folder}/")
         if not is_text(name):
             raise InputError(f"{folder}: found {name!r}; expected {TEXT}: rename it")
+
+
+def require_device_name(device: str) -> None:
+    """Refuse a text that names no kind of device; whether this machine has it only PyTorch knows.
+
+    Raises:
+        InputError: naming it.
+    """
+    kind, colon, number = device.partition(":")
+    if kind not in DEVICE_KINDS or (colon and not number.isdecimal()):
+        raise InputError(f"device is {device!r}; expected auto, cpu, cuda, cuda:1, ...")

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
 from aide_monai.io.location import Location
+from aide_monai.options import AMP, PROFILES
 from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 from aide_monai.utils.processes import Stopped, launched, stop_behind
 from aide_monai.utils.texts import did_you_mean
-from aide_monai.utils.validation import require_numbers, require_slice_size, require_texts
+from aide_monai.utils.validation import (
+    require_choices,
+    require_device_name,
+    require_numbers,
+    require_slice_size,
+    require_texts,
+)
 from aide_monai.workflows.comparison.budget import RANGES
 from aide_monai.workflows.literals import literal
 
@@ -75,11 +82,10 @@ def run_bundle(
         require_texts(f"--{key}", value)
     texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
-    if "dataset_dir" in given and not Path(Location.parse(str(given["dataset_dir"])).path).exists():
-        raise InputError(
-            f"--dataset_dir {given['dataset_dir']}: no such folder; give the folder of the data set, or a datalist"
-        )
+    if "dataset_dir" in given:
+        _require_data(Path(Location.parse(str(given["dataset_dir"])).path), given["dataset_dir"])
     _require_numbers({key: value for key, value in given.items() if isinstance(value, int | float)})
+    _require_words({key: value for key, value in given.items() if isinstance(value, str) and value[:1] not in "$@"})
     from monai.bundle import ConfigWorkflow  # only a run that can begin waits for it
 
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=None, **values)
@@ -213,6 +219,22 @@ def _require_usable(parser: ConfigParser, literals: Mapping[str, Any]) -> None:
         from aide_monai.inferers import require_device
 
         require_device(values["device"])
+
+
+def _require_data(place: Path, given: Any) -> None:
+    """Refuse a place without data."""
+    if not place.exists():
+        raise InputError(f"--dataset_dir {given}: no such folder; give the folder of the data set, or a datalist")
+    if place.is_dir() and not any(place.iterdir()):
+        raise InputError(f"--dataset_dir {given}: an empty folder; give the folder of the data set, or a datalist")
+
+
+def _require_words(values: Mapping[str, str]) -> None:
+    """Refuse words that no config knows."""
+    known = {"profile": tuple(PROFILES), "amp": AMP}
+    require_choices(values, {key: words for key, words in known.items() if key in values})
+    if "device" in values:
+        require_device_name(values["device"])
 
 
 def _require_numbers(values: Mapping[str, Any]) -> None:

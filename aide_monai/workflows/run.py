@@ -20,7 +20,7 @@ from aide_monai.errors import InputError
 from aide_monai.options import PROFILES
 from aide_monai.reports.table import Table
 from aide_monai.utils.files import JsonObject, read_object, require_place, write_text
-from aide_monai.utils.validation import require_choices
+from aide_monai.utils.validation import require_choices, require_device_name
 from aide_monai.workflows.comparison.budget import TrainingSettings
 from aide_monai.workflows.comparison.methods import CONTROL
 from aide_monai.workflows.plan import Plan, plan_roles
@@ -135,6 +135,7 @@ def run_folder(
     data, folder, settings = Path(data).absolute(), Path(folder).absolute(), settings or RunSettings()
     TrainingSettings(**settings.budget(trusted_share=0.0), seed=settings.seed)  # a number out of range is told first
     require_choices({"profile": settings.profile}, {"profile": tuple(PROFILES)})
+    require_device_name(settings.device)
     require_place(folder, folder=True)
     _require_own(folder)
     found = _found(data, settings.layout)

@@ -39,6 +39,7 @@ def faulty(tmp_path_factory) -> Path:
     (folder / "key.json").write_text(json.dumps(config | {"budgets": 1}))
     (folder / "budget.json").write_text(json.dumps(config | {"budget": {"epochs": 0, "steps_per_epoch": 1}}))
     (folder / "method.json").write_text(json.dumps(config | {"methods": {"AIDE": {"updat_ratio": 1}}}))
+    (folder / "empty").mkdir()
     data = write_phantoms(folder / "phantoms", cases=2, shape=(8, 8, 3))
     next((data / "labelsTr").iterdir()).unlink()
     return folder
@@ -51,6 +52,15 @@ def faulty(tmp_path_factory) -> Path:
         "demo --data phantoms",
         "demo --labeled 0",
         "demo --epochs 0",
+        "demo --device nope",
+        "compare EXPERIMENT --device nope",
+        "train BUNDLE --device nope",
+        "train BUNDLE --device cuda:x",
+        "train BUNDLE --profile nope",
+        "train BUNDLE --amp nope",
+        "train BUNDLE --dataset-dir empty",
+        "predict BUNDLE --dataset-dir empty",
+        "predict BUNDLE --device nope",
         "run nowhere",
         "run phantoms",
         "run phantoms --profile best",
