@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from aide_monai.cli.main import app, run
+from aide_monai.data.sources import write_phantoms
 from aide_monai.utils.progress import is_quiet
 
 ROOT = Path(__file__).parents[2]
 PROGRESS = re.compile(r"\d %|epoch|left|Segment volumes|Labels, log and weights")
+
+
+@pytest.fixture
+def phantoms(tmp_path: Path) -> Path:
+    return write_phantoms(tmp_path / "phantoms", cases=4, shape=(32, 32, 4))
 
 
 def aide(*arguments: object) -> int:
