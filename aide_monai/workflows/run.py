@@ -147,6 +147,7 @@ def run_folder(
         test=settings.test,
         seed=settings.seed,
     )
+    _require_same(folder / CONFIG, _asked(plan, settings))
     # what needs PyTorch comes last: a mistake in the rest is told before it is loaded
     from aide_monai.workflows.check import check_data
     from aide_monai.workflows.comparison.experiment import Experiment
@@ -180,7 +181,7 @@ def run_folder(
     verdicts = _verdicts(result.rows)
     (aide,) = (job for job in result.jobs if job.method.name == AIDE)
     bundle = _write_bundle(folder / "bundle", aide, used)
-    kept = config["methods"][AIDE]["largest_component"]
+    kept = config["methods"][AIDE].get("largest_component")
     table = write_report(result, first=_sections(plan, kept, checked, verdicts))
     return RunResult(folder, bundle, plan, result.rows, summarized(result), verdicts, table, result.seconds)
 
@@ -200,18 +201,26 @@ def _merged(datalist: Datalist) -> Datalist:
     return replace(datalist, labels={0: "background", 1: " + ".join(names)}, classes=classes)
 
 
+def _asked(plan: Plan, settings: RunSettings) -> JsonObject:
+    """What of the config is known without a look at the files."""
+    roles = {role: list(names) for role, names in plan.roles.items()}
+    budget = settings.budget(trusted_share=0.5 if roles["labeled"] else 0.0)
+    return {"cases": roles, "seeds": [settings.seed], "budget": budget}
+
+
 def _config(data: Path, used: Datalist, plan: Plan, settings: RunSettings) -> JsonObject:
     """The run as a comparison, which ``aide compare`` can repeat and vary."""
     from aide_monai.stream.preprocessing import slice_geometry
 
     axis, size = slice_geometry(used.records, multiple=32)  # as ``new_bundle`` has it
-    roles = {role: list(names) for role, names in plan.roles.items()}
-    # views that turn further than the augmentation of the training show networks what they have never seen
-    options: JsonObject = {"largest_component": _pieces(used), "max_angle": _ANGLE}
-    if not roles["doubtful"]:
-        # one network has labelled all cases: all labels are of one kind, and soon worse than what two networks predict
-        options |= {"update_ratio": 1.0, "correction_start": math.ceil(settings.epochs / 4), "update_interval": 1}
-    methods: JsonObject = {LABELLED: {}} if roles["labeled"] else {}
+    options: JsonObject = {}
+    if settings.profile == "improved":
+        # views that turn further than the augmentation of the training show networks what they have never seen
+        options = {"largest_component": _pieces(used), "max_angle": _ANGLE}
+        if not plan.roles["doubtful"]:
+            # one network has labelled all cases: labels of one kind, and soon worse than what two networks predict
+            options |= {"update_ratio": 1.0, "correction_start": math.ceil(settings.epochs / 4), "update_interval": 1}
+    methods: JsonObject = {LABELLED: {}} if plan.roles["labeled"] else {}
     methods |= {CONTROL: {}, AIDE: {"profile": settings.profile, **options}}
     if all(case.trusted or case.clean_label for case in used.of_split("training")):
         methods |= {CLEAN: {}}  # labels were hidden here: how good it could get is known
@@ -221,12 +230,10 @@ def _config(data: Path, used: Datalist, plan: Plan, settings: RunSettings) -> Js
         "name": used.name,
         "task": "ssl",
         "data": place | ({} if settings.layout is None else {"layout": settings.layout}),
-        "cases": roles,
         "settings": [{"name": "all cases"}],
         "methods": methods,
         "tested": AIDE,
-        "seeds": [settings.seed],
-        "budget": settings.budget(trusted_share=0.5 if roles["labeled"] else 0.0),
+        **_asked(plan, settings),
     }
 
 
@@ -323,15 +330,16 @@ _PIECES = {
 }
 
 
-def _sections(plan: Plan, kept: str, checked: Any, verdicts: Sequence[str]) -> list[Any]:
+def _sections(plan: Plan, kept: str | None, checked: Any, verdicts: Sequence[str]) -> list[Any]:
     from aide_monai.reports.html import Section
 
     warnings = [[problem.case, problem.found, problem.expected] for problem in checked.problems]
     judged = "were drawn for this run" if plan.drawn else "are those that the data set holds out"
     plan_text = [
         f"The cases that judge {judged}. No method has seen them, and all keep their last epoch.",
-        f"In the trusted labels {_PIECES[kept]}. The rows with PP keep it in the masks of every method.",
     ]
+    if kept is not None:
+        plan_text.append(f"In the trusted labels {_PIECES[kept]}. The rows with PP keep it in every method's masks.")
     sections = [Section("What AIDE is worth here", verdicts), Section("Plan", plan_text, plan.table())]
     if warnings:
         sections.append(Section("Warnings of the check", table=Table(["case", "found", "expected"], warnings, 3)))

@@ -130,6 +130,14 @@ def test_doubtful_labels_are_corrected(few_labels: Path, tmp_path: Path) -> None
     assert [record["quality"] for record in datalist["training"]] == ["high", "low", "low"]
 
 
+def test_the_paper_is_run_as_printed(few_labels: Path, tmp_path: Path) -> None:
+    """What was tuned here is not the paper's; the budget is that of all methods."""
+    folder = tmp_path / "run"
+    assert aide("run", few_labels, "--run-dir", folder, "--profile", "paper", "--epochs", 1, "--steps", 1) == 0
+    assert json.loads((folder / "experiment.json").read_text())["methods"]["AIDE"] == {"profile": "paper"}
+    assert "keep the largest component" not in (folder / "report.html").read_text()
+
+
 def test_all_problems_of_the_data_are_in_one_report(
     few_labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
