@@ -5,7 +5,7 @@
 Each line is one pair of masks; the numbers are medians in ms of runs that alternate between the candidates, so that a
 busy machine slows all of them alike. `--data` names the folder with the real scans (else AIDE_DATA); without it the two
 real pairs are left out. Cores get the cropped masks and return the distances of both directions, border extraction
-included; libraries get the whole masks and return all they have of DSC, ASSD and MSSD.
+included; libraries get the whole masks and return all they have of DSC, ASSD, MSSD, HD95 and NSD.
 
 MedPy (GPL), surface-distance, edt and pykdtree (LGPL) are never needed by the package. Columns of those that are not
 installed are left out; for all of them, best in an environment of its own:
@@ -60,7 +60,12 @@ import numpy.typing as npt
 import pydicom
 import SimpleITK as sitk
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 from scipy.spatial import cKDTree
@@ -243,11 +248,13 @@ def cores() -> dict[str, Callable[..., tuple[npt.NDArray[np.floating], ...]]]:
 
 
 def monai_scores(case: Case) -> None:
-    """MONAI's three functions, on (1, 1, spatial...) tensors."""
+    """MONAI's five functions, on (1, 1, spatial...) tensors."""
     masks = [torch.from_numpy(mask)[None, None] for mask in (case.prediction, case.reference)]
     options = {"include_background": True, "spacing": case.spacing}
     compute_average_surface_distance(*masks, symmetric=True, **options)
     compute_hausdorff_distance(*masks, **options)
+    compute_hausdorff_distance(*masks, percentile=95, **options)
+    compute_surface_dice(*masks, [2.0], **options)
     compute_dice(*masks, include_background=True)
 
 
@@ -268,6 +275,8 @@ def deepmind_scores(case: Case) -> None:
     found = surface_distance.compute_surface_distances(case.reference, case.prediction, case.spacing)
     surface_distance.compute_average_surface_distance(found)
     surface_distance.compute_robust_hausdorff(found, 100)
+    surface_distance.compute_robust_hausdorff(found, 95)
+    surface_distance.compute_surface_dice_at_tolerance(found, 2.0)
     surface_distance.compute_dice_coefficient(case.reference, case.prediction)
 
 
