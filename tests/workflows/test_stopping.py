@@ -187,8 +187,8 @@ def test_processes_that_train_as_one_end_with_the_one_that_has_started_them(
     errors = training.communicate()[1]
     assert "Traceback" not in errors, errors
     found = re.findall(r"^stopped after epoch \d+; continue with --resume$", errors, re.MULTILINE)
-    # Without the one that has started them, the main process may first hear that the other one has ended
-    assert len(found) == 1 if end == signal.SIGTERM else errors.count("continue with --resume") == 1, errors
+    # Without the one that has started them, each may first hear that the other one has ended, or that it is to end
+    assert len(found) == 1 if end == signal.SIGTERM else errors.count("continue with --resume") in (1, 2), errors
     assert not list((run / "cache").iterdir())
 
 
