@@ -20,7 +20,7 @@ from aide_monai.utils import distributed
 
 
 class CaseScores:
-    """Scores every predicted volume against its label: DSC, RAVD, ASSD and MSSD in one pass per case and class.
+    """Scores every predicted volume against its label, all six metrics in one pass per case and class.
 
     Distances in mm come from the label's affine, shear included. Rows are collected in ``rows`` and, with ``path``,
     written as CSV when the evaluator is done; ``engine.state.metrics`` gets the mean DSC as "dsc".

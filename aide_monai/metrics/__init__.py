@@ -1,4 +1,4 @@
-"""Segmentation metrics as the CHAOS challenge defines them: DSC, RAVD, ASSD and MSSD, in physical units."""
+"""Segmentation metrics as the CHAOS challenge defines them: DSC, RAVD, ASSD, MSSD, HD95 and NSD, in physical units."""
 
 import lazy_loader
 
