@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aide_monai.cli.console import console, print_json, shows_progress
-from aide_monai.cli.options import AsJSON, Quiet, Roots, label_names, positive, spacing_mm
+from aide_monai.cli.options import AsJSON, Layout, Quiet, Roots, label_names, spacing_mm
 from aide_monai.errors import InputError
+from aide_monai.metrics.tolerance import TOLERANCE_MM
 from aide_monai.reports.text import literal
 
 _WIDE = 110  # columns of a terminal that all scores fit into
@@ -24,9 +25,7 @@ def check(
         Path | None, typer.Option(help="Folder for the report. Default: check/ beside the datalist, or FOLDER_check.")
     ] = None,
     root: Roots = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of a folder that aide prepare knows by name: chaos, qubiq, ...")
-    ] = None,
+    layout: Layout = None,
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -64,7 +63,7 @@ def evaluate(
     ] = False,
     subset: Annotated[bool, typer.Option("--subset", help="Leave out references without a prediction.")] = False,
     spacing: Annotated[str | None, typer.Option(help="COLUMN,ROW,SLICE spacing in mm, for PNG slices.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Distance in mm that the NSD calls right.")] = 2.0,
+    tolerance: Annotated[float, typer.Option(help="Distance in mm that the NSD calls right.")] = TOLERANCE_MM,
     images: Annotated[Path | None, typer.Option(help="Folder of images to draw the worst cases on.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for tables and pictures.")] = None,
     compare: Annotated[
@@ -99,7 +98,7 @@ def evaluate(
             resample=resample,
             subset=subset,
             spacing_mm=spacing_mm(spacing),
-            tolerance_mm=positive(tolerance, "--tolerance"),
+            tolerance_mm=tolerance,
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=shows_progress())
         if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aide_monai.cli.console import command_line, console, print_json, progress_bar, tell_next
-from aide_monai.cli.options import AsJSON, Device, Quiet, Seed
+from aide_monai.cli.options import AsJSON, Device, Layout, Profile, Quiet, Seed
 from aide_monai.errors import InputError
 from aide_monai.utils.processes import Stopped
 from aide_monai.utils.validation import require_device_name
@@ -26,7 +26,7 @@ def run(
     ] = None,
     doubtful: Annotated[
         str | None,
-        typer.Option(metavar="PATTERN", help="Cases whose labels may be wrong, such as 'site2_*' or '*'."),
+        typer.Option(metavar="PATTERN", help="Cases whose labels may be wrong, such as 'site2_*'."),
     ] = None,
     labeled: Annotated[
         int | None, typer.Option(help="Cases that keep their label, the others' are hidden: are so few enough?")
@@ -34,10 +34,8 @@ def run(
     test: Annotated[
         int | None, typer.Option(help="Patients that judge. Default: as the data say, or a quarter.")
     ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of a folder that aide prepare knows by name: chaos, qubiq, ...")
-    ] = None,
-    profile: Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")] = "improved",
+    layout: Layout = None,
+    profile: Profile = "improved",
     epochs: Annotated[int, typer.Option(help="Epochs for every network.")] = 40,
     steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
     seed: Seed = 0,
@@ -78,7 +76,7 @@ def demo(
         int | None, typer.Option(help="Patients that judge. Default: 12 phantoms, or as the data say, or a quarter.")
     ] = None,
     classes: Annotated[bool, typer.Option("--classes", help="Keep the label's classes apart.")] = False,
-    profile: Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")] = "improved",
+    profile: Profile = "improved",
     epochs: Annotated[int, typer.Option(help="Epochs for every network.")] = 12,
     steps: Annotated[int, typer.Option(help="Optimiser steps per epoch for every network.")] = 40,
     seed: Seed = 0,

@@ -25,6 +25,11 @@ DatasetDir = Annotated[
     Path | None, typer.Option(help="Folder of the data set, or a datalist. Default: data/ in the bundle.")
 ]
 CkptPath = Annotated[Path | None, typer.Option(help="File of the weights. Default: models/model.pt in the run folder.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(help="Layout of a folder that does not show what it is, as aide prepare names it: chaos, qubiq, ..."),
+]
+Profile = Annotated[str, typer.Option(help="AIDE's options: improved, paper or original.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Quiet = Annotated[
     bool,
@@ -83,14 +88,3 @@ def spacing_mm(text: str | None) -> tuple[float, float, float] | None:
     except ValueError:
         pass  # the same sentence
     raise InputError(f"--spacing is {text!r}; expected three positive numbers in mm, such as 1.89,1.89,5.5")
-
-
-def positive(value: float, option: str) -> float:
-    """A distance in mm that is above 0.
-
-    Raises:
-        InputError: naming the option.
-    """
-    if not 0 < value < math.inf:
-        raise InputError(f"{option} is {value}; expected a distance in mm above 0")
-    return value

@@ -19,8 +19,9 @@ from monai.utils import MetricReduction
 from aide_monai.errors import InputError
 from aide_monai.metrics.masks import as_array, check_same_shape
 from aide_monai.metrics.relative_volume_difference import relative_volume_difference
-from aide_monai.metrics.scores import TOLERANCE_MM, Summary, aggregate, segmentation_scores
-from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge, check_tolerance
+from aide_monai.metrics.scores import Summary, aggregate, segmentation_scores
+from aide_monai.metrics.surface_distance import Average, Edge, check_average, check_edge
+from aide_monai.metrics.tolerance import TOLERANCE_MM, check_tolerance
 from aide_monai.utils.axes import COSINE_TOLERANCE
 
 Spacing: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.floating]

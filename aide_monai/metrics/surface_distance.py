@@ -28,6 +28,7 @@ from aide_monai.metrics.masks import (
     check_spacing,
     joint_crop,
 )
+from aide_monai.metrics.tolerance import check_tolerance
 
 Edge: TypeAlias = Literal["chaos", "monai"]
 Average: TypeAlias = Literal["pooled", "directed_means"]
@@ -46,12 +47,6 @@ def check_average(average: str) -> None:
     """Raises InputError for an unknown `average`, naming the known ones."""
     if average not in get_args(Average):
         raise InputError(f'average is "{average}"; expected one of {", ".join(get_args(Average))}')
-
-
-def check_tolerance(tolerance_mm: float) -> None:
-    """Raises InputError for a tolerance that is none."""
-    if not 0 <= tolerance_mm < math.inf:
-        raise InputError(f"tolerance_mm is {tolerance_mm}; expected a distance in mm, at least 0")
 
 
 @dataclass(frozen=True)

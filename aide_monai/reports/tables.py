@@ -142,9 +142,7 @@ def read_rows(
     return rows
 
 
-def summarize(
-    rows: Sequence[Mapping[str, Any]], *, noisy: str = "noisy labels", clean: str = "clean labels"
-) -> list[Row]:
+def summarize(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """One row per method and network, in order of first appearance.
 
     A case counts once: its value is the mean over the classes. Infinite distances are left out of mean and standard
@@ -152,13 +150,11 @@ def summarize(
 
     Args:
         rows: per-case rows.
-        noisy: method that trains plainly on the noisy labels, gap closure 0.
-        clean: method that trains on the clean labels, gap closure 1.
 
     Returns:
-        Dictionaries with "method", "network", "cases", for each metric "<metric>_mean", "<metric>_std" (DSC and RAVD
-        in percent, ASSD and MSSD in mm; sample standard deviation over cases) and "<metric>_infinite" (cases left
-        out), and "gap_closure" = (DSC - noisy) / (clean - noisy), or None when it is not defined.
+        Dictionaries with "method", "network", "cases", "tolerance_mm", that of the NSD, and for each metric
+        "<metric>_mean", "<metric>_std" (DSC, RAVD and NSD in percent, distances in mm; sample standard deviation over
+        cases) and "<metric>_infinite" (cases left out).
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -166,12 +162,8 @@ def summarize(
     summary: list[Row] = []
     for (method, network), mine in groups.items():
         cases = list(_by_case(mine).values())
-        summary.append({"method": method, "network": network, "cases": len(cases), **_totals(cases)})
-    reached = {entry["method"]: entry["dsc_mean"] for entry in reversed(summary)}
-    gap = reached.get(clean, math.nan) - reached.get(noisy, math.nan)
-    for entry in summary:
-        defined = gap > 0 and entry["method"] not in (noisy, clean)
-        entry["gap_closure"] = (entry["dsc_mean"] - reached[noisy]) / gap if defined else None
+        named = {"method": method, "network": network, "cases": len(cases)}
+        summary.append(named | _totals(cases) | {"tolerance_mm": mine[0].get("tolerance_mm")})
     return summary
 
 
@@ -182,8 +174,7 @@ def summarize_labels(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         rows: per-case rows of one method.
 
     Returns:
-        Dictionaries as in ``summarize``, with "label_name" instead of "method", "network" and "gap_closure", and
-        with "tolerance_mm", that of the NSD.
+        Dictionaries as in ``summarize``, with "label_name" instead of "method" and "network".
     """
     names = list(dict.fromkeys(row["label_name"] for row in rows))
     groups = {name: [[row] for row in rows if row["label_name"] == name] for name in names}
@@ -200,7 +191,6 @@ def markdown_table(summary: Sequence[Mapping[str, Any]]) -> str:
 
 def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """The summary as a table, with a note on infinite distances when there are any."""
-    closure = "gap_closure" in summary[0]
     first = "method" if "method" in summary[0] else "label"
     metrics = [metric for metric in METRICS if all(f"{metric[0]}_mean" in entry for entry in summary)]
     header = [first, *(f"{title} ({unit})" for _, title, unit, _, _ in metrics)]
@@ -210,11 +200,9 @@ def scores_table(summary: Sequence[Mapping[str, Any]]) -> Table:
         for key, _, _, _, digits in metrics:
             counts = {"infinite": entry[f"{key}_infinite"], "number": entry["cases"]}
             line.append(score_cell(entry[f"{key}_mean"], entry[f"{key}_std"], **counts, digits=digits))
-        if closure:
-            line.append("" if entry["gap_closure"] is None else f"{entry['gap_closure']:.2f}")
         lines.append(line)
     notes = infinite_notes(summary, "cases") + tolerance_note(summary)
-    return Table([*header, "gap closure"] if closure else header, lines, 1, notes)
+    return Table(header, lines, 1, notes)
 
 
 def cases_table(rows: Sequence[Mapping[str, Any]]) -> Table:

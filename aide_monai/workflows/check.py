@@ -14,8 +14,7 @@ from aide_monai.data.case import Case
 from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
-from aide_monai.data.sources.layouts import LAYOUTS
-from aide_monai.errors import InputError, Problem
+from aide_monai.errors import Problem
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
@@ -47,7 +46,7 @@ class CheckReport:
 
 
 def check_data(
-    datalist: str | Path,
+    datalist: Datalist | str | Path,
     out: str | Path,
     *,
     roots: Iterable[str | Path] = (),
@@ -57,12 +56,11 @@ def check_data(
     """Check every file of a data set and draw what only eyes can judge.
 
     Args:
-        datalist: JSON file, see ``Datalist``; or the folder of a data set, see ``find_datalist``.
+        datalist: the cases; or a JSON file, see ``Datalist``, or the folder of a data set, see ``find_datalist``.
         out: folder for ``report.md``, ``contact_sheet_*.png`` (of every case the slice with the largest label and a
             cut across all slices, which shows a reversed stack) and ``histograms.png``; files of these names are
             replaced.
-        roots: folders beside the datalist's own that files may lie in.
-        layout: key of ``LAYOUTS`` of one folder, for a folder that does not show what it is, such as "chaos".
+        roots, layout: of a file or folder, see ``find_datalist``.
         progress: show progress bars.
 
     Raises:
@@ -75,9 +73,12 @@ def check_data(
         0
     """
     left_out: list[Problem] = []
-    data = _listed(Path(datalist), layout, roots=roots, left_out=left_out)
-    if left_out and not data.cases:
-        _listed(Path(datalist), layout, roots=roots)  # raises: there is nothing to look at
+    if isinstance(datalist, Datalist):
+        data = datalist
+    else:
+        data = find_datalist(datalist, roots=roots, layout=layout, left_out=left_out)
+        if left_out and not data.cases:
+            find_datalist(datalist, roots=roots, layout=layout)  # raises: there is nothing to look at
     out = Path(out)
     require_place(out, folder=True)
     panels: dict[str, list[figures.Overlay]] = {}
@@ -111,20 +112,6 @@ def check_data(
     problems += list(_outlier_problems(values, outliers))
     write_text(out / "report.md", _markdown(data, problems))
     return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
-
-
-def _listed(
-    place: Path, layout: str | None, *, roots: Iterable[str | Path], left_out: list[Problem] | None = None
-) -> Datalist:
-    """The cases of a datalist, of which faulty ones are left out if that is asked, or of a folder."""
-    if layout is not None:
-        known = [name for name, one in LAYOUTS.items() if len(one.folders) == 1 and name != "domains"]
-        if layout not in known:
-            raise InputError(f"layout is {layout!r}; expected one of {', '.join(known)}")
-        return LAYOUTS[layout].source(place)
-    if place.is_dir() or place.name == "dataset.json":
-        return find_datalist(place, roots=roots, left_out=left_out)
-    return Datalist.load(place, roots=roots, left_out=left_out)
 
 
 def outlier_cases(values: Mapping[str, float]) -> list[str]:

@@ -20,6 +20,7 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.io.ahead import segmentations_ahead
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed
+from aide_monai.metrics.tolerance import TOLERANCE_MM, check_tolerance
 from aide_monai.utils.files import new_folder, require_place, write_text
 from aide_monai.utils.texts import as_json
 from aide_monai.workflows.segment_matching import Numbering, one_numbering
@@ -48,7 +49,11 @@ class EvaluationSettings:
     resample: bool = False
     subset: bool = False
     spacing_mm: tuple[float, float, float] | None = None
-    tolerance_mm: float = 2.0
+    tolerance_mm: float = TOLERANCE_MM
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a tolerance that is none."""
+        check_tolerance(self.tolerance_mm)
 
 
 @dataclass(frozen=True)

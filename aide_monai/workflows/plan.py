@@ -91,23 +91,21 @@ def plan_roles(
     if doubtful is not None and not any(case.label for case in datalist.cases if case.name in matched):
         raise InputError(f'--doubtful "{doubtful}": found no labelled case of this name; expected at least one')
     trusted = [case for case in datalist.cases if case.trusted and case.name not in matched]
+    validated = {case.group for case in datalist.cases if case.split == "validation"}
     held_out = {case.group for case in trusted if case.split == "test"}
     drawn = test is not None or not held_out
     if drawn:
-        free = [case for case in trusted if case.split != "validation"]
-        corrected = any(case.label is not None and case not in trusted for case in datalist.cases)
+        free = [case for case in trusted if case.group not in validated]
+        corrected = any(case.doubtful or (case.label and case.name in matched) for case in datalist.cases)
         held_out = _draw(free, test, seed=seed, spare=corrected)
-    away = held_out | {case.group for case in datalist.cases if case.split == "validation"}
+    away = held_out | validated
     training = [case for case in datalist.cases if case.group not in away and (drawn or case.split != "test")]
     learned = [case for case in training if case.trusted and case.name not in matched]
-    names = {case.name for case in learned}
     kept = _asked(learned, labeled, "--labeled", seed=seed)
-    never_labelled = [case for case in training if case.label is None]
-    hidden = _asked(
-        [*_shuffled(never_labelled, seed), *_shuffled([case for case in learned if case not in kept], seed)],
-        unlabeled,
-        "--unlabeled",
-    )
+    names, kept_names = ({case.name for case in cases} for cases in (learned, kept))
+    without = [case for case in training if case.label is None]
+    given_up = [case for case in learned if case.name not in kept_names]
+    hidden = _asked([*_shuffled(without, seed), *_shuffled(given_up, seed)], unlabeled, "--unlabeled")
     roles = {
         "labeled": kept,
         "doubtful": [case for case in training if case.label is not None and case.name not in names],

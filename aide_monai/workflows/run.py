@@ -15,7 +15,6 @@ import numpy as np
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.roles import with_roles
 from aide_monai.data.sources import find_datalist
-from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
 from aide_monai.options import PROFILES
 from aide_monai.reports.table import Table
@@ -28,6 +27,7 @@ from aide_monai.workflows.plan import Plan, plan_roles
 if TYPE_CHECKING:
     from aide_monai.reports.tables import Row
     from aide_monai.workflows.comparison.job import Job
+    from aide_monai.workflows.comparison.report import Findings
 
 LABELLED, AIDE, CLEAN = "labelled only", "AIDE", "clean labels"
 CONFIG = "experiment.json"
@@ -138,7 +138,7 @@ def run_folder(
     require_device_name(settings.device)
     require_place(folder, folder=True)
     _require_own(folder)
-    found = _found(data, settings.layout)
+    found = find_datalist(data, layout=settings.layout)
     plan = plan_roles(
         found,
         doubtful=settings.doubtful,
@@ -151,12 +151,12 @@ def run_folder(
     # what needs PyTorch comes last: a mistake in the rest is told before it is loaded
     from aide_monai.workflows.check import check_data
     from aide_monai.workflows.comparison.experiment import Experiment
-    from aide_monai.workflows.comparison.report import summarized, write_report
+    from aide_monai.workflows.comparison.report import Findings, write_report
     from aide_monai.workflows.comparison.run import run_comparison
 
     tell = on_progress or (lambda stage, done, total: None)
     tell("checking every file", 0, 1)
-    checked = check_data(data, folder / "check", layout=settings.layout)
+    checked = check_data(found, folder / "check")
     if checked.errors:
         shutil.rmtree(folder / "check")
         if not any(folder.iterdir()):
@@ -178,20 +178,13 @@ def run_folder(
         device=settings.device,
         on_progress=on_progress,
     )
-    verdicts = _verdicts(result.rows)
+    findings = Findings.of(result)
+    verdicts = _verdicts(findings)
     (aide,) = (job for job in result.jobs if job.method.name == AIDE)
     bundle = _write_bundle(folder / "bundle", aide, used)
     kept = config["methods"][AIDE].get("largest_component")
-    table = write_report(result, first=_sections(plan, kept, checked, verdicts))
-    return RunResult(folder, bundle, plan, result.rows, summarized(result), verdicts, table, result.seconds)
-
-
-def _found(data: Path, layout: str | None) -> Datalist:
-    if layout is None:
-        return find_datalist(data)
-    known = [name for name, one in LAYOUTS.items() if len(one.folders) == 1 and name != "domains"]
-    require_choices({"layout": layout}, {"layout": tuple(known)})
-    return LAYOUTS[layout].source(data)
+    table = write_report(result, findings, first=_sections(plan, kept, checked, verdicts))
+    return RunResult(folder, bundle, plan, result.rows, findings.summary, verdicts, table, result.seconds)
 
 
 def _merged(datalist: Datalist) -> Datalist:
@@ -278,21 +271,15 @@ def _require_same(file: Path, config: JsonObject) -> None:
         )
 
 
-def _verdicts(rows: Sequence[Row]) -> list[str]:
+def _verdicts(findings: Findings) -> list[str]:
     """What AIDE is worth against each other method, in mean DSC without post-processing."""
-    from aide_monai.workflows.comparison.differences import differences, patient_values, reported
-
-    plain = [row for row in rows if not row["pp"]]
-    means: dict[str, list[Any]] = {}
-    for row in reported(plain):
-        means.setdefault(row["method"], []).append(row)
-    dsc = {method: _mean(patient_values(mine, "dsc")) for method, mine in means.items()}
-    tests = {test["method"]: test for test in differences(plain, AIDE) if test["metric"] == "dsc"}
+    dsc = {entry["method"]: entry["dsc_mean"] for entry in findings.summary if not entry["pp"]}
+    tests = {test["method"]: test for test in findings.tests if test["metric"] == "dsc" and not test["pp"]}
     sentences = []
     for method in dsc:
         if method != AIDE:
-            gain = f"AIDE has a DSC of {100 * dsc[AIDE]:.1f} %, {method} {100 * dsc[method]:.1f} %: "
-            gain += f"{100 * (dsc[AIDE] - dsc[method]):+.1f} points"
+            gain = f"AIDE has a DSC of {dsc[AIDE]:.1f} %, {method} {dsc[method]:.1f} %: "
+            gain += f"{dsc[AIDE] - dsc[method]:+.1f} points"
             if test := tests.get(method):
                 gain += f" (95 % interval {100 * test['low']:+.1f} to {100 * test['high']:+.1f}, "
                 gain += f"{test['patients']} patients, one seed)."
@@ -300,10 +287,6 @@ def _verdicts(rows: Sequence[Row]) -> list[str]:
                 gain += " (one patient: no interval)."
             sentences.append(gain)
     return sentences
-
-
-def _mean(values: dict[str, float]) -> float:
-    return sum(values.values()) / len(values)
 
 
 def _write_bundle(folder: Path, job: Job, used: Datalist) -> Path:

@@ -189,6 +189,26 @@ def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, ca
     assert '--patients "x": no group; put the part that names the patient in ( )' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("tolerance", "within"), [("0", 34), ("1.5", 43), ("2", 52)])
+def test_evaluate_asks_for_the_tolerance_of_the_nsd(folders, capsys, tolerance, within):
+    """Of a's 52 border voxels, 18 + 34, 17 + 17 lie on the other border, 1 + 8 are 1 mm away and 9 are 2 mm away."""
+    assert aide("evaluate", "--pred", folders[0], "--ref", folders[1], "--tolerance", tolerance, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["nsd"] for row in told["cases"]] == [pytest.approx(within / 52), 1.0]
+    assert told["summary"][0]["nsd_mean"] == pytest.approx(50 * (within / 52 + 1))
+    assert {row["tolerance_mm"] for row in told["cases"]} == {float(tolerance)}
+
+
+def test_evaluate_does_not_compare_scores_of_two_tolerances(folders, tmp_path, capsys):
+    for tolerance in ("1", "2"):
+        scored = ("evaluate", "--pred", folders[0], "--ref", folders[1], "--out", tmp_path / tolerance)
+        assert aide(*scored, *(() if tolerance == "2" else ("--tolerance", tolerance))) == 0
+    capsys.readouterr()
+    tables = [tmp_path / tolerance / "per_case.csv" for tolerance in ("1", "2")]
+    assert aide("evaluate", "--compare", *tables) == 2
+    assert_matches("within 1 mm.*within 2 mm.*expected one tolerance", one_line(capsys))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -201,6 +221,8 @@ def test_evaluate_prints_the_summary_and_writes_the_tables(folders, tmp_path, ca
         (["--pred", "PRED", "--ref", "REF", "--labels", "1=a\x07"], r"--labels is '1=a.x07'; expected values from 1"),
         (["--pred", "PRED", "--ref", "REF", "--spacing", "1,nan,1"], "--spacing is '1,nan,1'; expected three positive"),
         (["--pred", "PRED", "--ref", "REF", "--spacing", "1,2"], "--spacing is '1,2'; expected three positive numbers"),
+        (["--pred", "PRED", "--ref", "REF", "--tolerance", "-1"], "tolerance_mm is -1.0; expected a distance in mm"),
+        (["--pred", "PRED", "--ref", "REF", "--tolerance", "nan"], "tolerance_mm is nan; expected a distance in mm"),
         (["--compare", "a.csv", "b.csv"], "a.csv: no such file"),
     ],
 )

@@ -65,6 +65,14 @@ def test_no_patient_is_on_both_sides() -> None:
     assert other[0] in plan.roles["unlabeled"] + plan.roles["doubtful"]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_patient_of_the_validation_never_judges(seed: int) -> None:
+    seen = [case("v_a", patient="v", split="validation"), case("v_b", patient="v")]
+    plan = plan_roles(data(*LABELLED[:2], *OTHERS, *seen), test=1, seed=seed)
+    assert (plan.roles["validation"], plan.left_out) == (["v_a"], ["v_b"])
+    assert plan.roles["test"][0] in ("l0", "l1")
+
+
 def test_labels_can_be_called_doubtful_by_name_or_patient() -> None:
     plan = plan_roles(
         data(*LABELLED, case("site2_1"), case("x", patient="site2_2"), case("y", "low")), doubtful="site2_*"

@@ -80,20 +80,31 @@ def require_valid(datalist: Datalist, *, read_voxels: bool = True, progress: boo
     return problems
 
 
-def refuse(title: str, problems: Sequence[Problem], rest: Datalist) -> NoReturn:
+def collected(problems: list[Problem], read: Callable[[], Datalist]) -> Datalist | None:
+    """What ``read`` finds, one of several parts of a data set; None where ``problems`` has taken what is wrong."""
+    try:
+        return read()
+    except InputError as error:
+        problems += error.problems
+        return None
+
+
+def refuse(title: str, problems: Sequence[Problem], *rest: Datalist) -> NoReturn:
     """Refuse a data set in one report: of what was found wrong before, and of the files of the cases that are left.
 
     Args:
         title: what cannot be used.
         problems: what was found.
-        rest: the cases that these problems do not concern.
+        rest: the cases that these problems do not concern, of each part of the data set.
 
     Raises:
         InputError: always.
     """
     told = {str(problem.place) for problem in problems}
-    found = check_datalist(rest) if rest.cases else []
-    more = [problem for problem in found if problem.severity == "error" and str(problem.place) not in told]
+    found = [problem for part in rest if part.cases for problem in check_datalist(part)]
+    # what concerns no case, such as that none is labelled, is of what is left and no fault of the data set
+    of_files = [problem for problem in found if problem.severity == "error" and problem.case]
+    more = [problem for problem in of_files if str(problem.place) not in told]
     raise InputError(title, problems=[*problems, *more])
 
 

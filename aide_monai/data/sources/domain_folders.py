@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import collected, refuse
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.files import tell_beside
 from aide_monai.data.sources.folder import folder_datalist
-from aide_monai.errors import InputError
+from aide_monai.errors import InputError, Problem
 
 
 def domain_folders(
@@ -38,7 +39,15 @@ def domain_folders(
         raise InputError(
             f"domains are {dict(domains)}, held out {sorted(held_out)}; expected two or more, and names of them"
         )
-    lists = {name: folder_datalist(root / folder, label_names=label_names) for name, folder in domains.items()}
+    problems: list[Problem] = []
+    lists: dict[str, Datalist] = {}
+    for name, folder in domains.items():
+        place = root / folder
+        found = collected(problems, lambda place=place: folder_datalist(place, label_names=label_names))  # type: ignore[misc]
+        if found is not None:
+            lists[name] = found
+    if problems:
+        refuse(f"{root}: the domains cannot be used", problems, *lists.values())
     tell_beside(root, domains.values(), "no folder of a domain")
     first = next(iter(lists.values()))
     cases: list[Case] = []

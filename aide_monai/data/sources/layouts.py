@@ -22,6 +22,7 @@ from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.sources.prostate import prostate_datalist
 from aide_monai.data.sources.qubiq import qubiq_datalist
 from aide_monai.errors import InputError, Problem
+from aide_monai.utils.validation import require_choices
 
 _RECOGNISED = (
     "a datalist.json; a dataset.json of the Medical Segmentation Decathlon; or the folders images/ and labels/ (and "
@@ -65,7 +66,11 @@ LAYOUTS = {
 
 
 def find_datalist(
-    root: str | Path, *, roots: Iterable[str | Path] = (), left_out: list[Problem] | None = None
+    root: str | Path,
+    *,
+    roots: Iterable[str | Path] = (),
+    left_out: list[Problem] | None = None,
+    layout: str | None = None,
 ) -> Datalist:
     """Recognise the layout of a data set and read its cases.
 
@@ -74,6 +79,8 @@ def find_datalist(
             ``dataset.json``, or ``images/`` (or ``unlabeled/``).
         roots: further folders that the files of a JSON list may lie in.
         left_out: as in ``Datalist.load``, of a datalist.
+        layout: key of ``LAYOUTS`` of one folder, for a folder that does not show what it is, such as "chaos"; None
+            recognises it.
 
     Raises:
         InputError: nothing there, or no layout that is known; tells what was found and what is accepted. Or one report
@@ -85,6 +92,10 @@ def find_datalist(
         ['phantom_000', 'phantom_001']
     """
     root = Path(root)
+    if layout is not None:
+        known = [name for name, one in LAYOUTS.items() if len(one.folders) == 1 and name != "domains"]
+        require_choices({"layout": layout}, {"layout": tuple(known)})
+        return LAYOUTS[layout].source(root)
     if not root.exists():
         raise InputError("no such folder", expected=f"one with {_RECOGNISED}", place=root)
     files = [root] if root.is_file() else [root / "datalist.json", root / "dataset.json"]

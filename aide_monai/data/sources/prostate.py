@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from aide_monai.data.case import Case
+from aide_monai.data.checks.datalist import collected, refuse
 from aide_monai.data.checks.duplicates import find_twins, image_signature, leaks
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_classes, nci_isbi_datalist
@@ -46,10 +46,11 @@ def prostate_datalist(
         InputError: one report of the problems of both data sets, or of all leaks; or ``test`` out of range.
     """
     problems: list[Problem] = []
-    nci = _collected(problems, lambda: nci_isbi_datalist(nci_root, test=test, seed=seed))
-    promise = _collected(problems, lambda: promise12_datalist(promise_root))
+    nci = collected(problems, lambda: nci_isbi_datalist(nci_root, test=test, seed=seed))
+    promise = collected(problems, lambda: promise12_datalist(promise_root))
     if nci is None or promise is None:
-        raise InputError(f"{nci_root} and {promise_root}: the domains cannot be used", problems=problems)
+        sound = [part for part in (nci, promise) if part is not None]
+        refuse(f"{nci_root} and {promise_root}: the domains cannot be used", problems, *sound)
     signatures = {case.name: image_signature(case) for case in nci.cases + promise.cases}
     twins = find_twins(signatures)
     domain_2 = {case.name for case in nci.cases if case.domain == "Domain 2"}
@@ -72,14 +73,6 @@ def prostate_datalist(
     if test is None:
         _compare_with_paper(cases)
     return replace(nci, name="Prostate, three domains", cases=cases)
-
-
-def _collected(problems: list[Problem], read: Callable[[], Datalist]) -> Datalist | None:
-    try:
-        return read()
-    except InputError as error:
-        problems += error.problems
-        return None
 
 
 def _compare_with_paper(cases: list[Case]) -> None:

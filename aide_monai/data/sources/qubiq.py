@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aide_monai.data.case import Case, Quality, Split
+from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.checks.duplicates import find_twins, signature
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.raters import FUSIONS, as_mask, write_fused
@@ -170,8 +171,12 @@ def qubiq_cases(root: str | Path, *, task: str | None = None, subtask: int = 1) 
         else:
             logger.warning("%s; look at them", both)
     problems += _channel_problems(cases)
-    if problems:
-        raise InputError(f"{root}: QUBIQ cannot be used", problems=problems)
+    if problems:  # masks have been looked into, images have not
+        images = [Case(name=f"{case.split}_{case.case}", image=case.image) for case in cases]
+        channels = cases[0].channels if cases else 1
+        names = {0: "background", 1: "structure"}
+        rest = Datalist("QUBIQ", names, {k: f"channel {k}" for k in range(channels)}, images)
+        refuse(f"{root}: QUBIQ cannot be used", problems, rest)
     _warn_of_missing_raters(cases)
     return _with_unique_names(cases)
 

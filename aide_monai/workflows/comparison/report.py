@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +35,41 @@ _OF_SINGLE_NETWORKS = "gap closure between single networks"
 _LEFT_OUT = ("train HQA", "train LQA", "PP", "RAVD (%)", "MSSD (mm)", "NSD (%)", _OF_SINGLE_NETWORKS)
 
 
-def summarized(result: Comparison) -> list[Row]:
-    """One row per setting and method, see ``summarize_comparison``."""
-    return summarize_comparison(result.rows, closures=_closures(result))
+@dataclass(frozen=True)
+class Findings:
+    """What a comparison says.
+
+    Attributes:
+        summary: one row per setting and method, see ``summarize_comparison``.
+        tests: of the tested method against the others, see ``differences``.
+    """
+
+    summary: list[Row]
+    tests: list[Row]
+
+    @classmethod
+    def of(cls, result: Comparison) -> Findings:
+        """Those of the finished jobs of a comparison."""
+        tested = result.experiment.tested
+        summary = summarize_comparison(result.rows, closures=_closures(result))
+        return cls(summary, differences(result.rows, tested) if tested else [])
 
 
-def write_report(result: Comparison, *, first: Sequence[Section] = ()) -> RichTable:
+def write_report(result: Comparison, findings: Findings | None = None, *, first: Sequence[Section] = ()) -> RichTable:
     """Write ``summary.md``, ``tests.md``, ``figures/`` and ``report.html`` into the folder of a comparison.
 
     Args:
         result: a comparison with finished jobs; what is not finished yet is said in the report.
+        findings: what it says, where that is known already.
         first: what the page begins with.
 
     Returns:
         The summary without post-processing, for the terminal.
     """
-    folder, rows, tested = result.folder, result.rows, result.experiment.tested
-    tests = differences(rows, tested) if tested else []
+    folder, tested = result.folder, result.experiment.tested
+    findings = findings or Findings.of(result)
+    summary, tests = findings.summary, findings.tests
     shared: dict[str, Any] = {"tested": tested, "closures": _closures(result)}
-    summary = summarized(result)
     table = summary_table(summary, tests, **shared)
     write_text(folder / "summary.md", table.markdown() + "\n")
     sections = [*first, Section("Summary", _state(result), table)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pytest
 
 from aide_monai.cli.main import app, run
 from aide_monai.data.sources import write_phantoms
+from tests.io.dicom.dicom_files import edit
 
 from .breast_files import write_centres
+from .nci_isbi_files import write_nci_isbi
 from .promise12_files import write_case
+from .qubiq_files import write_qubiq
 
 Planted = dict[str, str]  # a place to what is told of it
 
@@ -95,13 +99,56 @@ def breast(folder: Path) -> Planted:
     return {first.name: "no label.nii.gz", second.name: "expected"}
 
 
+def nci_isbi(folder: Path) -> Planted:
+    write_nci_isbi(folder, (2, 0, 0))
+    first, second = "ProstateDx-01-0001", "Prostate3T-01-0002"
+    (folder / "Training" / f"{first}.nrrd").unlink()
+    (broken, *_) = sorted(folder.rglob(f"{second}/*/*/*.dcm"))
+    edit(broken, PixelData=b"")
+    return {first: "found no labels", second: "the file is truncated"}
+
+
+def prostate(folder: Path) -> Planted:
+    """What is wrong with the folders of one set, and with the files of the other."""
+    write_nci_isbi(folder / "nci", (2, 0, 0))
+    (folder / "nci/Training/ProstateDx-01-0001.nrrd").unlink()
+    for number in range(2):
+        write_case(folder / "promise", number)
+    (folder / "promise/Case01.raw").write_bytes(b"short")
+    return {"ProstateDx-01-0001": "found no labels", "Case01": "expected"}
+
+
+def domains(folder: Path) -> Planted:
+    """What is wrong with the folders and files of two domains."""
+    first, second = folder / "siteA", folder / "siteB"
+    planted = plain_folder(first)
+    shutil.copytree(first, second)
+    (second / "labels/phantom_001.nii.gz").unlink()
+    return planted | {"siteB/images/phantom_000.nii.gz": "cannot be read", "siteB/images/phantom_001": "no label"}
+
+
+def qubiq(folder: Path) -> Planted:
+    cases = write_qubiq(folder, "brain-growth", cases=(5, 1)) / "brain-growth/Training"
+    (cases / "case01/image.nii.gz").unlink()
+    (cases / "case02/task01_seg04.nii.gz").write_bytes(b"nothing")
+    image = np.asarray(nibabel.load(cases / "case03/image.nii.gz").dataobj).astype(np.float32)
+    image[0, 0, 0] = np.nan
+    save(cases / "case03/image.nii.gz", image)
+    return {"case01": "0 files image.nii.gz", "case02/task01_seg04.nii.gz": "cannot be read", "case03": "NaN"}
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], Planted], list[str], bool]] = {
     "a plain folder": (plain_folder, ["prepare", "folder"], True),
     "Decathlon": (decathlon, ["prepare", "decathlon"], True),
     "a datalist": (datalist, [], True),
     "PROMISE12": (promise12, ["prepare", "promise12"], False),
     "breast DCE-MR": (breast, ["prepare", "breast"], False),
+    "NCI-ISBI": (nci_isbi, ["prepare", "nci-isbi"], False),
+    "both sets of prostates": (prostate, ["prepare", "prostate"], False),
+    "a folder per domain": (domains, ["prepare", "domains"], False),
+    "QUBIQ": (qubiq, ["prepare", "qubiq"], False),
 }
+PLACES = {"both sets of prostates": ["nci", "promise"], "QUBIQ": ["brain-growth"]}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -109,7 +156,9 @@ def test_one_call_tells_all(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     make, prepare, recognised = LAYOUTS[name]
     planted = make(tmp_path / "data")
     out = tmp_path / "out"
-    doors = [[*prepare, tmp_path / "data", "--out", out]] if prepare else []
+    places = PLACES.get(name, ["."])
+    options = ["--domains", "siteA,siteB"] if name == "a folder per domain" else []
+    doors = [[*prepare, *(tmp_path / "data" / place for place in places), *options, "--out", out]] if prepare else []
     if recognised:
         doors += [["run", tmp_path / "data", "--run-dir", out], ["demo", "--data", tmp_path / "data", "--run-dir", out]]
     for door in doors:
