@@ -64,7 +64,9 @@ def run(
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with dataset.json (Decathlon) or images/ and labels/. Default: synthetic phantoms."),
+        typer.Option(
+            help="Folder with dataset.json (nnU-Net, Decathlon) or images/ and labels/. Default: synthetic phantoms."
+        ),
     ] = None,
     labeled: Annotated[
         int | None, typer.Option(help="Training cases that keep their label. Default: 3 phantoms, or one case.")

@@ -22,6 +22,9 @@ Options = dict[str, Any]
 LabelNames = Annotated[
     str | None, typer.Option("--label-names", help="Values that the labels hold, with names: 1=liver,4=tumour.")
 ]
+PatientPattern = Annotated[
+    str | None, typer.Option(help="Regular expression whose first group is the patient: (patient[0-9]+).")
+]
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -93,9 +96,7 @@ def _layout(name: str, **folders: str) -> Callable[[Callable[..., Options]], Cal
 
 @_layout("folder", folder="Folder with images/ and labels/, and unlabeled/ for images without a label.")
 def _folder(
-    patient_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression whose first group is the patient: (patient[0-9]+).")
-    ] = None,
+    patient_pattern: PatientPattern = None,
     names: LabelNames = None,
 ) -> Options:
     """Images and labels of the same names in images/ and labels/."""
@@ -106,6 +107,18 @@ def _folder(
 def _decathlon() -> Options:
     """A task of the Medical Segmentation Decathlon."""
     return {}
+
+
+@_layout("nnunet", folder="Raw data folder, with dataset.json, imagesTr and labelsTr.")
+def _nnunet(
+    split_fold: Annotated[
+        int | None, typer.Option(help="Number, from 0, of the fold of splits_final.json whose val cases are held out.")
+    ] = None,
+    splits: Annotated[Path | None, typer.Option(help="splits_final.json. Default: the one in the folder.")] = None,
+    patient_pattern: PatientPattern = None,
+) -> Options:
+    """Raw data of nnU-Net v2: imagesTr/X_0000.nii.gz, labelsTr/X.nii.gz, imagesTs."""
+    return {"split_fold": split_fold, "splits": splits, "patient_pattern": patient_pattern}
 
 
 @_layout("chaos", folder="Folder of the download, with Train_Sets.")

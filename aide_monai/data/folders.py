@@ -8,6 +8,7 @@ from typing import Any
 
 from aide_monai.data.case import Record
 from aide_monai.data.sources import find_datalist
+from aide_monai.data.sources.nnunet import nnunet_images
 from aide_monai.errors import InputError
 from aide_monai.io.dicom.elements import is_dicom
 from aide_monai.io.dicom.series import find_series
@@ -31,7 +32,8 @@ def image_records(
 
     Args:
         folder: a folder of volume files; a folder of one DICOM study, or of a folder for each; ``FOLDER#volume=2`` and
-            the like take this volume of each study; one volume file or DICOM file; or a datalist.
+            the like take this volume of each study; one volume file or DICOM file; or a datalist. In ``imagesTr`` and
+            ``imagesTs`` of nnU-Net ``X_0000``, ``X_0001`` are the channels of the case ``X``.
         dicom_channels: what selects each channel in a DICOM folder, such as ``["echo=4.6", "echo=2.3"]``; without it
             there must be one volume.
         roots: further folders that the files of a datalist may lie in.
@@ -53,6 +55,8 @@ def image_records(
     elif folder.is_file() or (folder / "datalist.json").is_file() or (folder / "dataset.json").is_file():
         found = find_datalist(folder, roots=roots).records
         records = [{"image": record["image"], "case": record["case"]} for record in found]
+    elif (images := nnunet_images(folder)) is not None:
+        records = [{"image": [*paths] if paths[1:] else paths[0], "case": name} for name, paths in images.items()]
     else:
         records = _folder_records(folder, dicom_channels)
     if channels is not None:

@@ -96,7 +96,7 @@ def prepare_datalist(
     """Find the cases of a training job, split them, and check every file once.
 
     Args:
-        root: folder of the data; without a ``layout`` a datalist, a Decathlon folder or one with images/ and labels/.
+        root: folder of the data; without a ``layout`` one that ``find_datalist`` recognises, or a datalist.
         layout: how the data were downloaded, a key of ``LAYOUTS``; None recognises it.
         folders: of a layout with several folders, each of them below ``root``.
         source: options of the layout's source, see there; None stands for its default.

@@ -32,7 +32,7 @@ def aide(*arguments: object) -> int:
         ),
         (
             "prepare --out y folder x",
-            "no such option --out; it is an option of aide prepare folder, aide prepare decathlon, aide prepare chaos "
+            "no such option --out; it is an option of aide prepare folder, aide prepare decathlon, aide prepare nnunet "
             "and others (see aide prepare --help)",
         ),
         ("prepare folder x", "missing option '--out' (see aide prepare folder --help)"),

@@ -18,6 +18,7 @@ from aide_monai.data.sources.decathlon import decathlon_datalist
 from aide_monai.data.sources.domain_folders import domain_folders
 from aide_monai.data.sources.folder import folder_datalist
 from aide_monai.data.sources.nci_isbi import nci_isbi_datalist
+from aide_monai.data.sources.nnunet import is_nnunet, nnunet_datalist
 from aide_monai.data.sources.promise12 import promise12_datalist
 from aide_monai.data.sources.prostate import prostate_datalist
 from aide_monai.data.sources.qubiq import qubiq_datalist
@@ -25,8 +26,8 @@ from aide_monai.errors import InputError, Problem
 from aide_monai.utils.validation import require_choices
 
 _RECOGNISED = (
-    "a datalist.json; a dataset.json of the Medical Segmentation Decathlon; or the folders images/ and labels/ (and "
-    "unlabeled/) with files of the same names"
+    "a datalist.json; a dataset.json of nnU-Net or of the Medical Segmentation Decathlon; or the folders images/ and "
+    "labels/ (and unlabeled/) with files of the same names"
 )
 
 
@@ -60,6 +61,7 @@ LAYOUTS = {
         {"test": 100},
     ),
     "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
+    "nnunet": Layout(nnunet_datalist, ("nnU-Net",), ("split_fold", "splits", "patient_pattern")),
     "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern", "label_names")),
     "domains": Layout(domain_folders, ("a folder per domain",), ("domains", "held_out", "label_names")),
 }
@@ -75,7 +77,7 @@ def find_datalist(
     """Recognise the layout of a data set and read its cases.
 
     Args:
-        root: a JSON file (datalist or Decathlon), or a folder with, in this order, ``datalist.json``,
+        root: a JSON file (datalist, nnU-Net or Decathlon), or a folder with, in this order, ``datalist.json``,
             ``dataset.json``, or ``images/`` (or ``unlabeled/``).
         roots: further folders that the files of a JSON list may lie in.
         left_out: as in ``Datalist.load``, of a datalist.
@@ -107,7 +109,7 @@ def find_datalist(
                 if wrong:
                     refuse(f"{os.path.abspath(file)}: the datalist cannot be used", wrong, datalist)
                 return datalist
-            return decathlon_datalist(file, roots=roots)
+            return (nnunet_datalist if is_nnunet(file) else decathlon_datalist)(file, roots=roots)
     if (root / "images").is_dir() or (root / "unlabeled").is_dir():
         return folder_datalist(root)
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())

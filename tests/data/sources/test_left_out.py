@@ -11,7 +11,7 @@ import pytest
 from aide_monai.data.sources.domain_folders import domain_folders
 from tests.bundles.doors import aide
 from tests.bundles.layouts import write_cardiac, write_chaos, write_decathlon
-from tests.data.sources import breast_files, nci_isbi_files, promise12_files, qubiq_files
+from tests.data.sources import breast_files, nci_isbi_files, nnunet_files, promise12_files, qubiq_files
 from tests.data.sources.breast_files import write_nifti
 from tests.data.sources.promise12_files import prostate_volume
 
@@ -64,6 +64,11 @@ def decathlon(root: Path) -> None:
     write_decathlon(root)
     volume(root / "imagesTs" / "phantom_900.nii.gz")
     volume(root / "labelsTr" / "second_rater.nii.gz")
+
+
+def nnunet(root: Path) -> None:
+    nnunet_files.write_nnunet(root)
+    (root / "imagesTr" / "notes.mat").write_bytes(b"no image")
 
 
 def domains(root: Path) -> None:
@@ -123,6 +128,11 @@ def domains(root: Path) -> None:
             decathlon,
             ["decathlon", "."],
             "/labelsTr: 1 file is not used: second_rater.nii.gz (not in the list)",
+        ),
+        (
+            nnunet,
+            ["nnunet", "."],
+            "/imagesTr: 1 file is not used: notes.mat (not called CASE_0000.nii.gz)",
         ),
         (
             domains,

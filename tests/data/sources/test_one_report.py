@@ -17,6 +17,7 @@ from tests.io.dicom.dicom_files import edit
 
 from .breast_files import write_centres
 from .nci_isbi_files import write_nci_isbi
+from .nnunet_files import write_nnunet
 from .promise12_files import write_case
 from .qubiq_files import write_qubiq
 
@@ -67,6 +68,21 @@ def plain_folder(folder: Path) -> Planted:
         images[5].name: "no label of this name",
         labels[4].name: "no image of this name",
         twin.name: "two files for one name",
+    }
+
+
+def nnunet(folder: Path) -> Planted:
+    write_nnunet(folder, cases=8, unlabelled=0)
+    images, labels = (sorted((folder / kind).iterdir()) for kind in ("imagesTr", "labelsTr"))
+    images[10].rename(folder / "imagesTr" / "stray.nii.gz")
+    images[13].unlink()
+    (folder / "labelsTr" / "nobody.nii.gz").write_bytes(labels[7].read_bytes())
+    return {
+        **damage_files(images[::2], labels),
+        "stray.nii.gz": "a name without a number",
+        "phantom_005": "_0000 to _0001",
+        "phantom_006": "found the channels _0000",
+        "nobody.nii.gz": "no image of this name in imagesTr/",
     }
 
 
@@ -140,6 +156,7 @@ def qubiq(folder: Path) -> Planted:
 LAYOUTS: dict[str, tuple[Callable[[Path], Planted], list[str], bool]] = {
     "a plain folder": (plain_folder, ["prepare", "folder"], True),
     "Decathlon": (decathlon, ["prepare", "decathlon"], True),
+    "nnU-Net": (nnunet, ["prepare", "nnunet"], True),
     "a datalist": (datalist, [], True),
     "PROMISE12": (promise12, ["prepare", "promise12"], False),
     "breast DCE-MR": (breast, ["prepare", "breast"], False),
