@@ -21,6 +21,7 @@ COMMANDS = (
     ["check", "nowhere"],
     ["prepare", "folder", "nowhere", "--out", "new.json"],
     ["train", BUNDLE, "--dataset-dir", "nowhere"],
+    ["train", BUNDLE, "--resume"],
     ["train", BUNDLE, "--epoch", "2"],
     ["predict", BUNDLE, "--dataset-dir", "nowhere"],
     ["evaluate", "--pred", "nowhere", "--ref", "nowhere"],

@@ -69,7 +69,7 @@ def predict(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, for example bundles/hippocampus_ssl.")],
     dataset_dir: Annotated[
-        Path | None, typer.Option(help="Volumes: a folder, a file, DICOM studies, or a datalist. Default: data/.")
+        Path | None, typer.Option(help="Volumes: a folder, a file, DICOM studies, or a datalist. Default: data/ here.")
     ] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run that has the weights. Default: the bundle.")

@@ -34,6 +34,8 @@ _PATHS = ("dataset_dir", "run_dir", "output_dir", "ckpt_path", "cache_dir", "roo
 TEXTS = (*_PATHS, "layout", "source", "domains", "dicom_channels", "labels")
 """Ids of a config that say where data lie and what is in them: their values are never expressions."""
 
+_OTHER_DATA = {"datalist", "dataset"}  # who gives one of these needs no folder
+
 _RANGES = RANGES | {"val_interval": (1, math.inf)}
 
 
@@ -77,13 +79,17 @@ def run_bundle(
         if not file.is_file():
             raise InputError(f"{file}: no such config; expected a bundle folder with configs/{file.name}")
     given = {"bundle_root": str(root), **(overrides or {}), **(literals or {})}
-    _require_known(given, files)
+    content: JsonObject = {}
+    for file in files:
+        content |= read_object(file, advice="restore the config of the bundle")
+    _require_known(given, content)
     for key, value in given.items():
         require_texts(f"--{key}", value)
     texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
-    if "dataset_dir" in given:
-        _require_data(Path(Location.parse(str(given["dataset_dir"])).path), given["dataset_dir"])
+    data = given.get("dataset_dir", content.get("dataset_dir"))
+    if "dataset_dir" in given or (isinstance(data, str) and data[:1] not in "$@" and not _OTHER_DATA & {*given}):
+        _require_data(Path(Location.parse(str(data)).path), data)
     _require_numbers({key: value for key, value in given.items() if isinstance(value, int | float)})
     _require_words({key: value for key, value in given.items() if isinstance(value, str) and value[:1] not in "$@"})
     from monai.bundle import ConfigWorkflow  # only a run that can begin waits for it
@@ -246,11 +252,8 @@ def _parts(key: str) -> list[str]:
     return key.replace("::", "#").split("#")
 
 
-def _require_known(given: Mapping[str, Any], files: Sequence[Path]) -> None:
+def _require_known(given: Mapping[str, Any], known: JsonObject) -> None:
     """Refuse overrides of something that the configs do not have; a typing mistake would otherwise do nothing."""
-    known: JsonObject = {}
-    for file in files:
-        known |= read_object(file, advice="restore the config of the bundle")
     layout = LAYOUTS.get(str(given.get("layout", known.get("layout"))))
     for key in given:
         if layout and isinstance(known.get("source"), dict) and key in [f"source#{name}" for name in layout.options]:
