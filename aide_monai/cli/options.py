@@ -21,9 +21,7 @@ def _silence(quiet: bool) -> bool:
 
 Device = Annotated[str, typer.Option(help="auto (the first GPU, if there is one), cpu, cuda, cuda:1, ...")]
 RunDir = Annotated[Path | None, typer.Option(help="Folder of the run: labels, log, weights. Default: in the bundle.")]
-DatasetDir = Annotated[
-    Path | None, typer.Option(help="Folder of the data set, or a datalist. Default: data/ here.")
-]
+DatasetDir = Annotated[Path | None, typer.Option(help="Folder of the data set, or a datalist. Default: data/ here.")]
 CkptPath = Annotated[Path | None, typer.Option(help="File of the weights. Default: models/model.pt in the run folder.")]
 Layout = Annotated[
     str | None,
