@@ -35,13 +35,16 @@ def prepare() -> None:
 
 
 def _split(
-    out: Annotated[Path, typer.Option(help="Datalist (JSON) to write.")],
+    out: Annotated[Path, typer.Option(help="Datalist (JSON) to write, or with --as nnunet a new folder.")],
     labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label.")] = None,
     unlabeled: Annotated[int | None, typer.Option(help="Training cases whose label is hidden.")] = None,
     test: Annotated[int | None, typer.Option(help="Cases to hold out; without --labeled of each domain.")] = None,
     fold: Annotated[str | None, typer.Option(help="k/n: hold out part k of n.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     paper_split: Annotated[bool, typer.Option("--paper-split", help="The split of the paper.")] = False,
+    form: Annotated[
+        str, typer.Option("--as", metavar="FORM", help="What to write: a datalist, or nnunet, raw data of nnU-Net v2.")
+    ] = "datalist",
     force: Annotated[bool, typer.Option("--force", help="Replace a datalist that is there already.")] = False,
     quiet: Quiet = False,
 ) -> Options:
@@ -49,7 +52,7 @@ def _split(
     from aide_monai.data.split import SplitSettings
 
     split = SplitSettings(labeled=labeled, unlabeled=unlabeled, test=test, fold=_fold(fold), seed=seed)
-    return {"out": out, "split": split, "paper_split": paper_split, "force": force}
+    return {"out": out, "split": split, "paper_split": paper_split, "form": form, "force": force}
 
 
 def _layout(name: str, **folders: str) -> Callable[[Callable[..., Options]], Callable[..., Options]]:

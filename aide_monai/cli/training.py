@@ -9,9 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from aide_monai.cli.console import console, hint, print_json, tell_next
-from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, Quiet, RunDir
+from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, Quiet, Roots, RunDir
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
+from aide_monai.utils.validation import require_choices
+
+EXPORTS = ("nifti", "nnunet")
+"""What ``aide labels --export`` writes."""
 
 
 def train(
@@ -77,7 +81,7 @@ def predict(
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder for the masks. Default: predictions/ in the run folder.")
     ] = None,
-    output_format: Annotated[str | None, typer.Option(help="nifti or dicom-seg. Default: nifti.")] = None,
+    output_format: Annotated[str | None, typer.Option(help="nifti, nnunet or dicom-seg. Default: nifti.")] = None,
     ckpt_path: CkptPath = None,
     device: Device = "auto",
     strict: Annotated[
@@ -123,6 +127,11 @@ def labels(
         tuple[int, Path] | None,
         typer.Option(metavar="G DIR", help="Write the labels of a generation as NIfTI on their original grid."),
     ] = None,
+    form: Annotated[
+        str, typer.Option("--as", metavar="FORM", help="With --export: nifti, or nnunet, raw data with the images.")
+    ] = EXPORTS[0],
+    network: Annotated[int, typer.Option(help="Of --as nnunet: the network, 1 or 2, whose labels it gets.")] = 1,
+    root: Roots = None,
     rollback: Annotated[
         int | None, typer.Option(metavar="G", help="Return to a generation; the ones in between stay readable.")
     ] = None,
@@ -134,6 +143,9 @@ def labels(
 
     if show + sum(wish is not None for wish in (diff, export, rollback)) > 1:
         raise InputError("found several of --list, --diff, --export and --rollback; expected one at a time")
+    require_choices({"--as": form}, {"--as": EXPORTS})
+    if form != EXPORTS[0] and export is None:
+        raise InputError(f"found --as {form} without --export; expected them together: --export G DIR --as {form}")
     if as_json and (export is not None or rollback is not None):
         raise InputError("found --json with --export or --rollback; expected it with --list or --diff, which show rows")
     if as_json:
@@ -141,11 +153,17 @@ def labels(
     elif diff is not None:
         console.print(diff_table(workflow.diff(run_dir, *diff), *diff).rich(str(run_dir)))
     elif export is not None:
-        result = workflow.export(run_dir, export[0], folder=export[1])
+        if form == "nnunet":
+            from aide_monai.workflows.nnunet import export_nnunet
+
+            result = export_nnunet(run_dir, export[0], folder=export[1], network=network, roots=root or ())
+        else:
+            result = workflow.export(run_dir, export[0], folder=export[1])
         for cases, note in ((result.resampled, "resampled"), (result.cropped, "background outside the trained part")):
             if cases:
                 console.print(literal(note, "yellow") + literal(f": {', '.join(cases)}"), soft_wrap=True)
-        console.print(f"{result.files} labels of generation {export[0]}:", style="dim")
+        whose = f" of network {network}" if form == "nnunet" else ""
+        console.print(f"{result.files} labels of generation {export[0]}{whose}:", style="dim")
         console.print(str(export[1]), soft_wrap=True)
     elif rollback is not None:
         number = workflow.rollback(run_dir, rollback)

@@ -18,7 +18,7 @@ from aide_monai.io.location import Location, as_paths
 from aide_monai.io.nifti import PLACE, NiftiPlace, write_nifti
 from aide_monai.utils.stored_values import stored_names
 
-FORMATS = ("nifti", "dicom-seg")
+FORMATS = ("nifti", "nnunet", "dicom-seg")
 
 
 class SaveSegmentationd(SaveImaged):
@@ -28,10 +28,11 @@ class SaveSegmentationd(SaveImaged):
 
     Args:
         keys: labels (1, X, Y, Z), stored values, MetaTensors that are back on the grid of the image's file.
-        output_dir: folder of the files, ``CASE_seg.nii.gz`` or ``CASE_seg.dcm``.
+        output_dir: folder of the files, ``CASE_seg.nii.gz``, ``CASE.nii.gz`` or ``CASE_seg.dcm``.
         labels: class index to name, for DICOM SEG.
         classes: stored value to class index, as in ``AsStoredValuesd``; None: the values are class indices.
-        output_format: "nifti" with slope 1; or "dicom-seg" for images that were read from DICOM.
+        output_format: "nifti" with slope 1; "nnunet", the same but called as in ``labelsTr``; or "dicom-seg" for images
+            that were read from DICOM.
         image_key: the image; its file names the case where the data do not, and is what a DICOM SEG refers to.
 
     Raises:
@@ -62,9 +63,10 @@ class SaveSegmentationd(SaveImaged):
         case = str(data.get("case", case_of(source)))
         for key in self.keys:
             label = data[key].as_tensor()[0].cpu()
-            if self.output_format == "nifti":
+            if self.output_format != "dicom-seg":
                 place = NiftiPlace.of(data[self.image_key].meta.get(PLACE, {}))
-                write_label(self.folder / f"{case}_seg.nii.gz", label, data[key].affine, place)
+                name = f"{case}_seg.nii.gz" if self.output_format == "nifti" else f"{case}.nii.gz"
+                write_label(self.folder / name, label, data[key].affine, place)
                 continue
             image = Location.parse(source)
             if image.is_volume_file:

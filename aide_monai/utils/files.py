@@ -158,6 +158,21 @@ def require_place(path: str | Path, *, folder: bool = False) -> None:
         raise InputError(f"{there}: found a folder that may not be written; allow it, or choose another place to write")
 
 
+def require_unused(folder: str | Path, what: str) -> None:
+    """Make sure that a folder for new results is missing or empty.
+
+    Args:
+        folder: the folder.
+        what: the results.
+
+    Raises:
+        InputError: if something lies there.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder; choose a new one for {what}")
+
+
 @contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
     """Turn what a full, read-only or failing disk raises while ``path`` is written into one sentence.

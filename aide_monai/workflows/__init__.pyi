@@ -3,6 +3,7 @@ from .bundle import history_folder, run_bundle
 from .check import check_data
 from .demo import demo_settings, run_demo
 from .evaluate_folders import EvaluationSettings, evaluate_folders
+from .nnunet import export_nnunet, write_nnunet
 from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
 from .pseudo_labels import modality_of, standardize_datalist, write_pseudo_labels
@@ -16,6 +17,7 @@ __all__ = [
     "check_data",
     "demo_settings",
     "evaluate_folders",
+    "export_nnunet",
     "history_folder",
     "labels",
     "modality_of",
@@ -26,5 +28,6 @@ __all__ = [
     "run_folder",
     "standardize_datalist",
     "write_datalist",
+    "write_nnunet",
     "write_pseudo_labels",
 ]

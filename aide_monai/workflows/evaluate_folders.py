@@ -21,7 +21,7 @@ from aide_monai.io.ahead import segmentations_ahead
 from aide_monai.io.segmentations import Segmentation, find_segmentations, on_one_grid, read_segmentation
 from aide_monai.io.volumes import listed
 from aide_monai.metrics.tolerance import TOLERANCE_MM, check_tolerance
-from aide_monai.utils.files import new_folder, require_place, write_text
+from aide_monai.utils.files import new_folder, require_place, require_unused, write_text
 from aide_monai.utils.texts import as_json
 from aide_monai.workflows.segment_matching import Numbering, one_numbering
 
@@ -119,8 +119,7 @@ def evaluate_folders(
     settings = settings or EvaluationSettings()
     if out is not None:
         require_place(out, folder=True)
-        if Path(out).exists() and any(Path(out).iterdir()):
-            raise InputError(f"{out} is not an empty folder; choose a new one for the results")
+        require_unused(out, "the results")
     files = _matched(find_segmentations(predictions), find_segmentations(references), settings)
     numbering = one_numbering([both[i] for i in (1, 0) for both in files.values()], settings.labels)
     pairs, problems = _scores(files, settings, numbering, progress=progress)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from aide_monai.errors import InputError
 from aide_monai.labels.manifest import NETWORKS, labels_folder
-from aide_monai.utils.files import new_folder
+from aide_monai.utils.files import new_folder, require_unused
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
 
 if TYPE_CHECKING:
@@ -124,17 +124,13 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
     """
     history = open_history(run)
     folder = Path(os.path.realpath(folder))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder; choose a new one for the labels")
-    history.file(generation, 1, next(iter(history.shapes)))  # refuses an unknown generation
-    _require_exportable(history)
+    require_unused(folder, "the labels")
+    require_exportable(history, generation)
     import torch
 
     from aide_monai.io.nifti import NiftiPlace
     from aide_monai.io.writers import write_label
 
-    exact = {case for case, grid in history.grids.items() if grid.voxel_exact()}
-    whole = {case for case, grid in history.grids.items() if grid.covers(history.shapes[case])}
     with new_folder(folder) as unfinished:
         for case in history.shapes:
             grid = history.grids[case]
@@ -143,10 +139,15 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
                 stored = np.array(grid.values)[label] if grid.values else label
                 file = unfinished / f"network_{network}" / f"{case}.nii.gz"
                 write_label(file, torch.from_numpy(stored), grid.original_affine, NiftiPlace.of(grid.place))
+    return export_of(history, files=len(NETWORKS) * len(history.shapes))
+
+
+def export_of(history: LabelHistory, *, files: int) -> Export:
+    """What is to be known of so many files with the labels of a history."""
     return Export(
-        files=len(NETWORKS) * len(history.shapes),
-        resampled=tuple(case for case in history.shapes if case not in exact),
-        cropped=tuple(case for case in history.shapes if case not in whole),
+        files=files,
+        resampled=tuple(case for case in history.shapes if not history.grids[case].voxel_exact()),
+        cropped=tuple(case for case in history.shapes if not history.grids[case].covers(history.shapes[case])),
     )
 
 
@@ -207,7 +208,13 @@ def _dice(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
     return float((2 * common[present] / (counts[0] + counts[1])[present]).mean())
 
 
-def _require_exportable(history: LabelHistory) -> None:
+def require_exportable(history: LabelHistory, generation: int) -> None:
+    """Refuse a history without this generation, or of labels that cannot be brought back to files.
+
+    Raises:
+        InputError: see ``export``.
+    """
+    history.require(generation)
     unknown = [case for case in history.shapes if case not in history.grids]
     if unknown:
         raise InputError(

@@ -15,7 +15,11 @@ from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.data.split import SplitSettings, adapt_domains
 from aide_monai.errors import InputError
 from aide_monai.moved import moved_name
-from aide_monai.utils.files import require_place
+from aide_monai.utils.files import require_place, require_unused
+from aide_monai.utils.validation import require_choices
+
+FORMS = ("datalist", "nnunet")
+"""What ``write_datalist`` writes."""
 
 _FLAGS = {"times_s": "times", "merge_zones": "zones"}  # options that the command line calls otherwise
 
@@ -27,6 +31,7 @@ def write_datalist(
     *,
     split: SplitSettings | None = None,
     paper_split: bool = False,
+    form: str = FORMS[0],
     force: bool = False,
     progress: bool = False,
     **options: Any,
@@ -36,10 +41,11 @@ def write_datalist(
     Args:
         layout: a key of ``LAYOUTS``.
         folders: as many as the layout has.
-        out: JSON file of the datalist.
+        out: JSON file of the datalist, or the new folder of another form.
         split: which cases are labelled, unlabelled and held out.
         paper_split: the paper's numbers: CHAOS by the authors' case lists, prostate 30/10, 30/10 and 27/10, QUBIQ by
             the challenge's folders, breast 100 held-out cases of each centre; ``split`` may then only have a seed.
+        form: "datalist", or "nnunet" for a raw data folder of nnU-Net, see ``write_nnunet``.
         force: replace a datalist that is there already.
         progress: show progress bars.
         options: of the layout's source.
@@ -48,11 +54,8 @@ def write_datalist(
         InputError: an unknown layout, an option of another layout, an ``out`` that exists, or one report of all
             problems; then no datalist is written.
     """
-    require_place(out)
-    if Path(out).exists() and not is_datalist(Path(out)):
-        raise InputError(f"{out}: found a file that is no datalist and would be lost; choose another name")
-    if Path(out).exists() and not force:
-        raise InputError(f"{out}: found a datalist; choose another name, or replace it (--force)")
+    require_choices({"--as": form}, {"--as": FORMS})
+    _require_free(out, form, force=force)
     if layout not in LAYOUTS:
         raise InputError(f'layout "{layout}": expected one of {", ".join(LAYOUTS)}')
     known = LAYOUTS[layout]
@@ -75,9 +78,25 @@ def write_datalist(
         options |= {"seed": split.seed} if layout in ("promise12", "prostate", "breast") else {}
     datalist = split.apply(known.source(*folders, **options))
     require_valid(datalist, progress=progress)
+    if form == "nnunet":
+        from aide_monai.workflows.nnunet import write_nnunet  # waits for PyTorch
+
+        write_nnunet(datalist, out, progress=progress)
+        return datalist
     datalist = with_details(datalist, progress=progress)
     datalist.save(out)
     return datalist
+
+
+def _require_free(out: str | Path, form: str, *, force: bool) -> None:
+    """Refuse a place for the result that is taken, but for a datalist that may be replaced."""
+    require_place(out, folder=form == "nnunet")
+    if form == "nnunet":
+        require_unused(out, "the data set")
+    elif Path(out).exists() and not is_datalist(Path(out)):
+        raise InputError(f"{out}: found a file that is no datalist and would be lost; choose another name")
+    elif Path(out).exists() and not force:
+        raise InputError(f"{out}: found a datalist; choose another name, or replace it (--force)")
 
 
 def prepare_datalist(

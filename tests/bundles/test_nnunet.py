@@ -54,11 +54,10 @@ def test_masks_pair_with_the_labels_of_the_folder(raw: Path, bundle: Path, train
     for side, cases in (("Tr", 4), ("Ts", 2)):
         masks, scores = tmp_path / f"masks{side}", tmp_path / f"scores{side}"
         words = ("predict", bundle, "--dataset-dir", raw / f"images{side}", "--run-dir", trained)
-        assert aide(*words, "--output-dir", masks, *as_options(UNET)) == 0
+        assert aide(*words, "--output-dir", masks, "--output-format", "nnunet", *as_options(UNET)) == 0
         assert len(list(masks.iterdir())) == cases + 1
         for mask in masks.iterdir():  # nobody can score those without a label
-            name = mask.name.replace("_seg.nii.gz", ".nii.gz")
-            if not (raw / f"labels{side}" / name).exists():
+            if not (raw / f"labels{side}" / mask.name).exists():
                 mask.unlink()
         assert aide("evaluate", "--pred", masks, "--ref", raw / f"labels{side}", "--out", scores) == 0
         assert len({row["case"] for row in read_csv(scores / "per_case.csv")}) == cases
