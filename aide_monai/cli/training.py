@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from aide_monai.cli.console import console, hint, print_json, tell_next
 from aide_monai.cli.options import AsJSON, CkptPath, DatasetDir, Device, Quiet, Roots, RunDir
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
+from aide_monai.utils.files import read_object
 from aide_monai.utils.validation import require_choices
 
 EXPORTS = ("nifti", "nnunet")
@@ -64,9 +67,30 @@ def train(
     parser = run_bundle(bundle, config.split(","), overrides).parser
     if os.environ.get("RANK", "0") == "0" and "train" in config.split(","):  # of several processes the main one
         folder = parser.get_parsed_content("run_dir")
+        _tell_best(parser.get_parsed_content("train#trainer").state)
         hint(f"Labels, log and weights: {folder}")
-        words = ("aide", "predict", bundle, "--dataset-dir", "VOLUMES", "--run-dir", folder, "--output-dir", "MASKS")
-        tell_next("Segment volumes", *words)
+        again = _known_to(bundle, "evaluate", overrides)
+        tell_next("Score the held-out cases", "aide", "train", bundle, "--config", "evaluate", *again)
+        own = {key: value for key, value in overrides.items() if key not in ("dataset_dir", "run_dir", "resume")}
+        words = ("--dataset-dir", "VOLUMES", "--run-dir", folder, "--output-dir", "MASKS")
+        tell_next("Segment volumes", "aide", "predict", bundle, *words, *_known_to(bundle, "inference", own))
+
+
+def _known_to(bundle: Path, config: str, overrides: Mapping[str, Any]) -> list[str]:
+    """The overrides of a training that another config of the bundle has too, as they are typed."""
+    content = read_object(bundle / "configs" / f"{config}.json", advice="restore the config of the bundle")
+    given = {key: value for key, value in overrides.items() if key.replace("::", "#").split("#")[0] in content}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+    return [word for key, text in texts.items() for word in (f"--{key}", text)]
+
+
+def _tell_best(state: Any) -> None:
+    """Of a finished trainer: which epoch was kept, and by what."""
+    if state.best_metric_epoch > 0:
+        validated = "dsc_validation" in state.metrics
+        cases = "validation cases" if validated else "current training labels"
+        kept = f"Kept epoch {state.best_metric_epoch} of {state.epoch}, Dice {state.best_metric:.3f}"
+        console.print(f"{kept} with the {cases}.", highlight=False)
 
 
 def predict(

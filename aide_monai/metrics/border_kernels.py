@@ -59,42 +59,39 @@ def border_voxels(grid: npt.NDArray[np.uint8], sweep: int) -> Voxels:  # pragma:
         counted.
     """
     rows, columns, width = grid.shape[0] - 2, grid.shape[1] - 2, grid.shape[2] - 2
-    count = np.zeros(grid.shape[sweep] - 1, np.int64)
-    place = count
-    first, second = np.empty(0, np.int32), np.empty(0, np.int32)
+    start = np.zeros(grid.shape[sweep] - 1, np.int64)
+    found, number = np.empty((1024, 3), np.int32), 0  # in the order of the grid
     is_border = np.empty(width, np.uint8)
-    for filling in range(2):
-        for i in range(rows):
-            for j in range(columns):
-                middle, above, below = grid[i + 1, j + 1], grid[i, j + 1], grid[i + 2, j + 1]
-                before, behind = grid[i + 1, j], grid[i + 1, j + 2]
-                total = 0
-                for k in range(width):
-                    here = k + 1
-                    inside = middle[k] & middle[k + 2] & above[here] & below[here] & before[here] & behind[here]
-                    is_border[k] = middle[here] & ~inside
-                    total += is_border[k]
-                if not total:
-                    continue
-                for k in range(width):
-                    if not is_border[k]:
-                        continue
-                    if sweep == 0:
-                        plane, u, v = i, j, k
-                    elif sweep == 1:
-                        plane, u, v = j, i, k
-                    else:
-                        plane, u, v = k, i, j
-                    if filling:
-                        first[place[plane]], second[place[plane]] = u, v
-                        place[plane] += 1
-                    else:
-                        count[plane + 1] += 1
-        if not filling:
-            count = np.cumsum(count)
-            place = count.copy()
-            first, second = np.empty(count[-1], np.int32), np.empty(count[-1], np.int32)
-    return count, first, second
+    for i in range(rows):
+        for j in range(columns):
+            middle, above, below = grid[i + 1, j + 1], grid[i, j + 1], grid[i + 2, j + 1]
+            before, behind = grid[i + 1, j], grid[i + 1, j + 2]
+            total = 0
+            for k in range(width):
+                here = k + 1
+                inside = middle[k] & middle[k + 2] & above[here] & below[here] & before[here] & behind[here]
+                is_border[k] = middle[here] & ~inside
+                total += is_border[k]
+            if not total:
+                continue
+            if number + total > len(found):
+                longer = np.empty((2 * (number + total), 3), np.int32)
+                longer[:number] = found[:number]
+                found = longer
+            for k in range(width):
+                if is_border[k]:
+                    found[number, 0], found[number, 1], found[number, 2] = i, j, k
+                    start[found[number, sweep] + 1] += 1
+                    number += 1
+    start = np.cumsum(start)
+    first, second = np.empty(number, np.int32), np.empty(number, np.int32)
+    place = start.copy()
+    u, v = (1 if sweep == 0 else 0), (1 if sweep == 2 else 2)
+    for n in range(number):
+        at = place[found[n, sweep]]
+        first[at], second[at] = found[n, u], found[n, v]
+        place[found[n, sweep]] += 1
+    return start, first, second
 
 
 @_compiled

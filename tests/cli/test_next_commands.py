@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -18,9 +19,9 @@ def aide(*arguments: object) -> int:
     return run(lambda: app([str(a) for a in arguments], prog_name="aide", standalone_mode=False))
 
 
-def advised(capsys: pytest.CaptureFixture, title: str, **values: object) -> list[str]:
+def advised(told: str, title: str, **values: object) -> list[str]:
     """The arguments of the command after a title, with values for the names in capitals."""
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{title}: aide ")]
+    (line,) = [line for line in told.splitlines() if line.startswith(f"{title}: aide ")]
     words = shlex.split(line.removeprefix(f"{title}: aide "))
     return [str(values.get(word, word)) for word in words]
 
@@ -30,16 +31,24 @@ def test_from_a_datalist_to_masks(tmp_path: Path, capsys: pytest.CaptureFixture)
     data = write_phantoms(tmp_path / "data", cases=4, shape=(16, 16, 4))
     assert aide("prepare", "decathlon", data, "--out", data / "datalist.json") == 0
     assert aide("new-bundle", tmp_path / "mine", "--datalist", data / "datalist.json") == 0
-    training = advised(capsys, "Train it", RUN=tmp_path / "run")
+    training = advised(capsys.readouterr().out, "Train it", RUN=tmp_path / "run")
     assert aide(*training, *SIZES.split()) == 0
-    prediction = advised(capsys, "Segment volumes", VOLUMES=data / "imagesTr", MASKS=tmp_path / "masks")
-    assert aide(*prediction, "--network_args#features", "[4,4,4,4,4,4]") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^Kept epoch 1 of 1, Dice 0\.\d{3} with the current training labels\.$", told, re.MULTILINE)
+    scoring = advised(told, "Score the held-out cases")
+    assert aide(*scoring) == 0
+    assert "| DSC (%) |" in capsys.readouterr().out
+    prediction = advised(told, "Segment volumes", VOLUMES=data / "imagesTr", MASKS=tmp_path / "masks")
+    assert aide(*prediction) == 0
     assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 4
 
 
 def test_a_bundle_that_comes_with_the_package(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert aide("bundle", "copy", "hippocampus_ssl", tmp_path / "mine") == 0
-    assert advised(capsys, "Train it") == f"train {tmp_path / 'mine'} --dataset-dir DATA --run-dir RUN".split()
+    assert (
+        advised(capsys.readouterr().out, "Train it")
+        == f"train {tmp_path / 'mine'} --dataset-dir DATA --run-dir RUN".split()
+    )
     assert aide("bundle", "copy", "hippocampus_ssl", tmp_path / "mine") == 2
     assert "exists already" in capsys.readouterr().err
     assert aide("bundle", "copy", "hipocampus_ssl", tmp_path / "other") == 2

@@ -12,7 +12,7 @@ from aide_monai.data.sources import write_phantoms
 from aide_monai.utils.progress import is_quiet
 
 ROOT = Path(__file__).parents[2]
-PROGRESS = re.compile(r"\d %|epoch|left|Segment volumes|Labels, log and weights")
+PROGRESS = re.compile(r"\d %|epoch \d+/\d|left|Segment volumes|Labels, log and weights")
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,19 @@ def test_domains_are_prepared_by_name(tmp_path: Path) -> None:
     content = json.loads(out.read_text())
     assert {record["domain"] for record in content["training"]} == {"Aachen"}
     assert {record["domain"] for record in content["test"]} == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("aide pre", {"predict", "prepare"}),
+        ("aide train --epo", {"--epochs"}),
+        ("aide prepare nci", {"nci-isbi"}),
+    ],
+)
+def test_a_shell_completes_verbs_and_options(typed: str, offered: set[str]) -> None:
+    """Asked as the script asks that ``aide --install-completion`` puts into the shell."""
+    asked = {"_AIDE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    command = [str(Path(sys.executable).with_name("aide"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **asked})
+    assert set(done.stdout.split()) == offered
