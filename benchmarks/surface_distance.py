@@ -12,23 +12,23 @@ installed are left out; for all of them, best in an environment of its own:
 
     pip install MedPy surface-distance edt pykdtree
 
-Cores, medians of 3 on two cores that other work kept very busy, so that only ratios within a line mean something:
+Cores, medians of 3 on two cores of an Intel Xeon with little other work:
 
-    core, ms                  chosen  look-ups     tree  tree, tuned  tree, all  scipy edt  pykdtree     edt  edt, all
-    512x512x78 shifted 2 mm    264.3    1057.1   2512.8       1789.3     1322.9    13909.1    1763.7  4209.7    3026.1
-    512x512x78 other surface    84.6     426.9    774.9        590.0      603.6     4388.0     485.7  1267.9    1150.7
-    512x512x78 5 mm larger     147.2    1412.7   1555.7       1004.1     1026.6     5917.9     905.8  1495.7    1317.3
-    512x512x78 far off         627.9    8676.3  17995.6       3751.9     2732.0     8045.1    1571.0  1341.8    1018.0
-    256x256x33 liver             3.6      19.3    200.5        134.2       85.4      257.0     100.9   197.2     110.0
-    640x640 slice                0.6       2.6      9.7          1.8       37.2       14.3       1.7    25.7      20.0
-    256x256x64 many parts       69.7     271.2    462.2        255.6      195.0    10787.3     381.6  2226.6    1664.3
-    256x256x100 nearly full    290.7    4667.6   9681.2       5540.9     4799.4    29411.4     895.5  3775.5    2815.0
-    real liver 50x256x256       62.0     110.4    251.0        165.7      148.8      363.5     115.6   203.3     224.3
-    real hippocampus             0.3       1.2      1.9          1.4        2.0        3.4       1.3     3.6       3.9
+    core, ms                   chosen  look-ups     tree  tree, tuned  tree, all  scipy edt  pykdtree     edt  edt, all
+    512x512x78 shifted 2 mm      14.0      61.2    174.3        129.5       99.1      790.0     112.3   319.8     345.6
+    512x512x78 other surface     14.8      94.6    201.2        159.1      115.0      753.2     127.9   312.9     337.3
+    512x512x78 5 mm larger       19.2     290.1    342.3        242.7      159.2      934.7     177.7   284.7     306.2
+    512x512x78 far off           33.9     379.0   1212.8        362.5      284.0      699.1     230.4   231.4     257.7
+    256x256x33 liver              2.6       9.3     30.3         18.4       18.6       38.9      16.6    42.7      46.8
+    640x640 slice                 0.3       1.5      1.1          1.1        1.7        3.6       1.0     2.1       2.3
+    256x256x64 many parts        11.9      46.1     87.7         68.5       64.8     2091.2     124.4   676.0     531.1
+    256x256x100 nearly full      72.0     820.3   1836.4        836.5      835.1     2033.9      76.3   403.9     373.2
+    real liver 50x256x256         3.4      11.6     21.5         15.0       15.1       32.0      11.5    25.3      20.8
+    real hippocampus              0.2       0.8      1.7          1.1        1.6        2.7       1.1     3.0       3.1
 
 "chosen" (`border_kernels.py`) is the only one that was never behind. "look-ups" asks for the 100 nearest voxels in
-order of distance and a tuned k-d tree for what they leave open; it was the package's core before: 2 to 5 times slower
-where masks agree, 10 to 16 times where they do not. scipy's tree suffers most from flat borders far away (nearly full),
+order of distance and a tuned k-d tree for what they leave open; it was the package's core before: 3 to 6 times slower
+where masks agree, 11 to 15 times where they do not. scipy's tree suffers most from flat borders far away (nearly full),
 pykdtree does not. edt is float32 and needs 4 bytes per voxel of the box. "chosen" costs a dependency (numba) and a
 compilation of 3 to 6 s at the very first call of an installation.
 
