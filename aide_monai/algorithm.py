@@ -7,8 +7,20 @@ import math
 import torch
 from torch import Tensor
 
+from aide_monai.ignored import IGNORED
 
-def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None) -> Tensor:
+
+def has_verdict(label: Tensor) -> Tensor:
+    """(B,) bool, which labels (B, ...) have any voxel with a verdict; the others cannot be ranked."""
+    return (label != IGNORED).flatten(1).any(dim=1)
+
+
+def marked(label: Tensor) -> Tensor:
+    """Bool of the label's shape, where it marks a structure: neither background nor ``IGNORED``."""
+    return (label != 0) & (label != IGNORED)
+
+
+def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None, judged: Tensor | None = None) -> Tensor:
     """Local label filtering: the samples whose labels are trusted in this batch (Algorithm 1, lines 14-15).
 
     Args:
@@ -16,11 +28,15 @@ def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None) 
         keep: kept share in 0..1. ``floor(keep * B)`` samples are kept, at least one; ties break by index.
         strata: (B,) bool; samples with True and with False are then ranked among their own kind, ``floor(keep * n)``
             of each kept, at least one.
+        judged: (B,) bool, see ``has_verdict``; samples with False come last, whatever their loss: a label without any
+            verdict fits every prediction.
 
     Returns:
         (B,) bool, True for kept samples.
     """
     loss = loss.detach()
+    if judged is not None:
+        loss = loss.where(judged, math.inf)
     mask = torch.zeros_like(loss, dtype=torch.bool)
     if strata is None:
         return mask.index_fill_(0, loss.sort(stable=True).indices[: kept_number(keep, len(loss))], True)
@@ -200,7 +216,7 @@ def keeps_foreground(after: int, *, before: int, given: int, least: float) -> bo
 def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str) -> Tensor:
     """Dice of whole cases or of single slices, the mean over the foreground classes.
 
-    A class that is absent from both counts as Dice 1.
+    A class that is absent from both counts as Dice 1. Voxels that either has as ``IGNORED`` do not count.
 
     Args:
         prediction: (S, spatial...) integer class indices of one case, slices first.
@@ -216,7 +232,7 @@ def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str)
 
 
 def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
-    """How often each class was predicted where each class is labelled.
+    """How often each class was predicted where each class is labelled; pairs with ``IGNORED`` are not counted.
 
     Args:
         prediction: (S, spatial...) integer class indices.
@@ -226,11 +242,13 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     Returns:
         (S, C, C) int64, prediction first.
     """
-    slices = len(prediction)
+    slices, pairs = len(prediction), len(prediction) * num_classes**2
     pair = prediction.long() * num_classes + label.long()
     offset = torch.arange(slices, device=pair.device) * num_classes**2
-    counts = torch.bincount((pair.flatten(1) + offset[:, None]).flatten(), minlength=slices * num_classes**2)
-    return counts.view(slices, num_classes, num_classes)
+    pair = (pair.flatten(1) + offset[:, None]).flatten()
+    # One more bin takes what has no verdict: to select the others would make a GPU wait.
+    pair = pair.masked_fill(((prediction == IGNORED) | (label == IGNORED)).flatten(), pairs)
+    return torch.bincount(pair, minlength=pairs + 1)[:pairs].view(slices, num_classes, num_classes)
 
 
 def mean_dice(counts: Tensor) -> Tensor:

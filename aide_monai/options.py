@@ -138,6 +138,9 @@ class AIDEOptions:
         correction_foreground: share of its given foreground voxels that a correction leaves a label at least; one that
             would leave less is not made, so that networks that find nothing do not empty the labels. 0 makes all, as
             the paper and the released code do.
+        fill_ignored: whether voxels that nobody has labelled (``IGNORED``) take the predicted class, in all cases,
+            whenever labels are corrected; they are then learnt from, and still rank nothing. By default they stay
+            without a label.
         largest_component: what predictions keep before ranking and writing: "none" keeps all, "class" the largest
             component of each class, "foreground" likewise within the largest component of all classes together, for
             structures that touch.
@@ -183,6 +186,7 @@ class AIDEOptions:
     correction_start: int = 1
     correction_dice: float = 0.0
     correction_foreground: float = 0.1
+    fill_ignored: bool = False
     largest_component: str = "none"
     view_samples: str = "suspicious"
     view_statistics: str = "running"
@@ -248,5 +252,6 @@ class AIDEOptions:
         require_numbers(vars(self), RANGES)
         if self.flip_axis not in (0, 1):
             raise InputError(f"flip_axis is {self.flip_axis!r}; expected 0 or 1")
-        if not isinstance(self.rank_high_quality, bool):
-            raise InputError(f"rank_high_quality is {self.rank_high_quality!r}; expected true or false")
+        for name in ("fill_ignored", "rank_high_quality"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")

@@ -14,13 +14,17 @@ from aide_monai.algorithm import (
     average_views,
     co_correction_loss,
     confidence,
+    confusion,
     consistency_ramp,
     correction_due,
+    has_verdict,
+    marked,
     sharpen,
     small_loss_mask,
     unit_dice,
     worst_units,
 )
+from aide_monai.losses import IGNORED
 
 
 def pixels(values: list[list[float]]) -> Tensor:
@@ -319,3 +323,29 @@ def test_dice_agrees_with_sets_of_pixels(seed: int, classes: int, unit: str) -> 
             values.append(2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0)
         expected.append(sum(values) / len(values))
     assert unit_dice(prediction, label, num_classes=classes, unit=unit).tolist() == pytest.approx(expected)
+
+
+# Voxels without a verdict
+
+
+def test_a_sample_without_any_verdict_is_kept_last() -> None:
+    loss, judged = torch.tensor([0.0, 0.3, 0.2, 0.0]), torch.tensor([False, True, True, True])
+    assert small_loss_mask(loss, 0.5, judged=judged).tolist() == [False, False, True, True]
+    strata = torch.tensor([True, True, False, False])
+    assert small_loss_mask(loss, 0.5, strata=strata, judged=judged).tolist() == [False, True, False, True]
+
+
+def test_voxels_without_a_verdict_are_not_counted() -> None:
+    prediction = torch.tensor([[[0, 1, 1, 2]], [[1, 1, 1, 1]]])
+    label = torch.tensor([[[0, 1, IGNORED, 1]], [[IGNORED] * 4]])
+    counts = confusion(prediction, label, num_classes=3)
+    assert counts[0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    assert int(counts[1].sum()) == 0
+    # class 1: 2 * 1 / (1 + 2); class 2: in the prediction alone
+    assert unit_dice(prediction[:1], label[:1], num_classes=3, unit="case").tolist() == pytest.approx([1 / 3])
+
+
+def test_marks_and_verdicts() -> None:
+    label = torch.tensor([[0, 1, IGNORED], [IGNORED] * 3], dtype=torch.uint8)
+    assert marked(label).tolist() == [[False, True, False], [False] * 3]
+    assert has_verdict(label).tolist() == [True, False]

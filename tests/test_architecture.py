@@ -19,6 +19,7 @@ FLOORS = (
     ("metrics",),
     ("utils",),
     ("errors", "losses", "algorithm", "moved"),
+    ("ignored",),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
 

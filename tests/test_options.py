@@ -41,6 +41,7 @@ DEFAULTS = {
     "correction_foreground": 0.1,
     "ranking_reference": "own",
     "rank_high_quality": False,
+    "fill_ignored": False,
     "largest_component": "none",
 }
 

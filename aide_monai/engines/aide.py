@@ -13,7 +13,9 @@ from aide_monai.algorithm import (
     average_views,
     co_correction_loss,
     confidence,
+    has_verdict,
     kept_number,
+    marked,
     sharpen,
     small_loss_mask,
 )
@@ -115,7 +117,12 @@ class AIDETrainer(TwoNetworkTrainer):
         segmentation = [self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True)]
         # Samples are ranked among all of the batch, wherever they are.
         kept = [
-            small_loss_mask(share.gather(loss), options.keep, strata=self._strata(label, share))
+            small_loss_mask(
+                share.gather(loss),
+                options.keep,
+                strata=self._strata(label, share),
+                judged=share.gather(has_verdict(label)),
+            )
             for loss, label in zip(segmentation, labels, strict=True)
         ]
         trusted = (kept[1], kept[0])  # each network trains on what the other one trusts
@@ -146,7 +153,7 @@ class AIDETrainer(TwoNetworkTrainer):
         return trusted.byte().sort(stable=True).indices[: len(trusted) - kept_number(self.options.keep, len(trusted))]
 
     def _strata(self, label: Tensor, share: Share) -> Tensor | None:
-        return None if self.options.filter_strata == "none" else share.gather((label > 0).flatten(1).any(dim=1))
+        return None if self.options.filter_strata == "none" else share.gather(marked(label).flatten(1).any(dim=1))
 
     def _consistency(self, logits: Tensor, suspicious: Tensor, pseudo_label: Tensor | None) -> Tensor | None:
         if pseudo_label is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aide_monai.algorithm import forget_rate, small_loss_mask
+from aide_monai.algorithm import forget_rate, has_verdict, small_loss_mask
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.options import CO_TEACHING_RANGES
@@ -90,6 +90,9 @@ class CoTeachingTrainer(TwoNetworkTrainer):
         keep = 1 - forget_rate(self.state.epoch, self.warmup_epochs, self.max_forget_rate)
         first, second = (self.segmentation_loss(o, y) for o, y in zip(logits, labels, strict=True))
         share = Share.of(len(image))  # samples are ranked among all of the batch, wherever they are
-        kept_1, kept_2 = (small_loss_mask(share.gather(loss), keep) for loss in (first, second))
+        kept_1, kept_2 = (
+            small_loss_mask(share.gather(loss), keep, judged=share.gather(has_verdict(label)))
+            for loss, label in zip((first, second), labels, strict=True)
+        )
         here = {"kept_1": kept_1[share.part], "kept_2": kept_2[share.part]}
         return first[here["kept_2"]].sum() / kept_2.sum(), second[here["kept_1"]].sum() / kept_1.sum(), here

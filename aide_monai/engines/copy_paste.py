@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from aide_monai.engines.partly_labelled import Extra, Labels, PartlyLabelledTrainer, require_teacher
-from aide_monai.losses import IGNORED
+from aide_monai.ignored import IGNORED
 from aide_monai.transforms import COMPONENTS, CutMix, RandomRotateFlip, keep_components
 from aide_monai.utils.validation import require_choices, require_numbers
 

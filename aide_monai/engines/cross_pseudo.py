@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.engines.partly_labelled import PartlyLabelledTrainer
-from aide_monai.losses import IGNORED
+from aide_monai.ignored import IGNORED
 from aide_monai.utils.validation import require_numbers
 
 RANGES: dict[str, tuple[float, float]] = {"weight": (0.0, math.inf)}

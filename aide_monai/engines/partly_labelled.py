@@ -10,10 +10,12 @@ import torch
 from ignite.engine import Events
 from torch import Tensor
 
+from aide_monai.algorithm import has_verdict
 from aide_monai.engines.prepare_batch import Batch
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.errors import InputError
-from aide_monai.losses import IGNORED, PerSampleDiceCELoss
+from aide_monai.ignored import IGNORED
+from aide_monai.losses import PerSampleDiceCELoss
 from aide_monai.utils import distributed
 from aide_monai.utils.validation import require_numbers
 
@@ -31,9 +33,10 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
     """``TwoNetworkTrainer`` that hides labels from its losses; subclasses say what is learnt of such pixels.
 
     By default those of doubtful cases are hidden, whatever labels these have: semi-supervised training from trusted
-    cases ("high_quality" in the batch) and from the images of the others. A hidden pixel has the label ``IGNORED``, and
-    so has one that augmentation brought in from outside the image. Labels move with ``augment``, so that a trusted
-    box that ``CutMix`` pastes into a doubtful image stays trusted, and the other way round.
+    cases ("high_quality" in the batch) and from the images of the others. A hidden pixel has the label ``IGNORED``, as
+    one without a verdict has, and one that augmentation brought in from outside the image. Labels move with
+    ``augment``, so that a trusted box that ``CutMix`` pastes into a doubtful image stays trusted, and the other way
+    round.
 
     It runs in one process.
 
@@ -54,7 +57,7 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
                 f"this rival of AIDE was started in {distributed.world_size()} processes; expected one: start it "
                 "without torchrun"
             )
-        self.segmentation_loss = loss_function or PerSampleDiceCELoss(ignore=IGNORED)
+        self.segmentation_loss = loss_function or PerSampleDiceCELoss()
         self._labelled: Tensor | int = 0  # samples of the epoch with a label
         super().__init__(*args, **kwargs)
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_count)
@@ -73,12 +76,12 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
 
     def supervised(self, logits: Tensor, label: Tensor) -> Tensor:
         """Scalar: mean loss of the samples of which at least a pixel has a label; 0 if there is none."""
-        known = (label != IGNORED).flatten(1).any(dim=1)
+        known = has_verdict(label)
         return self.segmentation_loss(logits, label).where(known, 0).sum() / known.sum().clamp(min=1)
 
     def forward_and_losses(self, image: Tensor, labels: Labels) -> tuple[Labels, Sequence[Tensor], Extra]:
         """As ``TwoNetworkTrainer``, with labels in which what is hidden is ``IGNORED``; see ``learn``."""
-        first, second = (label.where(label > 0, IGNORED + 1).sub(1) for label in labels)
+        first, second = (torch.where(label < 0, ~label, IGNORED) for label in labels)
         self._labelled = self._labelled + ((first != IGNORED) | (second != IGNORED)).flatten(1).any(dim=1).sum()
         logits, losses, extra = self.learn(image, (first, second))
         return logits, losses, {"label_1": first, "label_2": second, **extra}
@@ -88,7 +91,7 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
         return super().forward_and_losses(image, labels)
 
     def _prepare(self, batchdata: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """One is added to the labels, so that 0, with which augmentation fills up, means that there is none."""
+        """Labels become negative, so that 0, with which augmentation fills up, means that there is none."""
         image, *labels, trusted = super()._prepare(batchdata)
         if trusted is None:
             raise InputError(
@@ -96,7 +99,7 @@ class PartlyLabelledTrainer(TwoNetworkTrainer):
             )
         self.trusted = trusted
         hidden = self.hidden(batchdata, (labels[0], labels[1]), trusted)
-        moved = [label.to(torch.int16).add(1).masked_fill(h, 0) for label, h in zip(labels, hidden, strict=True)]
+        moved = [(~label.to(torch.int16)).masked_fill(h, 0) for label, h in zip(labels, hidden, strict=True)]
         return image, moved[0], moved[1], trusted
 
     def _begin_count(self) -> None:

@@ -36,10 +36,10 @@ class PseudoLabels:
     """Replaces low-quality labels by the current predictions of the networks that train on them (Lee, 2013).
 
     After the epochs of the schedule each network predicts every low-quality case, and the predictions become its
-    labels: all at once, without any ranking. Network i of a ``TwoNetworkTrainer`` has label i of the store. The store
-    records it. ``engine.state.metrics["corrected"]`` is the number of labels replaced after an epoch, "withheld" that
-    of the labels that are not, because the prediction has less than ``AIDEOptions.correction_foreground`` of the
-    foreground that the label was given with.
+    labels: all at once, without any ranking; voxels without a verdict stay so. Network i of a ``TwoNetworkTrainer`` has
+    label i of the store. The store records it. ``engine.state.metrics["corrected"]`` is the number of labels replaced
+    after an epoch, "withheld" that of the labels that are not, because the prediction has less than
+    ``AIDEOptions.correction_foreground`` of the foreground that the label was given with.
 
     Args:
         dataset: the training stream; its ``store`` holds the labels.
@@ -123,8 +123,8 @@ class PseudoLabels:
             )
 
     def _keeps_foreground(self, network: int, case: str, label: Tensor) -> bool:
-        after, given = (int((voxels > 0).sum()) for voxels in (label, self.store.initial(case)))
-        before = self.store.foreground(network, case)
+        labels = label, self.store.label(network, case), self.store.initial(case)
+        after, before, given = (self.store.foreground(case, voxels) for voxels in labels)
         return keeps_foreground(after, before=before, given=given, least=AIDEOptions.correction_foreground)
 
     @torch.no_grad()
@@ -138,7 +138,7 @@ class PseudoLabels:
                 f"that are NaN or infinite; expected numbers. The run has stopped; no label was changed. {ADVICE}"
             )
         prediction = keep_components(prediction, self.largest_component)
-        current = self.dataset.labels(number)[f"label_{network}"]
+        current = self.dataset.arranged(number, self.store.judged(network, self.dataset.cases[number]))
         return prediction, float(unit_dice(prediction, current, num_classes=num_classes, unit="case"))
 
 

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from aide_monai.algorithm import marked
 from aide_monai.utils import distributed
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class CollapseWarning:
             if output["high_quality"] is not None:
                 self._quality_known = True
                 trusted = torch.as_tensor(output["high_quality"], device=kept.device)
-            empty = ~label.flatten(1).any(dim=1)
+            empty = ~marked(label).flatten(1).any(dim=1)
             counts = torch.stack([kept.sum(), (kept & empty).sum(), (kept & trusted).sum()])
             self._counts = counts if self._counts is None else self._counts + counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -13,9 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
+from aide_monai.algorithm import correction_due, keeps_foreground, marked, mean_dice, worst_units
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
+from aide_monai.ignored import IGNORED
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
@@ -34,9 +36,9 @@ class _Score(NamedTuple):
     """How a network's prediction of a case agrees with its label.
 
     Attributes:
-        dice: (units,) with the label that the network trains on.
+        dice: (units,) with the label that the network trains on; NaN where it has no verdict, as in ``ranking``.
         ranking: (units,) Dice that ranks them.
-        predicted: foreground voxels of the prediction.
+        predicted: foreground voxels of the prediction, where the label has a verdict.
         labelled: foreground voxels of the label.
         finite: all of the network's logits were numbers.
     """
@@ -55,7 +57,8 @@ class GlobalLabelCorrection:
     becomes the mean Dice between predictions and labels. When the update criterion holds, the units with the smallest
     Dice are replaced: network 1's prediction becomes network 2's label and the other way round; the change is
     committed to the store. With ``correction_source="mean"`` both are ranked and replaced by what the mean of the two
-    networks' probabilities predicts. High-quality cases never change. In an engine of one network, as MONAI's
+    networks' probabilities predicts. High-quality cases never change. Voxels without a verdict neither rank nor change;
+    with ``fill_ignored`` those of all cases take the predicted class. In an engine of one network, as MONAI's
     ``SupervisedTrainer``, that network corrects the labels of network 1, which it trains on. Of many processes each
     predicts a share of the cases; all decide alike and replace the same labels.
 
@@ -125,7 +128,7 @@ class GlobalLabelCorrection:
     def __call__(self, engine: Any) -> None:
         """Predict, rank, and correct if it is due."""
         options = self.options
-        due = options.update_ratio > 0 and correction_due(
+        due = (options.update_ratio > 0 or options.fill_ignored) and correction_due(
             engine.state.epoch,
             warmup_epochs=options.warmup_epochs,
             interval=options.update_interval,
@@ -162,6 +165,8 @@ class GlobalLabelCorrection:
         if due and quality >= options.correction_dice:
             done, withheld = self._correct(epoch, predictions, {key: found[key].ranking for key in found})
             metrics.update(corrected=done, withheld=len(withheld))
+            if options.fill_ignored:
+                self._fill(epoch, predictions, {key: found[key].dice for key in found})
             self.store.commit(epoch)
             self._tell(epoch, done, withheld)
         if scratch is not None:
@@ -197,23 +202,26 @@ class GlobalLabelCorrection:
     def _score(self, key: Key, prediction: Tensor, finite: bool) -> _Score:
         i, number = key
         case = self.dataset.cases[number]
-        label = self.store.label(i + 1, case)
+        label = self.store.judged(i + 1, case)
+        judged = self.dataset.arranged(number, label) != IGNORED
         dice = ranking = self._dice(number, prediction, label)
         if self.options.ranking_reference == "released":
-            reference = self.store.initial(case) if i == 0 else self.store.label(1, case)
+            reference = self.store.initial(case) if i == 0 else self.store.judged(1, case)
             ranking = self._dice(number, prediction, reference)
         return _Score(
             dice.tolist(),
             ranking.tolist(),
-            predicted=int((prediction > 0).sum()),
-            labelled=int((label > 0).sum()),
+            predicted=int((marked(prediction) & judged).sum()),
+            labelled=int(marked(label).sum()),
             finite=finite,
         )
 
     def _dice(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
+        """Of each unit; NaN where its label has no verdict."""
         arranged = self.dataset.arranged(number, label)
         counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
-        return mean_dice(counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts)
+        counts = counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts
+        return mean_dice(counts).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]
@@ -226,18 +234,24 @@ class GlobalLabelCorrection:
         ]
         if not numbers:
             return 0, []
-        units = [(number, position) for number in numbers for position in range(len(dice[0, number]))]
+        units = [
+            (number, position)
+            for number in numbers
+            for position, value in enumerate(dice[0, number])
+            if not math.isnan(value)  # the same for both networks
+        ]
         networks = sorted({i for i, _ in dice})
         replaced, withheld = 0, []
         for i in networks:
-            values = torch.tensor([*chain.from_iterable(dice[i, n] for n in numbers)], dtype=torch.float64)
+            values = torch.tensor([dice[i, number][position] for number, position in units], dtype=torch.float64)
             for unit in worst_units(values, self.options.update_ratio).tolist():
                 number, position = units[unit]
                 if not self.dataset.high_quality[number]:
-                    label = self._from_its_process(predictions.get((i, number)), number, position)
+                    place = None if self.options.unit == "case" else position
+                    label = self._from_its_process(predictions.get((i, number)), number, place)
                     case = self.dataset.cases[number]
                     given = self.dataset.arranged(number, self.store.initial(case))
-                    index = self._correction(number, given, position)[1]
+                    index = self.dataset.correction(number, given, place)[1]
                     network = 2 - i if len(networks) == 2 else 1
                     dice_before = float(values[unit])
                     if not self._keeps_foreground(network, case, label, index):
@@ -247,10 +261,25 @@ class GlobalLabelCorrection:
                     replaced += 1
         return replaced, withheld
 
+    def _fill(
+        self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]
+    ) -> None:
+        """Give what has no verdict the class that is predicted there, in trusted cases too."""
+        networks = sorted({i for i, _ in dice})
+        for number, case in enumerate(self.dataset.cases):
+            if not bool((self.store.initial(case) == IGNORED).any()):
+                continue
+            for i in networks:
+                found = [value for value in dice[i, number] if not math.isnan(value)]
+                label = self._from_its_process(predictions.get((i, number)), number, None)
+                network = 2 - i if len(networks) == 2 else 1
+                self.store.fill(network, case, label, epoch=epoch, dice_before=fmean(found) if found else None)
+
     def _keeps_foreground(self, network: int, case: str, label: Tensor, index: Any) -> bool:
-        before = self.store.foreground(network, case)
-        after = before - self.store.foreground(network, case, index) + int((label > 0).sum())
-        given = int((self.store.initial(case) > 0).sum())
+        store = self.store
+        given, before = (store.foreground(case, whole) for whole in (store.initial(case), store.label(network, case)))
+        left, right = (store.foreground(case, part, index) for part in (store.label(network, case, index), label))
+        after = before - left + right
         return keeps_foreground(after, before=before, given=given, least=self.options.correction_foreground)
 
     def _tell(self, epoch: int, replaced: int, withheld: Sequence[str]) -> None:
@@ -268,19 +297,19 @@ class GlobalLabelCorrection:
                 f" and {len(cases) - 5} more" if len(cases) > 5 else "",
             )
 
-    def _from_its_process(self, prediction: Tensor | MappedTensor | None, number: int, position: int) -> Tensor:
-        """The new label of a unit; of many processes, one has predicted it."""
-        mine = None if prediction is None else self._correction(number, current(prediction), position)[0].clone()
+    def _from_its_process(self, prediction: Tensor | MappedTensor | None, number: int, position: int | None) -> Tensor:
+        """The new label of a unit, or of a whole case; of many processes, one has predicted it."""
+        mine = None
+        if prediction is not None:
+            mine = self.dataset.correction(number, current(prediction), position)[0].clone()
         (label,) = [part for part in distributed.gather(mine) if part is not None]
         return label
 
-    def _correction(self, number: int, prediction: Tensor, position: int) -> tuple[Tensor, Any]:
-        return self.dataset.correction(number, prediction, None if self.options.unit == "case" else position)
-
 
 def _mean_dice(scores: Iterable[_Score]) -> float:
-    """Over the units of both networks, which have as many of them."""
-    return fmean(chain.from_iterable(score.dice for score in scores))
+    """Over the units of both networks, which have as many of them; 0 where none has a verdict."""
+    found = [value for value in chain.from_iterable(score.dice for score in scores) if not math.isnan(value)]
+    return fmean(found) if found else 0.0
 
 
 def _foreground_ratio(scores: Iterable[_Score]) -> float:

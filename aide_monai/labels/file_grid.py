@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.utils.stored_values import VALUES
-from aide_monai.utils.votes import resample_by_votes
+from aide_monai.utils.votes import indices_by_votes
 
 _TOLERANCE_VOXELS = 0.01
 
@@ -92,12 +92,13 @@ class LabelGrid:
             label: (spatial...) uint8 as stored.
 
         Returns:
-            ``original_shape`` uint8; background where the stored label does not reach.
+            ``original_shape`` uint8; where the stored label does not reach, background, or ``IGNORED`` if it has such
+            voxels.
         """
         matrix, offset = self._to_stored()
         whole = np.eye(len(offset) + 1)
         whole[:-1, :-1], whole[:-1, -1] = matrix, offset
-        return resample_by_votes(label, whole, self.original_shape)
+        return indices_by_votes(label, whole, self.original_shape)
 
     def _to_stored(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Matrix (D, D) and offset (D,) from voxel indices of the file to those of the stored label."""

@@ -32,18 +32,21 @@ class LabelChange:
         network: the network that trains on this label, 1 or 2.
         case: case identifier.
         slice: index of the slice, or None for the whole case or a patch.
-        dice_before: Dice between the prediction that ranked the unit and its label at that time, 0..1.
+        dice_before: Dice between the prediction that ranked the unit and its label at that time, 0..1; None for a label
+            without any verdict, which cannot be ranked.
         voxels_changed: number of voxels whose class changed.
         patch: voxels of the patch, such as "0:32,32:64,0:20", or None for the whole case or a slice.
+        filled: only voxels changed that were given without a verdict.
     """
 
     epoch: int
     network: int
     case: str
     slice: int | None
-    dice_before: float
+    dice_before: float | None
     voxels_changed: int
     patch: str | None = None
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,16 @@ class Generation:
         """Content for the manifest."""
         content: JsonObject = {
             "epoch": self.epoch,
-            "records": [_without_none(asdict(record), "patch") for record in self.records],
+            "records": [_record(change) for change in self.records],
             "files": dict(self.files),
         }
         return content if self.rollback_to is None else content | {"rollback_to": self.rollback_to}
 
 
-def _without_none(content: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != key or value is not None}
+def _record(change: LabelChange) -> dict[str, Any]:
+    """Without what few changes have and this one has not."""
+    rare = {"patch": None, "filled": False}
+    return {name: value for name, value in asdict(change).items() if name not in rare or value != rare[name]}
 
 
 class LabelHistory:

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from aide_monai.algorithm import marked
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
 from aide_monai.labels.manifest import MANIFEST, NETWORKS
@@ -25,12 +27,15 @@ class LabelStore:
     with a ``folder``, each ``commit`` writes the changed labels into a new, immutable generation and then replaces the
     manifest atomically: a run that is killed finds its last committed generation intact.
 
+    Voxels that were given without a verdict (``IGNORED``) stay so, until ``fill`` gives them the class that networks
+    predict. A correction passes over them, and ``judged`` leaves them out for good: nothing is measured by a fill.
+
     Of several processes that train together, all hold the same labels in memory and replace them alike, and the main
     one alone reads and writes the folder: the others need not see it. Every process must call the same methods.
 
     Args:
         labels: case to label volume, integers in 0..255, any shape; both networks start from it (generation 0).
-        high_quality: cases whose label is trusted; they can never be written.
+        high_quality: cases whose label is trusted; what it says can never be written.
         folder: where generations are committed; None keeps the store in memory only.
         resume: continue from the last generation of a used ``folder`` instead of refusing it.
         grids: case to the grid that its label came from; with it, labels can be exported to where they were drawn.
@@ -154,17 +159,22 @@ class LabelStore:
         """Epoch of each generation."""
         return [entry.epoch for entry in self._history.generations]
 
-    def label(self, network: int, case: str) -> Tensor:
+    def label(self, network: int, case: str, index: tuple[Any, ...] | None = None) -> Tensor:
         """The current label (uint8, shared memory) that ``network`` (1 or 2) trains on; read only, use ``replace``."""
-        return current(self._labels[network - 1][case])
+        return current(self._labels[network - 1][case])[_region(index)]
 
     def initial(self, case: str) -> Tensor:
         """The label (uint8) as it was given, before any correction."""
         return current(self._initial[case])
 
-    def foreground(self, network: int, case: str, index: tuple[Any, ...] | None = None) -> int:
-        """Foreground voxels of the current label, or of the slice or patch of it that ``replace`` calls ``index``."""
-        return int((self.label(network, case)[_region(index)] > 0).sum())
+    def judged(self, network: int, case: str) -> Tensor:
+        """The current label, ``IGNORED`` wherever it was given without a verdict, filled or not."""
+        label, given = self.label(network, case), self.initial(case)
+        return label.where(given != IGNORED, given)
+
+    def foreground(self, case: str, label: Tensor, index: tuple[Any, ...] | None = None) -> int:
+        """Voxels marked in a label of a case (or ``index``, a part of it) where the given one has a verdict."""
+        return int((marked(label) & (self.initial(case)[_region(index)] != IGNORED)).sum())
 
     def replace(
         self,
@@ -178,6 +188,8 @@ class LabelStore:
     ) -> LabelChange:
         """Replace a label, or a slice or patch of it, in memory; ``commit`` makes it permanent.
 
+        Voxels that were given without a verdict stay as they are.
+
         Args:
             network: the network that trains on this label, 1 or 2.
             case: case identifier.
@@ -190,23 +202,36 @@ class LabelStore:
             PermissionError: for a high-quality case; its label never changes.
             ValueError: if the shape differs.
         """
-        if network not in (1, 2):
-            raise ValueError(f"network is {network}; expected 1 or 2")
         if case in self.high_quality:
             raise PermissionError(f"case {case!r} is high quality; its label cannot be replaced")
+        return self._write(network, case, label, index, epoch=epoch, dice_before=float(dice_before))
+
+    def fill(self, network: int, case: str, label: Tensor, *, epoch: int, dice_before: float | None) -> LabelChange:
+        """Give the voxels that were given without a verdict, and these alone, the class that ``label`` has there.
+
+        The arguments are those of ``replace``, for a whole case. Trusted ones can be filled too: what they say stays.
+        """
+        return self._write(network, case, label, None, epoch=epoch, dice_before=dice_before, filled=True)
+
+    def _write(
+        self, network: int, case: str, label: Tensor, index: tuple[Any, ...] | None, *, filled: bool = False, **how: Any
+    ) -> LabelChange:
+        if network not in (1, 2):
+            raise ValueError(f"network is {network}; expected 1 or 2")
         where = _region(index)
-        target = self.label(network, case)[where]
+        target = self.label(network, case, index)
         if target.shape != label.shape:
             raise ValueError(f"new label of {case!r} has shape {tuple(label.shape)}; expected {tuple(target.shape)}")
-        new = as_label(case, label.cpu())
+        written = (self.initial(case)[where] == IGNORED) == filled
+        new = as_label(case, label.cpu()).where(written, target)
         change = LabelChange(
-            epoch=epoch,
+            **how,
             network=network,
             case=case,
             slice=index[1] if index is not None and isinstance(index[1], int) else None,
-            dice_before=float(dice_before),
             voxels_changed=int((target != new).sum()),
             patch=None if index is None or isinstance(index[1], int) else _as_text(where),
+            filled=filled,
         )
         target.copy_(new)
         self._staged.append(change)

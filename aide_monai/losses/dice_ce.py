@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-IGNORED = 255
-"""Label of pixels that nothing is learnt from, in the engines that have such: the largest that a label can hold."""
+from aide_monai.ignored import IGNORED
 
 
 class PerSampleDiceCELoss(nn.Module):
@@ -19,14 +18,14 @@ class PerSampleDiceCELoss(nn.Module):
     Args:
         alpha: weight of the cross-entropy.
         smooth: constant that keeps the Dice term finite for empty masks (the paper's epsilon).
-        ignore: label of pixels that both terms leave out, such as ``IGNORED``; a sample of such pixels alone has a
-            loss of 0. None: all pixels have a class.
+        ignore: label of pixels that both terms leave out, with no gradient; a sample of such pixels alone has a loss of
+            0. None: all pixels have a class.
 
     Raises:
         ValueError: if a parameter is out of range.
     """
 
-    def __init__(self, *, alpha: float = 1.0, smooth: float = 1.0, ignore: int | None = None) -> None:
+    def __init__(self, *, alpha: float = 1.0, smooth: float = 1.0, ignore: int | None = IGNORED) -> None:
         super().__init__()
         if alpha < 0:
             raise ValueError(f"alpha is {alpha}; expected a weight of at least 0")

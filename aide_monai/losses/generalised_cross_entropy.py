@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aide_monai.ignored import IGNORED
 from aide_monai.losses.dice_ce import check_shapes, counted_pixels, mean_of_counted
 
 
@@ -36,7 +37,7 @@ class GeneralisedCrossEntropyLoss(nn.Module):
         tensor([0.2500, 0.7500])
     """
 
-    def __init__(self, *, q: float = 0.7, ignore: int | None = None) -> None:
+    def __init__(self, *, q: float = 0.7, ignore: int | None = IGNORED) -> None:
         super().__init__()
         if not 0 < q <= 1:
             raise ValueError(f"q is {q}; expected a number above 0, at most 1")

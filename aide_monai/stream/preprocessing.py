@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.transforms import (
     CastToTyped,
     CenterSpatialCropd,
     Compose,
     LoadImaged,
+    MapTransform,
     Orientationd,
     Resized,
     Spacingd,
+    SpatialPad,
     SpatialPadd,
 )
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.opening import image_header
 from aide_monai.io.readers import LocationReader
@@ -127,9 +131,11 @@ def volume_transforms(
         steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
     if weights is not None:
         steps.append(TellUnlikeTrainingd("image", weights=weights))
+    if moved and size is not None and fit != "resize":  # before the last two, which a ``VolumeCache`` puts off
+        steps.append(_PadIndicesd(moved, size=size, allow_missing_keys=True))
     steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))
     if size is not None and fit != "resize":
-        steps.append(SpatialPadd(["image", *moved], spatial_size=size, allow_missing_keys=True))
+        steps.append(SpatialPadd("image", spatial_size=size))
     return Compose(steps)
 
 
@@ -138,6 +144,21 @@ class _SpacingOfKeysd(Spacingd):
 
     def __call__(self, data: Any, lazy: bool | None = None) -> dict[Any, Any]:
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
+
+
+class _PadIndicesd(MapTransform):
+    """As ``SpatialPadd``; around a label that has voxels without a verdict, nobody has given one either."""
+
+    def __init__(self, keys: KeysCollection, *, size: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.padders = {value: SpatialPad(size, value=value) for value in (0, IGNORED)}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Pad the labels (1, spatial...) of ``data``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.padders[IGNORED if (result[key] == IGNORED).any() else 0](result[key])
+        return result
 
 
 def load_volumes(

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 
 from aide_monai.errors import InputError
 from aide_monai.utils.tensors import plain
-from aide_monai.utils.votes import resample_by_votes
+from aide_monai.utils.votes import indices_by_votes
 
 _ORIGINAL = ("original_affine", "spatial_shape", "nifti_place")
 
@@ -28,7 +28,8 @@ class ByVotesd(MapTransform):
     Args:
         keys: labels (1, spatial...), MetaTensors of whole numbers, with the affine of their own grid.
         image_key: the image (M, spatial...), a MetaTensor.
-        beyond_edges: beyond its border a label goes on as its outermost voxels; otherwise it is 0 there.
+        beyond_edges: beyond its border a label goes on as its outermost voxels; otherwise it is 0 there, or ``IGNORED``
+            in a label that has such voxels.
         allow_missing_keys: skip missing keys.
 
     A label whose metadata say "sparse", as DICOM SEG that leave out slices, counts from then on as one of the image's
@@ -69,7 +70,7 @@ class ByVotesd(MapTransform):
             matrix = np.linalg.solve(label.affine.double().numpy(), image.affine.double().numpy())
             axes = [*range(label.ndim - 1), 3]
             values = plain(label)[0].cpu().numpy()
-            moved = resample_by_votes(
+            moved = indices_by_votes(
                 values, matrix[np.ix_(axes, axes)], tuple(image.shape[1:]), beyond_edges=self.beyond_edges
             )
             meta = {**label.meta, "affine": image.affine.clone()}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.options import ROTATE_FLIP_RANGES
 from aide_monai.utils.validation import require_numbers
 
@@ -73,8 +74,13 @@ class RotateFlip:
         structure keeps its size in the mean of the views (a line one pixel wide: 101 %, its centre within 0.03 pixels).
         The largest share would take a little away from it in nearly every view (94 %).
         """
-        turned = [self.apply(label, mode="nearest") for label in labels]
-        return self.apply(image), turned
+        return self.apply(image), [self._apply_to_label(label) for label in labels]
+
+    def _apply_to_label(self, label: Tensor) -> Tensor:
+        """What comes in from outside is background, or has no verdict where the label knows voxels that have none."""
+        knows = (label == IGNORED).flatten(1).any(dim=1).view(-1, *[1] * (label.ndim - 1))
+        turned = self.apply(torch.where(knows, IGNORED - label, label), mode="nearest")  # 0 and IGNORED change places
+        return torch.where(knows, IGNORED - turned, turned)
 
     def visible(self, like: Tensor) -> Tensor:
         """Pixels of the original image that lie inside the view's field of view.
@@ -154,7 +160,9 @@ class RandomRotateFlip:
         return RotateFlip(angle=angle, flip=draws[1] < self.flip_probability, flip_axis=self.flip_axis, zoom=zoom)
 
     def __call__(self, image: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Turn a training batch and its labels alike, as augmentation; labels outside become background.
+        """Turn a training batch and its labels alike, as augmentation.
+
+        Labels outside become background, or ``IGNORED`` in labels that have such voxels.
 
         Args:
             image: (N, C, spatial...) float.

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aide_monai.ignored import IGNORED
+
 _TOLERANCE_VOXELS = 0.01
 """Axes count as parallel when no voxel is further off than this; a centre is inside up to this beyond an edge."""
 
@@ -67,6 +69,23 @@ def resample_by_votes(
         start = offset + linear @ [part.start or 0 for part in here]
         _elect_by_points(label, linear, start, result[here], beyond_edges=beyond_edges)
     return result
+
+
+def indices_by_votes(
+    label: npt.NDArray[Any], matrix: npt.NDArray[np.floating[Any]], shape: Sequence[int], *, beyond_edges: bool = False
+) -> npt.NDArray[Any]:
+    """``resample_by_votes`` for class indices: voxels without a verdict vote like a class of their own.
+
+    Where the label has such voxels, those whose centre is outside have no verdict either, and equal shares go to them.
+
+    Examples:
+        >>> indices_by_votes(np.array([0, 255, 5]), np.array([[0.5, -0.25], [0, 1]]), [8])
+        array([  0,   0, 255, 255,   5,   5, 255, 255])
+    """
+    if not (label == IGNORED).any():
+        return resample_by_votes(label, matrix, shape, beyond_edges=beyond_edges)
+    # 0 and IGNORED change places, for 0 is what there is outside
+    return IGNORED - resample_by_votes(IGNORED - label, matrix, shape, beyond_edges=beyond_edges)
 
 
 def _overlaps(old: int, new: int, scale: float, start: float, *, beyond_edges: bool) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.labels.manifest import NETWORKS, labels_folder
 from aide_monai.utils.files import new_folder, require_unused
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
@@ -100,7 +101,7 @@ def diff(run: str | Path, first: int, second: int) -> list[Row]:
                 rows[-1]["networks"].append(network)
                 continue
             seen = (a, b)
-            foreground = {"foreground_first": np.count_nonzero(a), "foreground_second": np.count_nonzero(b)}
+            foreground = {"foreground_first": _marks(a), "foreground_second": _marks(b)}
             rows.append({"case": case, "networks": [network], **foreground, "voxels": voxels, "dice": _dice(a, b)})
     return sorted(rows, key=lambda row: -row["voxels"])
 
@@ -185,7 +186,7 @@ def _locked_by_a_training(run: Path) -> Path:
 
 
 def _row(number: int, entry: Generation) -> Row:
-    dice = [record.dice_before for record in entry.records]
+    dice = [record.dice_before for record in entry.records if record.dice_before is not None]
     if entry.rollback_to is not None:
         change, voxels = f"rolled back to {entry.rollback_to}", None
     else:
@@ -201,10 +202,16 @@ def _row(number: int, entry: Generation) -> Row:
     }
 
 
+def _marks(label: npt.NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero((label != 0) & (label != IGNORED)))
+
+
 def _dice(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    counts = [np.bincount(array.ravel(), minlength=256)[1:] for array in (a, b)]
-    common = np.bincount(a[a == b].ravel(), minlength=256)[1:]
+    counts = [np.bincount(array.ravel(), minlength=256)[1:IGNORED] for array in (a, b)]
+    common = np.bincount(a[a == b].ravel(), minlength=256)[1:IGNORED]
     present = (counts[0] + counts[1]) > 0
+    if not present.any():
+        return 1.0  # of background, and voxels without a verdict
     return float((2 * common[present] / (counts[0] + counts[1])[present]).mean())
 
 

@@ -13,6 +13,7 @@ from ignite.engine import Events
 from torch import Tensor, nn
 
 from aide_monai.engines import AIDEOptions, AIDETrainer
+from aide_monai.losses import IGNORED, PerSampleDiceCELoss
 from aide_monai.transforms import RotateFlip
 
 
@@ -420,6 +421,22 @@ def test_empty_slices_are_filtered_among_themselves() -> None:
         engine.run()
         kept[strata] = engine.state.output["kept_1"].tolist()
     assert kept == {"none": [True, True, False, False], "foreground": [True, False, True, False]}
+
+
+def test_samples_without_a_verdict_are_suspicious_and_their_pixels_cost_nothing() -> None:
+    data = batch(4)
+    for key in ("label_1", "label_2"):
+        data[key][1] = IGNORED
+        data[key][3, :, 2:] = IGNORED
+    data["image"] = torch.zeros(4, 1, 7, 6)
+    networks = Pixels(0.2), Pixels(0.2)
+    engine = trainer([data], networks, keep=0.75)
+    engine.run()
+    assert engine.state.output["kept_1"].tolist() == [True, False, True, True]
+    counted = PerSampleDiceCELoss()(engine.state.output["logits_1"], data["label_1"])
+    assert counted[1] == 0
+    # lambda is 0 in the first epoch: the mean of the three and that of the suspicious one
+    torch.testing.assert_close(engine.state.output["loss_1"], counted[[0, 2, 3]].mean())
 
 
 # Normalisation layers

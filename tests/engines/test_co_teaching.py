@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from aide_monai.algorithm import forget_rate
 from aide_monai.engines import CoTeachingTrainer
 from aide_monai.errors import InputError
+from aide_monai.losses import IGNORED
 
 
 class Constant(nn.Module):
@@ -95,3 +96,18 @@ def test_one_sample_is_always_kept():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         trainer([], **options)
+
+
+def test_a_sample_without_a_verdict_is_dropped_before_any_other() -> None:
+    # Its squared loss would be the smallest of network 1, and the label of network 2 has a verdict
+    data = batch([1.0, 1.0], [IGNORED, 9], [1, 9])
+    data = {key: value if key == "image" else value.to(torch.uint8) for key, value in data.items()}
+
+    def loss(logits: Tensor, label: Tensor) -> Tensor:
+        return squared(logits, label).where((label != IGNORED).flatten(1).any(dim=1), 0)
+
+    engine = trainer([data], max_forget_rate=0.5, warmup_epochs=0)
+    engine.segmentation_loss = loss
+    engine.run()
+    assert engine.state.output["kept_1"].tolist() == [False, True]
+    assert engine.state.output["kept_2"].tolist() == [True, False]

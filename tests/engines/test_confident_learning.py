@@ -125,3 +125,14 @@ def test_a_loader_without_slices_or_doubtful_cases_is_refused() -> None:
 def test_wrong_options_are_refused(name, value) -> None:
     with pytest.raises(InputError, match=f"{name} is {value!r}"):
         trainer(ConfidentLearningTrainer, [], loss_function=squared, **{name: value})
+
+
+def test_pixels_without_a_verdict_are_neither_pruned_nor_counted() -> None:
+    given = volumes(["low", "low"])
+    for volume in given:
+        volume["label"][:, 0] = IGNORED  # a quarter of the pixels, all of class 1
+    loader = slice_loader(SliceDataset(given, axis=2), batch_size=4, steps=1, seed=0)
+    engine = trainer(ConfidentLearningTrainer, loader, epochs=2, weights=(5.0, 5.0), fit_epochs=1)
+    engine.run()
+    for wrong in engine.state.pruned.values():
+        assert wrong.nonzero().tolist() == [[0, 3, 3], [1, 3, 3]]

@@ -72,3 +72,13 @@ def test_labels_that_are_hidden_from_one_network_alone() -> None:
     engine.run()
     assert float(engine.state.output["loss_1"]) == pytest.approx((1 - 5) ** 2)
     assert float(engine.state.output["loss_2"]) == pytest.approx((1 - 3) ** 2)
+
+
+def test_pixels_without_a_verdict_are_hidden_too() -> None:
+    # (1 - 3)^2 of the first pixel; the second has no label, nor has any of a doubtful sample
+    data = batch([[[1, 1]], [[1, 1]]], [[[3, IGNORED]], [[1, IGNORED]]], [True, False])
+    engine = trainer(CrossPseudoTrainer, [data], weight=0.0)
+    engine.run()
+    assert engine.state.output["label_1"].flatten().tolist() == [3, IGNORED, IGNORED, IGNORED]
+    assert float(engine.state.output["loss_1"]) == pytest.approx(4.0)
+    assert engine.networks[0].weight.item() == pytest.approx(1 + 0.1 * 4)

@@ -135,7 +135,7 @@ class Recorder:
         epoch.dsc_train = engine.state.metrics["dsc_train"]
         epoch.weights = [copied(network.state_dict()) for network in engine.networks]
         records = [asdict(record) for record in self.store.records if record.epoch == engine.state.epoch]
-        assert all(record.pop("patch") is None for record in records)
+        assert all(record.pop("patch") is None and not record.pop("filled") for record in records)
         epoch.changes = [Change(**(r | {"slice": -1 if r["slice"] is None else r["slice"]})) for r in records]
         epoch.labels = [{case: self.store.label(n, case).numpy().copy() for case in self.store.cases} for n in (1, 2)]
         assert engine.state.metrics["corrected"] == len(epoch.changes)
@@ -316,8 +316,10 @@ def test_the_comparison_without_a_change() -> None:
 
 def test_every_option_is_among_them() -> None:
     (mark,) = test_the_comparison_notices_every_option.pytestmark
-    # "trusted_share" decides which batches there are, and those are given
-    assert {option for option, _ in mark.args[1]} | {"trusted_share"} == {o.name for o in fields(AIDEOptions)}
+    # "trusted_share" decides which batches there are, and those are given; "fill_ignored" is for labels with gaps
+    assert {option for option, _ in mark.args[1]} | {"trusted_share", "fill_ignored"} == {
+        o.name for o in fields(AIDEOptions)
+    }
 
 
 # Four samples with losses 0, 1, 2 and 3, by hand

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aide_monai.engines import AIDEOptions, AIDETrainer
 from aide_monai.handlers import GlobalLabelCorrection
 from aide_monai.labels import LabelChange, LabelStore
+from aide_monai.losses import IGNORED
 from aide_monai.stream import SliceDataset
 
 
@@ -382,6 +383,91 @@ def test_the_released_code_ranks_against_other_labels() -> None:
         (dice(2, 10) + dice(3, 1) + dice(9, 10) + dice(9, 10)) / 4,
     ]
     assert engine.state.metrics["dsc_train"] == pytest.approx(sum(means) / 2)
+
+
+# Voxels without a verdict
+
+
+def scribbled(name: str, label: list[int], first: list[int], second: list[int], *, quality: str = "low") -> dict:
+    """Case of one slice with a row of pixels."""
+    drawn = [torch.tensor(values, dtype=torch.uint8).view(1, -1, 1) for values in (label, first, second)]
+    return case(name, *drawn, quality=quality)
+
+
+X = IGNORED
+SCRIBBLED = [
+    scribbled("fits", [1, 1, 0, X, X], [1, 1, 0, 0, 0], [1, 1, 0, 1, 1]),
+    scribbled("half", [1, 1, 0, X, X], [1, 0, 0, 1, 1], [1, 0, 1, 0, 0]),
+    scribbled("nothing", [X, X, X, X, X], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0]),
+    scribbled("sure", [1, 0, X, X, X], [0, 0, 1, 0, 0], [1, 1, 0, 0, 1], quality="high"),
+]
+
+
+def labels_of(store: LabelStore) -> dict[str, list[list[int]]]:
+    return {name: [store.label(network, name).flatten().tolist() for network in (1, 2)] for name in store.cases}
+
+
+def test_voxels_without_a_verdict_do_not_rank_and_stay_as_they_are() -> None:
+    handler, store = correction(SCRIBBLED)
+    engine = Engine()
+    handler(engine)
+    # of three doubtful cases one has no verdict: a quarter of two is one. Dice: 2/3 of network 1, 2/4 of network 2.
+    assert [(r.network, r.case, r.voxels_changed, r.filled) for r in store.records] == [
+        (2, "half", 1, False),
+        (1, "half", 2, False),
+    ]
+    assert [r.dice_before for r in store.records] == pytest.approx([2 / 3, 1 / 2])
+    assert labels_of(store) == {
+        "fits": [[1, 1, 0, X, X]] * 2,
+        "half": [[1, 0, 1, X, X], [1, 0, 0, X, X]],
+        "nothing": [[X] * 5] * 2,
+        "sure": [[1, 0, X, X, X]] * 2,
+    }
+    metrics = engine.state.metrics
+    assert metrics["dsc_train"] == pytest.approx((1 + 2 / 3 + 0 + 1 + 1 / 2 + 2 / 3) / 6)
+    assert metrics["dsc_trusted"] == pytest.approx((0 + 2 / 3) / 2)
+    # of network 1 two, one and no voxel are predicted where five are labelled; of network 2 two, two and two
+    assert metrics["foreground_ratio_1"] == pytest.approx(3 / 5)
+    assert metrics["foreground_ratio_2"] == pytest.approx(6 / 5)
+
+
+def test_voxels_without_a_verdict_take_the_prediction_if_asked_and_still_rank_nothing(tmp_path: Path) -> None:
+    handler, store = correction(SCRIBBLED, folder=tmp_path / "labels", fill_ignored=True, update_ratio=0.0)
+    engine = Engine()
+    handler(engine)
+    filled = {
+        "fits": [[1, 1, 0, 1, 1], [1, 1, 0, 0, 0]],  # each network has the prediction of the other one
+        "half": [[1, 1, 0, 0, 0], [1, 1, 0, 1, 1]],
+        "nothing": [[1, 0, 0, 0, 0], [0, 0, 1, 1, 1]],
+        "sure": [[1, 0, 0, 0, 1], [1, 0, 1, 0, 0]],  # what is trusted stays
+    }
+    assert labels_of(store) == filled
+    assert {(r.case, r.filled) for r in store.records} == {(name, True) for name in filled}
+    first = dict(engine.state.metrics)
+    assert first["corrected"] == 0
+    assert store.records[4].dice_before is None
+    engine.state.epoch = 2
+    handler(engine)
+    assert {key: engine.state.metrics[key] for key in first} == first
+    assert LabelStore.from_volumes(SCRIBBLED, folder=tmp_path / "labels", resume=True).records == store.records
+
+
+def test_a_label_keeps_its_share_of_the_foreground_that_has_a_verdict(caplog: pytest.LogCaptureFixture) -> None:
+    volumes = [scribbled("a", [1, 1, 0, X, X], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1])]
+    handler, store = correction(volumes, update_ratio=1.0)
+    handler(Engine())
+    assert store.records == []
+    assert "2 of 2 corrections were not made" in caplog.text
+
+
+@pytest.mark.parametrize("unit", ["case", "slice"])
+def test_slices_without_a_verdict_are_not_ranked(unit: str) -> None:
+    label, wrong = row(10, 10, 10), row(9, 1, 9)
+    label[..., 1] = IGNORED
+    volumes = [case("a", label, wrong, wrong), case("b", row(10, 10), row(8, 9), row(8, 9))]
+    handler, store = correction(volumes, unit=unit)
+    handler(Engine())
+    assert {(r.case, r.slice) for r in store.records} == {("b", 0 if unit == "slice" else None)}
 
 
 # Slices

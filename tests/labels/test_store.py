@@ -20,6 +20,7 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels import LabelChange, LabelStore
+from aide_monai.losses import IGNORED
 
 
 def zeros(*shape: int) -> Tensor:
@@ -115,6 +116,23 @@ def test_a_label_of_another_shape_is_refused_and_nothing_changes() -> None:
         store.replace(1, "a", zeros(3, 4), epoch=1, dice_before=0.0, index=(1, 0))
     assert bool((store.label(1, "a") == 0).all())
     assert store.commit(1) == 0
+
+
+def test_what_was_given_without_a_verdict_is_filled_alone_and_what_was_given_is_replaced_alone() -> None:
+    given = torch.tensor([[0, 1, IGNORED]], dtype=torch.uint8)
+    store = LabelStore({"a": given, "sure": given.clone()}, high_quality=["sure"])
+    ones = torch.ones(1, 3, dtype=torch.uint8)
+    assert store.replace(1, "a", ones, epoch=1, dice_before=0.5).voxels_changed == 1
+    assert store.label(1, "a").tolist() == [[1, 1, IGNORED]]
+    change = store.fill(2, "sure", ones, epoch=1, dice_before=None)
+    assert (change.voxels_changed, change.filled, change.dice_before) == (1, True, None)
+    assert store.label(2, "sure").tolist() == [[0, 1, 1]]
+    assert store.judged(2, "sure").tolist() == [[0, 1, IGNORED]]
+    assert store.foreground("sure", store.label(2, "sure")) == 1
+    with pytest.raises(PermissionError):
+        store.replace(2, "sure", ones, epoch=1, dice_before=0.5)
+    with pytest.raises(ValueError, match=r"shape \(1, 2\); expected \(1, 3\)"):
+        store.fill(2, "sure", ones[:, :2], epoch=1, dice_before=None)
 
 
 def test_earlier_generations_need_a_folder() -> None:

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from monai.losses import DiceLoss
 from torch import Tensor
 
-from aide_monai.losses import PerSampleDiceCELoss
+from aide_monai.losses import IGNORED, PerSampleDiceCELoss
 
 
 def logits_of(probability: list) -> Tensor:
@@ -166,3 +167,37 @@ def test_without_ignored_pixels_nothing_changes() -> None:
     logits = torch.randn(3, 3, 5, 5, generator=generator)
     label = torch.randint(0, 3, (3, 1, 5, 5), generator=generator)
     torch.testing.assert_close(PerSampleDiceCELoss(ignore=255)(logits, label), PerSampleDiceCELoss()(logits, label))
+
+
+def test_pixels_without_a_verdict_are_left_out_by_hand_and_move_nothing() -> None:
+    # The two pixels of the first test, and one that would cost much
+    logits = logits_of([[1 / 4, 3 / 4], [3 / 4, 1 / 4], [1 / 1000, 999 / 1000]]).requires_grad_()
+    loss = PerSampleDiceCELoss()(logits, label_of([1, 0, IGNORED]))
+    torch.testing.assert_close(loss, torch.tensor([1 / 6 + math.log(4 / 3)]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert (gradient[..., 2] == 0).all()
+    assert (gradient[..., :2] != 0).all()
+
+
+def test_a_sample_without_any_verdict_costs_nothing() -> None:
+    logits = logits_of([[1 / 4, 3 / 4]] * 2).requires_grad_()
+    loss = PerSampleDiceCELoss()(logits, label_of([IGNORED, IGNORED]))
+    assert loss.tolist() == [0.0]
+    assert (torch.autograd.grad(loss.sum(), logits)[0] == 0).all()
+
+
+def test_what_monai_takes_out_of_dice_with_an_ignored_index_is_taken_out_here() -> None:
+    label = torch.randint(0, 3, (2, 1, 6, 6), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    label[:, :, :2] = IGNORED
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    dice = DiceLoss(
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        smooth_nr=1,
+        smooth_dr=1,
+        reduction="none",
+        ignore_index=IGNORED,
+    )
+    expected = dice(logits, label).flatten(1).mean(dim=1)
+    torch.testing.assert_close(PerSampleDiceCELoss(alpha=0)(logits, label), expected)

@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 from aide_monai.errors import InputError
+from aide_monai.losses import IGNORED
 from aide_monai.stream.preprocessing import load_volumes, slice_geometry, volume_transforms
 
 
@@ -200,3 +201,22 @@ def test_spacing_leaves_other_keys_alone(tmp_path: Path) -> None:
     item = volume_transforms(axis=2, spacing=(2, 2))(entry)
     assert item["image_path"] == "a.nii.gz"
     assert item["image"].shape == (1, 4, 4, 3)
+
+
+def test_voxels_without_a_verdict_keep_apart_on_the_way_to_the_grid_of_the_network(tmp_path: Path) -> None:
+    entry = record(tmp_path, "a", (6, 6, 2))
+    drawn = np.zeros((6, 6, 2), dtype=np.uint8)
+    drawn[:3], drawn[4:] = 4, 1
+    write(tmp_path / "a_label.nii.gz", drawn)
+    classes = {"1": 1, "4": IGNORED}
+    (volume,) = load_volumes([entry], volume_transforms(classes=classes, axis=2, slice_size=(8, 8)))
+    label = volume["label"][0, ..., 0]
+    assert label[1:7, 1:7].tolist() == [[IGNORED] * 6] * 3 + [[0] * 6] + [[1] * 6] * 2
+    assert (label[0] == IGNORED).all()  # around the image nobody has said anything
+    assert (label[:, 7] == IGNORED).all()
+    (volume,) = load_volumes([entry], volume_transforms(classes=classes, axis=2, spacing=(2, 2), slice_size=(3, 3)))
+    assert volume["label"].unique().tolist() == [1, IGNORED]  # the thin background has the smaller share everywhere
+    write(tmp_path / "a_label.nii.gz", drawn[1:], spacing=(1, 1, 4))
+    transform = volume_transforms(classes=classes, axis=2, resample_labels=True)
+    (volume,) = load_volumes([entry], transform)
+    assert volume["label"][0, :, 1, 0].tolist() == [IGNORED, IGNORED, 0, 1, 1, IGNORED]

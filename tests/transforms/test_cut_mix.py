@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aide_monai.errors import InputError
+from aide_monai.losses import IGNORED
 from aide_monai.transforms import CutMix, RandomRotateFlip
 
 STILL = {"max_angle": 0.0, "flip_probability": 0.0}
@@ -83,3 +84,13 @@ def test_without_a_probability_it_is_what_comes_before() -> None:
     assert torch.equal(mixed, turned)
     assert len(labels) == 1
     assert torch.equal(mix.generator.get_state(), turn.generator.get_state())  # nothing else was drawn
+
+
+def test_pixels_without_a_verdict_go_with_their_box() -> None:
+    mix = CutMix(RandomRotateFlip(max_angle=0, flip_probability=0, seed=0), size=0.5)
+    image = torch.stack([torch.full((1, 4, 4), float(n)) for n in range(2)])
+    label = torch.stack([torch.full((1, 4, 4), n, dtype=torch.uint8) for n in (1, IGNORED)])
+    mixed, (labels,) = mix(image, [label])
+    assert torch.equal(labels == IGNORED, mixed == 1)
+    assert torch.equal(labels == 1, mixed == 0)
+    assert 0 < int((labels[0] == IGNORED).sum()) < 16

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aide_monai.losses import IGNORED
 from aide_monai.transforms import RandomRotateFlip, RotateFlip
 
 
@@ -351,3 +352,20 @@ def test_labels_of_a_thin_line_keep_its_size_and_place_in_the_mean(max_zoom: flo
     offset = torch.stack([drawn.angle.cos(), -drawn.angle.sin()], dim=1) * zoom[:, None] * -0.5  # of row 23
     offset[:, 0] *= 1 - 2 * drawn.flip.float()
     assert (centre - offset).mean(dim=0).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 8, 3)])
+def test_what_comes_in_around_a_label_with_voxels_without_a_verdict_has_none(size: tuple[int, ...]) -> None:
+    image = torch.ones(2, 1, *size)
+    partly, wholly = torch.ones(2, 1, *size, dtype=torch.uint8)
+    partly[0, 4, 4] = IGNORED
+    _, (label,) = turned([45.0, 45.0]).apply_to_batch(image, [torch.stack([partly, wholly])])
+    corner = (0, 0, 0)
+    assert int(label[(0, *corner[: label.ndim - 1])].max()) == IGNORED
+    assert int(label[(1, *corner[: label.ndim - 1])].max()) == 0
+    assert label[0].unique().tolist() == [1, IGNORED]
+    assert label[1].unique().tolist() == [0, 1]
+    assert label.dtype == torch.uint8
+    # the marks are those that a label without such voxels has
+    assert torch.equal((label[0] == 1) | (label[0] == IGNORED), torch.ones_like(label[0], dtype=torch.bool))
+    assert bool((label[1][label[0] == 1] == 1).all())

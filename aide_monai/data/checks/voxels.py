@@ -12,7 +12,7 @@ import numpy.typing as npt
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, Problem
 from aide_monai.io.volumes import LABEL_TOLERANCE, label_values, listed
-from aide_monai.utils.votes import resample_by_votes
+from aide_monai.utils.votes import indices_by_votes
 
 CLIPPED_SHARE = 0.02
 """Images clipped at a percentile have 1 % of their voxels at the top; a lost range has more."""
@@ -183,7 +183,7 @@ def on_grid(
 ) -> tuple[npt.NDArray[np.uint8], float]:
     """A label on another grid, as ``ByVotesd`` brings it there, and the share of its marked voxels off the grid."""
     matrix = np.linalg.solve(label_affine, affine)
-    resampled = resample_by_votes(label, matrix, shape)
+    resampled = indices_by_votes(label, matrix, shape)
     places = np.argwhere(label)
     back = np.linalg.inv(matrix)
     index = places @ back[:3, :3].T + back[:3, 3]
