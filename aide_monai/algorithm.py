@@ -15,11 +15,6 @@ def has_verdict(label: Tensor) -> Tensor:
     return (label != IGNORED).flatten(1).any(dim=1)
 
 
-def marked(label: Tensor) -> Tensor:
-    """Bool of the label's shape, where it marks a structure: neither background nor ``IGNORED``."""
-    return (label != 0) & (label != IGNORED)
-
-
 def small_loss_mask(loss: Tensor, keep: float, *, strata: Tensor | None = None, judged: Tensor | None = None) -> Tensor:
     """Local label filtering: the samples whose labels are trusted in this batch (Algorithm 1, lines 14-15).
 

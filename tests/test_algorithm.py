@@ -18,13 +18,12 @@ from aide_monai.algorithm import (
     consistency_ramp,
     correction_due,
     has_verdict,
-    marked,
     sharpen,
     small_loss_mask,
     unit_dice,
     worst_units,
 )
-from aide_monai.losses import IGNORED
+from aide_monai.ignored import IGNORED, marked
 
 
 def pixels(values: list[list[float]]) -> Tensor:

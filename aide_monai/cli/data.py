@@ -64,6 +64,9 @@ def evaluate(
     subset: Annotated[bool, typer.Option("--subset", help="Leave out references without a prediction.")] = False,
     spacing: Annotated[str | None, typer.Option(help="COLUMN,ROW,SLICE spacing in mm, for PNG slices.")] = None,
     tolerance: Annotated[float, typer.Option(help="Distance in mm that the NSD calls right.")] = TOLERANCE_MM,
+    ignore: Annotated[
+        int | None, typer.Option(help="Value of voxels without a verdict in the references, which are left out.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images to draw the worst cases on.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for tables and pictures.")] = None,
     compare: Annotated[
@@ -99,6 +102,7 @@ def evaluate(
             subset=subset,
             spacing_mm=spacing_mm(spacing),
             tolerance_mm=tolerance,
+            ignore=ignore,
         )
         result = evaluate_folders(pred, ref, settings, out=out, images=images, progress=shows_progress())
         if as_json:

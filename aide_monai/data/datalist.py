@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from aide_monai.data.records import (
     PATH_KEYS,
     TEXT_KEYS,
     doubled_cases,
+    ignored_value,
     kind_of,
     name_problems,
     numbered_names,
@@ -26,12 +27,13 @@ from aide_monai.data.records import (
     stored_classes,
 )
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.io.location import Location, as_paths
 from aide_monai.utils.files import write_atomically
 from aide_monai.utils.validation import TEXT, is_text
 
 _FLAGS = ("resample_labels", "soft_labels")
-_TOP_KEYS = ("name", "labels", "modality", "classes", *_FLAGS, "numTraining", "numTest", *SPLITS)
+_TOP_KEYS = ("name", "labels", "modality", "classes", "ignore", *_FLAGS, "numTraining", "numTest", *SPLITS)
 _REQUIRED_TOP_KEYS = ("name", "labels", "modality", "training")
 
 
@@ -47,6 +49,8 @@ class Datalist:
         classes: label value as the files store it to class index, where they are not the same ({63: 1} in CHAOS).
         resample_labels: labels may lie on other grids than their images and are to be resampled onto them.
         soft_labels: labels may be shares of raters, 0..1, of the one class there is: to score against, not to train on.
+        ignore: label value, as the files store it, of voxels without a verdict, which may be any class: nothing is
+            learnt from them, and nothing judged by them. None: every voxel has a class.
 
     Raises:
         InputError: names all malformed maps and records at once. What needs the files (missing, unreadable, leaking)
@@ -67,6 +71,7 @@ class Datalist:
     classes: dict[int, int] = field(default_factory=dict)
     resample_labels: bool = False
     soft_labels: bool = False
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
         records = [case.record() if isinstance(case, Case) else case for case in self.cases]
@@ -109,6 +114,9 @@ class Datalist:
 
         classes, found = stored_classes(content.get("classes", {}))
         problems += found
+        ignore = content.get("ignore")
+        if "ignore" in content:
+            problems += ignored_value(ignore, _stored(maps["labels"], classes))
         flags = {key: content.get(key, False) for key in _FLAGS}
         problems += [
             Problem(repr(flag), "true or false", place=f'key "{key}"')
@@ -134,7 +142,7 @@ class Datalist:
         if problems:
             raise InputError(f"{path}: the datalist cannot be used", problems=problems)
         kept = [Case.of(record) for where, record in sound.items() if where not in doubled]
-        return cls(name, maps["labels"], maps["modality"], kept, classes, **flags)
+        return cls(name, maps["labels"], maps["modality"], kept, classes, **flags, ignore=ignore)
 
     def save(self, path: str | Path) -> None:
         """Write the datalist atomically (temporary file, fsync, rename).
@@ -170,6 +178,7 @@ class Datalist:
             "labels": {str(value): name for value, name in sorted(self.labels.items())},
             "modality": {str(channel): name for channel, name in sorted(self.modality.items())},
             **({"classes": {str(value): index for value, index in self.classes.items()}} if self.classes else {}),
+            **({} if self.ignore is None else {"ignore": self.ignore}),
             **{key: True for key in _FLAGS if getattr(self, key)},
             "numTraining": len(sections["training"]),
             "numTest": len(sections["test"]),
@@ -209,8 +218,12 @@ class Datalist:
 
     @property
     def stored_classes(self) -> dict[int, int]:
-        """Label value as the files store it to class index, for ``AsClassIndicesd``; 0 is always the background."""
-        return {0: 0, **self.classes} if self.classes else {value: value for value in self.labels}
+        """Label value as the files store it to class index, for ``AsClassIndicesd``; 0 is always the background.
+
+        ``ignore`` has the index ``aide_monai.losses.IGNORED``.
+        """
+        stored = _stored(self.labels, self.classes)
+        return stored if self.ignore is None else {**stored, self.ignore: IGNORED}
 
     @property
     def num_classes(self) -> int:
@@ -224,6 +237,8 @@ class Datalist:
             for value, index in self.classes.items()
             if index not in self.labels
         ]
+        if self.ignore is not None:
+            problems += ignored_value(self.ignore, _stored(self.labels, self.classes))
         if not is_text(self.name):
             problems.append(Problem(repr(self.name), expected=TEXT, place="name"))
         sound: dict[str, Record] = {}
@@ -242,6 +257,10 @@ class Datalist:
         problems += doubled_cases(sound).values()
         if problems:
             raise InputError(f'datalist "{self.name}" is malformed', problems=problems)
+
+
+def _stored(labels: Mapping[int, str], classes: Mapping[int, int]) -> dict[int, int]:
+    return {0: 0, **classes} if classes else {value: value for value in labels}
 
 
 def _portable(record: Record, folder: Path) -> Record:

@@ -11,13 +11,14 @@ from typing import Any
 
 from aide_monai.data.case import QUALITIES, SPLITS, Record
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import TEXT, is_orientation, is_text
 
 PATH_KEYS = ("image", "label", "clean_label")
 DETAIL_KEYS = ("spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
-MAX_LABELS = 256
+MAX_LABELS = IGNORED  # class indices are 0 to 254
 MAX_STORED = 65535  # of the values in files that mean another class index
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
@@ -75,6 +76,16 @@ def stored_classes(value: Any) -> tuple[dict[int, int], list[Problem]]:
         expected = f'stored values up to {MAX_STORED} with class indices, such as {{"63": 1}}'
         return {}, [Problem(_short(value), expected, place='key "classes"')]
     return {int(stored): index for stored, index in value.items()}, []
+
+
+def ignored_value(value: Any, stored: Mapping[int, int]) -> list[Problem]:
+    """What is wrong with the label value of voxels without a verdict, beside the stored values of the classes."""
+    if type(value) is not int or not 0 <= value <= MAX_STORED:
+        expected = f"the value of voxels without a verdict in the label files, a whole number up to {MAX_STORED}"
+        return [Problem(_short(value), expected, place='key "ignore"')]
+    if value in stored:
+        return [Problem(f"{value}, which is also the value of a class", "a value of its own", place='key "ignore"')]
+    return []
 
 
 def name_problems(names: dict[int, str], key: str) -> list[Problem]:

@@ -15,13 +15,13 @@ from aide_monai.algorithm import (
     confidence,
     has_verdict,
     kept_number,
-    marked,
     sharpen,
     small_loss_mask,
 )
 from aide_monai.engines.two_network import TwoNetworkTrainer
 from aide_monai.errors import InputError
 from aide_monai.handlers.consistency_ramp import ConsistencyRamp
+from aide_monai.ignored import marked
 from aide_monai.losses import ConsistencyLoss, PerSampleDiceCELoss
 from aide_monai.networks.global_batch_norm import is_synchronised
 from aide_monai.options import AIDEOptions

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai.algorithm import marked
+from aide_monai.ignored import marked
 from aide_monai.utils import distributed
 
 logger = logging.getLogger(__name__)

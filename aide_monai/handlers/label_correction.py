@@ -14,10 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai.algorithm import correction_due, keeps_foreground, marked, mean_dice, worst_units
+from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, marked
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from aide_monai.algorithm import marked
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, marked
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
 from aide_monai.labels.manifest import MANIFEST, NETWORKS

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.metrics.masks import (
     ArrayLike,
     Mask,
@@ -123,9 +126,12 @@ def class_scores(
 ) -> dict[int, SegmentationScores]:
     """Scores of every foreground class of a label map.
 
+    Voxels that the reference has as ``IGNORED`` are left out: there, both maps are background. So a structure of either
+    that reaches into them ends, and has a border, where they begin. MONAI's metrics do so with ``ignore_index``.
+
     Args:
         prediction: (H, W) or (D, H, W), any axis order; integers 0..num_classes - 1, 0 is the background.
-        reference: as `prediction`.
+        reference: as `prediction`; or ``IGNORED`` (255) where it has no verdict.
         num_classes: number of classes, the background included.
         spacing_mm: as in `segmentation_scores`, and so are `edge`, `average` and `tolerance_mm`.
 
@@ -137,6 +143,8 @@ def class_scores(
     """
     _check_options(edge, average, tolerance_mm)
     maps = as_array(prediction), as_array(reference)
+    if num_classes <= IGNORED:
+        maps = _without_ignored(*maps)
     check_same_shape(maps[0].shape, maps[1].shape)
     if maps[0].ndim not in (2, 3) or maps[0].size == 0:
         raise InputError(f"label maps have the shape {maps[0].shape}; expected (H, W) or three axes with voxels")
@@ -157,6 +165,16 @@ def class_scores(
         label: _scores(cropped[0] == label, cropped[1] == label, spacing, edge, average, tolerance_mm)
         for label in range(1, num_classes)
     }
+
+
+def _without_ignored(
+    prediction: npt.NDArray[Any], reference: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Both maps, background where the reference has no verdict."""
+    ignored = reference == IGNORED
+    if prediction.shape != reference.shape or not ignored.any():
+        return prediction, reference
+    return np.where(ignored, 0, prediction), np.where(ignored, 0, reference)
 
 
 def aggregate(values: Iterable[float]) -> Summary:

@@ -106,8 +106,7 @@ def volume_transforms(
     if labels:
         image_key = None if resample_labels else "image"
         steps.append(AsClassIndicesd(labels, classes=classes, image_key=image_key, allow_missing_keys=True))
-    if labels and resample_labels:
-        steps.append(ByVotesd(labels, allow_missing_keys=True))
+        steps += [ByVotesd(labels, allow_missing_keys=True)] if resample_labels else []
     steps.append(IntensityRanged("image"))
     if orientation is not None:
         steps.append(Orientationd(["image", *moved], axcodes=orientation, labels=None, allow_missing_keys=True))
@@ -131,11 +130,11 @@ def volume_transforms(
         steps.append(CenterSpatialCropd(["image", *moved], roi_size=size, allow_missing_keys=True))
     if weights is not None:
         steps.append(TellUnlikeTrainingd("image", weights=weights))
-    if moved and size is not None and fit != "resize":  # before the last two, which a ``VolumeCache`` puts off
-        steps.append(_PadIndicesd(moved, size=size, allow_missing_keys=True))
+    padded = None if fit == "resize" else size
+    if moved and padded is not None:  # before the last two, which a ``VolumeCache`` puts off
+        steps.append(_PadIndicesd(moved, size=padded, allow_missing_keys=True))
     steps.append(NormalizeSlicesd("image", axis=axis, method=intensity, percentiles=percentiles, window=window))
-    if size is not None and fit != "resize":
-        steps.append(SpatialPadd("image", spatial_size=size))
+    steps += [] if padded is None else [SpatialPadd("image", spatial_size=padded)]
     return Compose(steps)
 
 

@@ -15,6 +15,7 @@ from aide_monai.data.checks.datalist import check_datalist
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.volumes import Volume
 from aide_monai.reports import figures
@@ -25,6 +26,7 @@ from aide_monai.utils.files import require_place, write_text
 # Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
 OUTLIER = 3.5
 CASES_PER_SHEET = 24
+UNLABELLED = "voxels without a verdict (%)"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def check_data(
     values = {name: column for name, column in values.items() if column}
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
-    write_text(out / "report.md", _markdown(data, problems))
+    write_text(out / "report.md", _markdown(data, problems, values.get(UNLABELLED, {})))
     return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
 
 
@@ -132,6 +134,7 @@ def outlier_cases(values: Mapping[str, float]) -> list[str]:
 def _panels(
     case: str, image: Volume, voxels: npt.NDArray[Any], labels: npt.NDArray[Any] | None
 ) -> Iterator[figures.Overlay]:
+    labels = None if labels is None else np.where(labels == IGNORED, 0, labels)
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     axis = through_plane_axis(image.affine)
     if 1 in voxels.shape:
@@ -164,7 +167,9 @@ def _label_measures(image: Volume, label: npt.NDArray[Any] | None, names: Mappin
     if label is None:
         return {}
     millilitres = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    return {f"{name} (ml)": np.count_nonzero(label == value) * millilitres for value, name in names.items() if value}
+    found = {f"{name} (ml)": np.count_nonzero(label == value) * millilitres for value, name in names.items() if value}
+    silent = int(np.count_nonzero(label == IGNORED))
+    return found | ({UNLABELLED: 100 * silent / label.size} if silent else {})
 
 
 def _outlier_problems(
@@ -200,7 +205,7 @@ def _draw(
     return drawn
 
 
-def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
+def _markdown(data: Datalist, problems: Sequence[Problem], silent: Mapping[str, float]) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
     lines = [
         f"# {markdown_text(data.name)}",
@@ -208,6 +213,9 @@ def _markdown(data: Datalist, problems: Sequence[Problem]) -> str:
         f"{len(data.cases)} cases, {errors} errors, {len(problems) - errors} warnings.",
         "",
     ]
+    if silent:
+        shares = f"{min(silent.values()):.1f} % to {max(silent.values()):.1f} %"
+        lines += [f"{len(silent)} labels have voxels without a verdict, {shares} of a label.", ""]
     if problems:
         header = ["", "case", "place", "found", "expected", "what to do"]
         cells = [[p.severity, p.case, str(p.place), p.found, p.expected, p.advice] for p in problems]

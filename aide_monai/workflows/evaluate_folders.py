@@ -42,6 +42,7 @@ class EvaluationSettings:
         subset: score the cases that have a prediction, instead of refusing references without one.
         spacing_mm: (column, row, slice) spacing of PNG slices, which carry none.
         tolerance_mm: of the NSD, see ``segmentation_scores``.
+        ignore: value of voxels without a verdict in the references, which are left out, see ``class_scores``.
     """
 
     labels: Mapping[int, str] | None = None
@@ -50,10 +51,13 @@ class EvaluationSettings:
     subset: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     tolerance_mm: float = TOLERANCE_MM
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError for a tolerance that is none."""
+        """Raises InputError for a tolerance that is none, and for a value that is to be scored and left out."""
         check_tolerance(self.tolerance_mm)
+        if self.ignore is not None and (self.ignore <= 0 or self.ignore in (self.labels or {})):
+            raise InputError(f"ignore is {self.ignore}; expected a value above 0 that is not among the labels to score")
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,20 @@ def _pair(case: str, prediction: Segmentation, reference: Segmentation, *, setti
         scored = [value for value in settings.labels or () if value] or None
         kept = largest_components(torch.from_numpy(found.astype(np.int32)), scored)
         both = Segmentation(**{**vars(both[0]), "labels": kept.numpy().astype(found.dtype)}), both[1]
-    return Pair(case, *both, spacing)
+    return Pair(case, *_judged(*both, settings.ignore), spacing)
+
+
+def _judged(prediction: Segmentation, reference: Segmentation, ignore: int | None) -> tuple[Segmentation, Segmentation]:
+    """Both, background where the reference has no verdict."""
+    if ignore is None:
+        return prediction, reference
+    silent = reference.labels == ignore
+
+    def left(one: Segmentation) -> Segmentation:
+        labels = np.where(silent, 0, one.labels).astype(one.labels.dtype)
+        return replace(one, labels=labels, values=tuple(np.unique(labels).tolist()))
+
+    return left(prediction), left(reference)
 
 
 def _score(case: str, prediction: Segmentation, reference: Segmentation, settings: EvaluationSettings) -> _Scored:

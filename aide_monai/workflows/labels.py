@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, marked
 from aide_monai.labels.manifest import NETWORKS, labels_folder
 from aide_monai.utils.files import new_folder, require_unused
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
@@ -101,7 +101,10 @@ def diff(run: str | Path, first: int, second: int) -> list[Row]:
                 rows[-1]["networks"].append(network)
                 continue
             seen = (a, b)
-            foreground = {"foreground_first": _marks(a), "foreground_second": _marks(b)}
+            foreground = {
+                "foreground_first": np.count_nonzero(marked(a)),
+                "foreground_second": np.count_nonzero(marked(b)),
+            }
             rows.append({"case": case, "networks": [network], **foreground, "voxels": voxels, "dice": _dice(a, b)})
     return sorted(rows, key=lambda row: -row["voxels"])
 
@@ -200,10 +203,6 @@ def _row(number: int, entry: Generation) -> Row:
         "voxels": voxels,
         "dice_before": float(np.mean(dice)) if dice else None,
     }
-
-
-def _marks(label: npt.NDArray[np.uint8]) -> int:
-    return int(np.count_nonzero((label != 0) & (label != IGNORED)))
 
 
 def _dice(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:

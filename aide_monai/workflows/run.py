@@ -16,6 +16,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.roles import with_roles
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.options import PROFILES
 from aide_monai.reports.table import Table
 from aide_monai.utils.files import JsonObject, read_object, require_place, write_text
@@ -190,7 +191,7 @@ def run_folder(
 def _merged(datalist: Datalist) -> Datalist:
     """All structures as one class, called by all of their names."""
     names = [name for index, name in sorted(datalist.labels.items()) if index]
-    classes = {stored: min(index, 1) for stored, index in datalist.stored_classes.items()}
+    classes = {stored: min(index, 1) for stored, index in datalist.stored_classes.items() if index != IGNORED}
     return replace(datalist, labels={0: "background", 1: " + ".join(names)}, classes=classes)
 
 
@@ -244,6 +245,7 @@ def _pieces(used: Datalist) -> str:
         labels = torch.zeros(voxels.shape[:3], dtype=torch.uint8)
         for stored, index in used.stored_classes.items():
             labels[torch.from_numpy(np.isclose(voxels.reshape(labels.shape), stored))] = index
+        labels[labels == IGNORED] = 0
         least = 0.99 * int((labels > 0).sum())
         left = [kept for kept in left if int((keep_components(labels, kept) > 0).sum()) >= least]
     return left[0] if left and any(case.trusted for case in used.of_split("training")) else "none"

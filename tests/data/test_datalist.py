@@ -15,6 +15,7 @@ from monai.data import load_decathlon_datalist
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.io.location import Location
 
 
@@ -353,8 +354,39 @@ def test_stored_values_that_no_file_has(tmp_path: Path, stored: str) -> None:
 
 
 def test_as_many_labels_as_a_byte_has_values(tmp_path: Path) -> None:
-    names = {str(value): f"structure {value}" for value in range(257)}
-    with pytest.raises(InputError, match="labels: found 257 names; expected at most 256, for a label takes one byte"):
+    names = {str(value): f"structure {value}" for value in range(256)}
+    with pytest.raises(InputError, match="labels: found 256 names; expected at most 255, for a label takes one byte"):
         Datalist.load(written(tmp_path, labels=names))
-    names.pop("256")
-    assert Datalist.load(written(tmp_path, labels=names)).num_classes == 256
+    names.pop("255")
+    assert Datalist.load(written(tmp_path, labels=names)).num_classes == 255
+
+
+def test_the_value_of_voxels_without_a_verdict_is_kept_and_is_no_class(tmp_path: Path) -> None:
+    datalist = Datalist.load(written(tmp_path, ignore=4, classes={"63": 1}))
+    assert datalist.ignore == 4
+    assert datalist.stored_classes == {0: 0, 63: 1, 4: IGNORED}
+    assert datalist.num_classes == 2
+    datalist.save(tmp_path / "saved.json")
+    assert Datalist.load(tmp_path / "saved.json").ignore == 4
+    assert json.loads((tmp_path / "saved.json").read_text())["ignore"] == 4
+    assert Datalist.load(written(tmp_path)).ignore is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, 'key "ignore": found 1, which is also the value of a class; expected a value of its own'),
+        (0, "found 0, which is also the value of a class"),
+        (-1, 'key "ignore": found -1; expected the value of voxels without a verdict'),
+        (70000, "found 70000; expected the value"),
+        ("255", 'found "255"; expected the value'),
+        (True, "found true; expected the value"),
+    ],
+)
+def test_a_value_that_cannot_mean_no_verdict_is_refused(tmp_path: Path, value: Any, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Datalist.load(written(tmp_path, ignore=value))
+    assert text in str(caught.value)
+    if type(value) is int:
+        with pytest.raises(InputError, match="ignore"):
+            replace(Datalist.load(written(tmp_path)), ignore=value)

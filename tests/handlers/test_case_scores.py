@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.handlers import CaseScores
+from aide_monai.ignored import IGNORED
 
 NAMES = {"0": "background", "1": "liver", "2": "tumour"}
 
@@ -102,3 +103,9 @@ def test_post_processing_keeps_the_largest_component_of_each_class() -> None:
         found.append([(row["label"], row["tp"], row["fp"], row["pp"]) for row in handler.rows])
     assert found == [[(1, 3, 1, False), (2, 2, 0, False)], [(1, 3, 0, True), (2, 2, 0, True)]]
     assert prediction.flatten().tolist() == [1, 1, 1, 0, 1, 2, 2]  # what others see stays
+
+
+def test_voxels_without_a_verdict_are_left_out() -> None:
+    handler = CaseScores(NAMES)
+    run([({"case": "a"}, volume([1, 1, 0, IGNORED, IGNORED]), volume([1, 0, 0, 1, 2]))], handler)
+    assert [(row["tp"], row["fp"], row["fn"]) for row in handler.rows] == [(1, 0, 1), (0, 0, 0)]

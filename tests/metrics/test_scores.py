@@ -15,10 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from monai.metrics import DiceMetric
 from PIL import Image
 from scipy.spatial.distance import cdist
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.metrics import (
     SegmentationScores,
     aggregate,
@@ -275,3 +277,29 @@ def test_a_slice_is_a_volume_of_one_slice(case: tuple, thickness: float, axis: i
     assert_close(
         segmentation_scores(*volumes, spacing_mm=steps), segmentation_scores(first, second, spacing_mm=spacing)
     )
+
+
+def test_voxels_without_a_verdict_are_left_out_by_hand() -> None:
+    reference = np.array([[0, 1, 1, IGNORED, IGNORED, 2]], dtype=np.uint8)
+    prediction = np.array([[1, 1, 0, 1, 2, 2]], dtype=np.uint8)
+    found = class_scores(prediction, reference, num_classes=3, spacing_mm=(1, 1))
+    assert (found[1].tp, found[1].fp, found[1].fn, found[1].dsc) == (1, 1, 1, 0.5)
+    assert found[2].dsc == 1.0
+    assert found[2].mssd == 0.0
+    assert reference[0, 3] == IGNORED  # the input is as it was
+
+
+def test_a_label_without_any_verdict_scores_as_two_empty_masks() -> None:
+    found = class_scores(np.ones((2, 3), int), np.full((2, 3), IGNORED), num_classes=2, spacing_mm=(1, 1))
+    assert (found[1].dsc, found[1].assd, found[1].tp) == (1.0, 0.0, 0)
+
+
+def test_monai_leaves_the_same_voxels_out() -> None:
+    rng = np.random.default_rng(3)
+    prediction, reference = rng.integers(0, 3, (2, 9, 8, 5))
+    reference[:3], reference[:, 2] = IGNORED, IGNORED
+    found = class_scores(prediction, reference, num_classes=3, spacing_mm=(1, 1, 1), edge="monai")
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(prediction), 3).movedim(-1, 0)[None]
+    options = {"include_background": False, "reduction": "none", "ignore_index": IGNORED}
+    dice = DiceMetric(num_classes=3, **options)(one_hot, torch.from_numpy(reference)[None, None])
+    assert [score.dsc for score in found.values()] == pytest.approx(dice[0].tolist())

@@ -145,3 +145,19 @@ def test_out_must_be_a_folder(datalist: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="found a file; expected a folder"):
         check_data(datalist, tmp_path / "file", roots=[tmp_path])
+
+
+def test_voxels_without_a_verdict_are_counted(datalist: Path, tmp_path: Path) -> None:
+    data = Datalist.load(datalist, roots=[tmp_path])
+    for number, case in enumerate(data.cases[:2], start=1):
+        image = nibabel.load(case.label)
+        label = np.asarray(image.dataobj).astype(np.uint8)
+        label[: 6 * number] = 7  # a quarter, then a half
+        nibabel.save(nibabel.Nifti1Image(label, image.affine), case.label)
+    data.ignore = 7
+    report = check_data(data, tmp_path / "out")
+    assert report.errors == 0
+    assert (
+        "2 labels have voxels without a verdict, 25.0 % to 50.0 % of a label"
+        in (tmp_path / "out" / "report.md").read_text()
+    )

@@ -197,3 +197,14 @@ def test_names_that_would_be_a_formula_or_markup(folder: Folder, tmp_path: Path)
     assert ",'=1+1," in text
     assert [(row["case"], row["label_name"]) for row in read_csv(out / "per_case.csv")] == [("=1+1", "<b>@liver</b>")]
     assert r"| \<b>@liver\</b> |" in (out / "summary.md").read_text()
+
+
+def test_voxels_without_a_verdict_are_left_out(folder: Folder) -> None:
+    reference = block(2, 6)
+    reference[5:] = 4  # one of the four blocks of nine voxels, and what lies behind it
+    pred = folder("pred", {"a": block(2, 4) + block(7, 9)})
+    settings = EvaluationSettings(ignore=4)
+    (row,) = evaluate_folders(pred, folder("ref", {"a": reference}), settings).rows
+    assert (row["label"], row["tp"], row["fp"], row["fn"]) == (1, 18, 0, 9)
+    with pytest.raises(InputError, match="ignore is 4; expected a value above 0 that is not among the labels"):
+        EvaluationSettings(ignore=4, labels={4: "liver"})

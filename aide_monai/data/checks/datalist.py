@@ -24,6 +24,7 @@ from aide_monai.data.checks.voxels import content, image_problems, is_ct, label_
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.fingerprints import changed_files
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import marked
 from aide_monai.io.ahead import volumes_ahead
 from aide_monai.io.dicom.seg import SEG
 from aide_monai.io.grid import affine_text, shape_text, through_plane_axis
@@ -191,7 +192,7 @@ class _Check:
                 found, label = label_problems(voxels, case, path, self.datalist)
                 problems += found
                 if label is not None:
-                    fact = replace(fact, digest=content(label), marked=int(np.count_nonzero(label)))
+                    fact = replace(fact, digest=content(label), marked=int(np.count_nonzero(marked(label))))
             self.facts[key] = fact
         except InputError as error:
             problems = _unreadable(error, case, path)

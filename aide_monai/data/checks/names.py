@@ -29,7 +29,7 @@ def name_problems(
     parts = Counter(classes.values())
     for one in segments:
         index = classes.get(one.value, 0)
-        if not one.known_as or not index:
+        if not one.known_as or index not in datalist.labels or not index:
             continue
         expected = plain_name(datalist.labels[index])
         others = {plain_name(name) for number, name in datalist.labels.items() if number != index} - {""}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED, marked
 from aide_monai.io.volumes import LABEL_TOLERANCE, label_values, listed
 from aide_monai.utils.votes import indices_by_votes
 
@@ -92,13 +93,19 @@ def label_problems(
     table = np.zeros(max(classes) + 1, dtype=np.uint8)
     table[list(classes)] = list(classes.values())
     label = table[np.rint(voxels[..., 0]).astype(np.int64)]
-    marked = np.count_nonzero(label) / label.size
-    if not marked:
+    judged, marks = np.count_nonzero(label != IGNORED), np.count_nonzero(marked(label))
+    if not judged:
+        found, advice = (
+            "a label without any verdict",
+            "look whether it is the right file; or give the case no label",
+        )
+        return [Problem(found, "voxels that somebody has labelled", advice, file, case, "warning")], label
+    if not marks:
         found, advice = "a label without any marked voxel", "draw it; or give the case no label if it was never drawn"
         return [Problem(found, "at least one", advice, file, case, "warning")], label
-    if marked > FULL_SHARE:
+    if marks > FULL_SHARE * judged:
         found, advice = (
-            f"marks in {marked:.0%} of all voxels",
+            f"marks in {marks / judged:.0%} of all voxels",
             "look whether background and object are swapped",
         )
         return [Problem(found, "an object and its background", advice, file, case, "warning")], label
@@ -123,17 +130,19 @@ def pair_problems(
             yield Problem(found, "a label of this image", "correct the header that is wrong", file, case)
             return
         yield Problem(found, "none: they are lost", "look at the contact sheet", file, case, "warning")
-    marked = label > 0
+    marks = marked(label)
     others = tuple(k for k in range(3) if k != axis)
     flat = image.max(axis=others) == image.min(axis=others)
-    blank = np.flatnonzero(flat & marked.any(axis=others))
+    blank = np.flatnonzero(flat & marks.any(axis=others))
     if flat.all():
         return
     if blank.size:
         found = f"marks in slices {listed(blank.tolist())}, in which the image has one value"
         yield Problem(found, "an image under every mark", "replace the image, or remove the marks", file, case)
         return
-    for mirrored, ratio in mirror_ratios(image, marked).items():
+    if (label == IGNORED).any():
+        return  # a mark beside a voxel without a verdict is no border
+    for mirrored, ratio in mirror_ratios(image, marks).items():
         if ratio > MIRROR_RATIO:
             found = f"a label whose border fits the image {ratio:.1f} times better {_mirror_text(mirrored, axis)}"
             yield Problem(
@@ -184,7 +193,7 @@ def on_grid(
     """A label on another grid, as ``ByVotesd`` brings it there, and the share of its marked voxels off the grid."""
     matrix = np.linalg.solve(label_affine, affine)
     resampled = indices_by_votes(label, matrix, shape)
-    places = np.argwhere(label)
+    places = np.argwhere(marked(label))
     back = np.linalg.inv(matrix)
     index = places @ back[:3, :3].T + back[:3, 3]
     beyond = ((index < -0.6) | (index > np.asarray(shape) - 0.4)).any(axis=1)
@@ -206,6 +215,7 @@ def known_values(datalist: Datalist) -> str:
         f"{_ranges([value for value, index in datalist.stored_classes.items() if index == number])} {name}"
         for number, name in datalist.labels.items()
     ]
+    names += [] if datalist.ignore is None else [f"{datalist.ignore} without a verdict"]
     return "the labels " + ", ".join(names)
 
 

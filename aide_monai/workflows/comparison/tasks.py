@@ -18,6 +18,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.qubiq import qubiq_cases, qubiq_datalist
 from aide_monai.data.split import split_cases
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.io.ahead import images_ahead, read_apart
 from aide_monai.io.channels import Channels
 from aide_monai.io.grid import through_plane_axis
@@ -77,10 +78,12 @@ class Task:
         stored = datalist.stored_classes
         mapping = {int(k): int(v) for k, v in (classes or stored).items()}
         if merge:
-            mapping = {value: min(index, 1) for value, index in mapping.items()}
+            mapping = {value: index if index == IGNORED else min(index, 1) for value, index in mapping.items()}
+        if datalist.ignore is not None:
+            mapping[datalist.ignore] = IGNORED
         names: dict[int, list[str]] = {0: ["background"]}
         for value, index in sorted(mapping.items()):
-            if index:
+            if index and index != IGNORED:
                 names.setdefault(index, []).append(datalist.labels.get(stored.get(value, value), f"label {value}"))
         if axis is None or slice_size is None:
             found_axis, found_size = slice_geometry(datalist.records)

@@ -385,3 +385,22 @@ def test_real_data_sets_have_no_problems(aide_data: Path, name: str, cases: int,
     assert sum("label" in record for record in datalist.records) == labelled
     orientations = ["orientation LSP (and 14 more cases)"] if name == "mscmr_lge" else []  # true: they are stored so
     assert [problem.found for problem in require_valid(datalist)] == orientations
+
+
+def test_voxels_without_a_verdict_have_a_value_and_are_no_marks(folder: Folder) -> None:
+    label = np.full(SHAPE, 4, dtype=np.uint8)
+    label[1:3, 1:3, 1:3] = 1
+    image = folder.nifti("image.nii.gz", folder.noise())
+    records = [
+        folder.case("drawn", label=folder.nifti("drawn.nii.gz", label)),
+        folder.case("silent", image=image, label=folder.nifti("silent.nii.gz", np.full(SHAPE, 4, dtype=np.uint8))),
+    ]
+    names = {0: "background", 1: "liver"}
+    problems = check_datalist(Datalist("set", names, {0: "m0"}, records, ignore=4))
+    assert [(p.case, p.severity, p.found) for p in problems] == [
+        ("drawn", "warning", "marks in 100% of all voxels"),
+        ("silent", "warning", "a label without any verdict"),
+    ]
+    (wrong, _) = check_datalist(Datalist("set", names, {0: "m0"}, records, ignore=5))
+    assert wrong.found == "label values 4"
+    assert wrong.expected == "the labels 0 background, 1 liver, 5 without a verdict"
