@@ -22,6 +22,7 @@ Options = dict[str, Any]
 LabelNames = Annotated[
     str | None, typer.Option("--label-names", help="Values that the labels hold, with names: 1=liver,4=tumour.")
 ]
+Ignore = Annotated[int | None, typer.Option(help="Value that labels hold where nobody has said what is there.")]
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression whose first group is the patient: (patient[0-9]+).")
 ]
@@ -101,9 +102,11 @@ def _layout(name: str, **folders: str) -> Callable[[Callable[..., Options]], Cal
 def _folder(
     patient_pattern: PatientPattern = None,
     names: LabelNames = None,
+    ignore: Ignore = None,
 ) -> Options:
     """Images and labels of the same names in images/ and labels/."""
-    return {"patient_pattern": patient_pattern, "label_names": label_names(names, "--label-names")}
+    named = label_names(names, "--label-names")
+    return {"patient_pattern": patient_pattern, "label_names": named, "ignore": ignore}
 
 
 @_layout("decathlon", folder="Folder with dataset.json.")
@@ -197,6 +200,7 @@ def _domains(
     domains: Annotated[str, typer.Option(help="Folders of the domains: siteA,siteB; or with names: A=siteA,B=siteB.")],
     held_out: Annotated[str | None, typer.Option(help="Domains whose labelled cases are test cases: B,C.")] = None,
     names: LabelNames = None,
+    ignore: Ignore = None,
 ) -> Options:
     """Scanners or hospitals, each in a folder of its own."""
     pairs = [part.strip().partition("=") for part in domains.split(",")]
@@ -204,6 +208,7 @@ def _domains(
         "domains": {name: folder or name for name, _, folder in pairs},
         "held_out": held_out and [name.strip() for name in held_out.split(",")],
         "label_names": label_names(names, "--label-names"),
+        "ignore": ignore,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def stored_classes(value: Any) -> tuple[dict[int, int], list[Problem]]:
     return {int(stored): index for stored, index in value.items()}, []
 
 
-def ignored_value(value: Any, stored: Mapping[int, int]) -> list[Problem]:
+def ignored_value(value: Any, stored: Collection[int]) -> list[Problem]:
     """What is wrong with the label value of voxels without a verdict, beside the stored values of the classes."""
     if type(value) is not int or not 0 <= value <= MAX_STORED:
         expected = f"the value of voxels without a verdict in the label files, a whole number up to {MAX_STORED}"

@@ -19,6 +19,7 @@ from aide_monai.data.checks.voxels import label_problems, on_grid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nnunet import SPLITS_FILE
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid
 from aide_monai.io.location import Location
@@ -89,6 +90,7 @@ def write_nnunet(
                 label, affine = label_of(case)
                 if Grid(label.shape, affine).mismatch(image.grid) is not None:  # as resample_labels allows
                     label, _ = on_grid(label, affine, image.affine, image.shape)
+                label = np.where(label == IGNORED, len(datalist.labels), label).astype(np.uint8)
                 file = unfinished / f"labels{side}" / f"{case.name}{ENDING}"
                 write_nifti(file, label, image.affine, image.place)
         held_out = [case.name for case in datalist.of_split("validation")]
@@ -156,7 +158,9 @@ def _class_names(run: Path, history: LabelHistory, datalist: Datalist) -> dict[i
             names = {int(key[7:]): str(name) for key, name in settings.items() if key.startswith("labels#")}
             if names:
                 return names
-    merged = {len(grid.values) for grid in history.grids.values()} - {0, len(datalist.labels)}
+    # a background, and the stored values of the classes, which are not 0
+    found = {1 + np.count_nonzero(grid.values[1:IGNORED]) for grid in history.grids.values() if grid.values}
+    merged = found - {len(datalist.labels)}
     if merged:
         raise InputError(f"{run}: does not know the names of its {merged.pop()} classes; export the labels alone")
     return datalist.labels
@@ -178,10 +182,11 @@ def _require_writable_as_nnunet(datalist: Datalist) -> None:
 
 
 def _content(datalist: Datalist, training: int) -> Mapping[str, Any]:
+    names = {name if value else "background": value for value, name in sorted(datalist.labels.items())}
     return {
         "name": datalist.name,
         "channel_names": {str(channel): name for channel, name in sorted(datalist.modality.items())},
-        "labels": {name if value else "background": value for value, name in sorted(datalist.labels.items())},
+        "labels": names if datalist.ignore is None else {**names, "ignore": len(names)},  # the last, for nnU-Net
         "numTraining": training,
         "file_ending": ENDING,
     }

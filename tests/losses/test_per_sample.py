@@ -7,7 +7,7 @@ import torch
 from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
-from aide_monai.losses import PerSampleLoss
+from aide_monai.losses import IGNORED, PerSampleLoss
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -47,3 +47,14 @@ def test_an_empty_share_of_a_batch_has_no_values_but_a_gradient() -> None:
     values = PerSampleLoss(DiceLoss(softmax=True))(logits[:0], label[:0])
     assert values.shape == (0,)
     assert values.requires_grad
+
+
+def test_a_loss_of_monai_that_knows_ignored_voxels_is_finite_for_a_sample_of_them_alone() -> None:
+    label = torch.tensor([[[[1, IGNORED]]], [[[IGNORED, IGNORED]]]])
+    logits = torch.zeros(2, 2, 1, 2, requires_grad=True)
+    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, ignore_index=IGNORED)
+    loss = PerSampleLoss(dice)(logits, label)
+    assert loss.tolist() == pytest.approx([1 - 2 * 0.5 / (0.5 + 1), 0.0], abs=1e-4)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient[0, :, 0, 1].tolist() == [0, 0]
+    assert (gradient[1] == 0).all()

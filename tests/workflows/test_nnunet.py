@@ -77,6 +77,24 @@ def test_a_folder_is_written_as_it_was_read(tmp_path: Path) -> None:
             assert first.grid.mismatch(second.grid) is None
 
 
+def test_voxels_without_a_verdict_become_the_last_label(tmp_path: Path) -> None:
+    given = nnunet_files.write_nnunet(tmp_path / "given", cases=3)
+    datalist = find_datalist(given)
+    for case in datalist.cases:
+        if case.label:
+            image = sitk.ReadImage(case.label)
+            drawn = sitk.GetArrayFromImage(image).astype(np.uint8)
+            drawn[:, :9] = 7
+            label = sitk.GetImageFromArray(drawn)
+            label.CopyInformation(image)
+            sitk.WriteImage(label, case.label)
+    out = tmp_path / "nnUNet_raw" / "Dataset105_Ignore"
+    write_nnunet(replace(datalist, ignore=7), out)
+    require_sound(out, 2, {0, 1, 2})
+    assert json.loads((out / "dataset.json").read_text())["labels"] == {"background": 0, "organ": 1, "ignore": 2}
+    assert find_datalist(out).ignore == 2
+
+
 def test_two_echoes_of_dicom_and_labels_of_63(tmp_path: Path) -> None:
     write_chaos(tmp_path / "chaos")
     out = tmp_path / "Dataset102_Liver"

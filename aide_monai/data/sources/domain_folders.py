@@ -21,6 +21,7 @@ def domain_folders(
     domains: Mapping[str, str],
     held_out: Collection[str] = (),
     label_names: Mapping[int | str, str] | None = None,
+    ignore: int | None = None,
 ) -> Datalist:
     """Cases of several folders in the layout of `folder_datalist`, with "domain".
 
@@ -29,6 +30,7 @@ def domain_folders(
         domains: name of a domain to its folder in ``root``.
         held_out: domains whose labelled cases are test cases; their cases in ``unlabeled/`` stay training cases.
         label_names: name of every label value, the same in all folders; None: as `folder_datalist` finds them.
+        ignore: label value of voxels without a verdict, in all folders.
 
     Raises:
         InputError: as `folder_datalist`; fewer than two domains, an unknown one in ``held_out``, label values that
@@ -43,7 +45,7 @@ def domain_folders(
     lists: dict[str, Datalist] = {}
     for name, folder in domains.items():
         place = root / folder
-        found = collected(problems, lambda place=place: folder_datalist(place, label_names=label_names))  # type: ignore[misc]
+        found = collected(problems, lambda place=place: folder_datalist(place, label_names=label_names, ignore=ignore))  # type: ignore[misc]
         if found is not None:
             lists[name] = found
     if problems:

@@ -31,7 +31,11 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def folder_datalist(
-    root: str | Path, *, patient_pattern: str = PATIENT_PATTERN, label_names: Mapping[Any, str] | None = None
+    root: str | Path,
+    *,
+    patient_pattern: str = PATIENT_PATTERN,
+    label_names: Mapping[Any, str] | None = None,
+    ignore: int | None = None,
 ) -> Datalist:
     """Cases of ``images/`` with their labels of the same name in ``labels/``, and those of ``unlabeled/``.
 
@@ -50,6 +54,7 @@ def folder_datalist(
             other names for one patient each.
         label_names: name of every label value; they become the classes 1, 2, ... in the order of their values. None:
             values, and names where files have them, are read from the label files, which takes a while.
+        ignore: label value of voxels without a verdict, as in ``Datalist``; None: every voxel has a class.
 
     Raises:
         InputError: a folder or partner is missing, two files stand for one case, or label values have gaps.
@@ -72,11 +77,7 @@ def folder_datalist(
     tell_beside(root, _FOLDERS, "in none of images/, labels/ and unlabeled/")
     number = max(len(files) for files in (*images.values(), *unlabeled.values()))
     problems += [
-        Problem(
-            f"{len(files)} channel files",
-            expected=f"{number}, numbered _0000 to _{number - 1:04d}",
-            case=case,
-        )
+        Problem(f"{len(files)} channel files", f"{number}, numbered _0000 to _{number - 1:04d}", case=case)
         for case, files in sorted({**unlabeled, **images}.items())
         if channels and not _channels_are(files, number)
     ]
@@ -97,7 +98,7 @@ def folder_datalist(
         case = Case(name=name, image=image, patient=patient_of(name, pattern) or name)
         cases.append(replace(case, label=str(labels[name][0]), quality="high") if name in images else case)
     if label_names is None:
-        stored = _names_from_labels([Path(case.label) for case in cases if case.label is not None], problems)
+        stored = _names_from_labels([Path(case.label) for case in cases if case.label is not None], problems, ignore)
     else:
         given = {int(value): name for value, name in label_names.items()}
         stored = {0: "background", **{value: given[value] for value in sorted(given)}}
@@ -105,7 +106,7 @@ def folder_datalist(
     classes = {} if [*stored] == [*names] else {value: index for index, value in enumerate(stored) if value}
     modality = {channel: f"channel {channel}" for channel in range(number)}
     sparse = any(is_dicom_seg(files[0]) for files in labels.values())  # which leaves out slices without a mark
-    datalist = Datalist(root.name, names, modality, cases, classes, resample_labels=sparse)
+    datalist = Datalist(root.name, names, modality, cases, classes, resample_labels=sparse, ignore=ignore)
     if problems:
         refuse(f"{root}: the folder cannot be used", problems, datalist)
     return datalist
@@ -212,10 +213,11 @@ def _channels_are(files: list[Path], number: int) -> bool:
     return [int(match[2]) if match else 0 for match in found] == list(range(number))
 
 
-def _names_from_labels(files: list[Path], problems: list[Problem]) -> dict[int, str]:
-    """Names of the values that the files hold, as the files call them; where names differ is found by the check.
+def _names_from_labels(files: list[Path], problems: list[Problem], ignore: int | None) -> dict[int, str]:
+    """Names of the values that the files hold, ``ignore`` apart, as the files call them.
 
-    What is wrong with files and values is added to ``problems``; values with gaps are named as they are.
+    Where names differ is found by the check. What is wrong with files and values is added to ``problems``; values with
+    gaps are named as they are.
     """
     values = {0}
     called: dict[int, str] = {}
@@ -228,6 +230,7 @@ def _names_from_labels(files: list[Path], problems: list[Problem]) -> dict[int, 
         for one in named_segments(file):
             if one.known_as:
                 called.setdefault(one.value, str(one))
+    values -= {ignore}
     if values != set(range(len(values))):
         place = shlex.quote(str(files[0].parent.parent))
         example = ",".join(f"{value}={called.get(value, 'NAME')}" for value in sorted(values - {0}))
@@ -236,7 +239,7 @@ def _names_from_labels(files: list[Path], problems: list[Problem]) -> dict[int, 
                 f"labels of the values {', '.join(map(str, sorted(values)))}",
                 expected="0, 1, 2, ... without gaps",
                 advice=f"relabel the files, or name all values in a datalist: aide prepare folder {place} --out "
-                f'{place}/datalist.json --label-names "{example}"',
+                f'{place}/datalist.json --label-names "{example}"; a value that means "nobody knows": --ignore VALUE',
                 place=files[0].parent,
             )
         )

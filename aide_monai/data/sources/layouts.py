@@ -62,8 +62,8 @@ LAYOUTS = {
     ),
     "decathlon": Layout(decathlon_datalist, ("Decathlon",)),
     "nnunet": Layout(nnunet_datalist, ("nnU-Net",), ("split_fold", "splits", "patient_pattern")),
-    "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern", "label_names")),
-    "domains": Layout(domain_folders, ("a folder per domain",), ("domains", "held_out", "label_names")),
+    "folder": Layout(folder_datalist, ("images/ and labels/",), ("patient_pattern", "label_names", "ignore")),
+    "domains": Layout(domain_folders, ("a folder per domain",), ("domains", "held_out", "label_names", "ignore")),
 }
 
 

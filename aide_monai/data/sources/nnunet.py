@@ -14,7 +14,7 @@ from typing import Any
 from aide_monai.data.case import Case, Split
 from aide_monai.data.checks.datalist import refuse
 from aide_monai.data.datalist import Datalist
-from aide_monai.data.records import kind_of, name_problems, numbered_names, read_json
+from aide_monai.data.records import ignored_value, kind_of, name_problems, numbered_names, read_json
 from aide_monai.data.sources.files import case_paths, tell_left_out, typed
 from aide_monai.data.sources.folder import PATIENT_PATTERN, patient_expression, patient_of
 from aide_monai.errors import InputError, Problem
@@ -65,7 +65,7 @@ def nnunet_datalist(
 
     Raises:
         InputError: one report of all that is malformed, missing, doubled, leads out of the folder and the roots, or is
-            not supported: labels by regions, the label "ignore", files that are no volumes.
+            not supported: labels by regions, files that are no volumes.
 
     Examples:
         >>> import json, shutil
@@ -86,7 +86,7 @@ def nnunet_datalist(
     content = read_json(file)
     folder = Path(os.path.abspath(file.parent))
     title = f"{file}: the nnU-Net data set cannot be used"
-    labels, problems = _labels(content)
+    labels, ignore, problems = _labels(content)
     modality, wrong = numbered_names(content.get("channel_names"), "channel_names")
     ending, found = _file_ending(content)
     if problems := [*problems, *wrong, *found]:
@@ -101,7 +101,7 @@ def nnunet_datalist(
         except InputError as error:
             problems += error.at("", case=entry.name).problems
     cases = _of_fold(cases, folder, split_fold, splits, problems)
-    datalist = Datalist(str(content.get("name") or folder.name), labels, modality, cases)
+    datalist = Datalist(str(content.get("name") or folder.name), labels, modality, cases, ignore=ignore)
     if problems:
         refuse(title, problems, datalist)
     for kind in [kind for side in _SECTIONS for kind in (f"images{side}", f"labels{side}")]:
@@ -138,11 +138,12 @@ def nnunet_images(folder: Path) -> dict[str, tuple[str, ...]] | None:
     return found
 
 
-def _labels(content: JsonObject) -> tuple[dict[int, str], list[Problem]]:
-    """The names by value, and what is malformed or cannot be trained on."""
+def _labels(content: JsonObject) -> tuple[dict[int, str], int | None, list[Problem]]:
+    """The names by value, the value of "ignore", and what is malformed or cannot be trained on."""
     given, place = content.get("labels"), 'key "labels"'
     if not isinstance(given, dict):
-        return {}, [Problem(kind_of(given), 'names with values, such as {"background": 0, "liver": 1}', place=place)]
+        expected = 'names with values, such as {"background": 0, "liver": 1}'
+        return {}, None, [Problem(kind_of(given), expected, place=place)]
     problems = []
     names: dict[int, str] = {}
     for name, value in given.items():
@@ -150,19 +151,17 @@ def _labels(content: JsonObject) -> tuple[dict[int, str], list[Problem]]:
         if isinstance(value, list):
             advice = 'name each stored value once in "labels", without "regions_class_order"'
             problems.append(Problem(f'"{name}" as the region {value}', "one value per name", advice, place))
-        elif name == "ignore":
-            advice = 'leave it out of "labels" if no label file holds it, or relabel these voxels'
-            found = f'"ignore": {value}: voxels without a verdict'
-            problems.append(Problem(found, "a class for every voxel, as networks are trained here", advice, place))
         elif type(value) is not int or value < 0:
             problems.append(Problem(f'"{name}": {value!r}', "a whole number from 0", place=place))
         elif value in names:
             problems.append(Problem(f'"{names[value]}" and "{name}" for {value}', "one name per value", place=place))
         else:
             names[value] = name
+    ignore = next((value for value, name in names.items() if name == "ignore"), None)
+    names = {value: name for value, name in names.items() if value != ignore}
     if not problems:
-        problems = name_problems(names, "labels")
-    return names, problems
+        problems = name_problems(names, "labels") + ([] if ignore is None else ignored_value(ignore, names))
+    return names, ignore, problems
 
 
 def _file_ending(content: JsonObject) -> tuple[str, list[Problem]]:

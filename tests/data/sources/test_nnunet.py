@@ -88,7 +88,7 @@ def test_files_that_the_json_names_may_lie_elsewhere(tmp_path: Path) -> None:
             {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]},
             ['"whole" as the region [1, 2]; expected one value per name', 'without "regions_class_order"'],
         ),
-        ({"labels": {"background": 0, "organ": 1, "ignore": 2}}, ['"ignore": 2: voxels without a verdict']),
+        ({"labels": {"background": 0, "organ": 1, "ignore": 1}}, ['"organ" and "ignore" for 1; expected one name']),
         ({"labels": {"background": 0, "organ": 2}}, ["the numbers [0, 2]; expected 0, 1, 2, ... without gaps"]),
         ({"labels": {"0": "background"}}, ["\"0\": 'background'; expected a whole number from 0"]),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ['"a" and "b" for 1; expected one name per value']),
@@ -170,3 +170,10 @@ def test_the_folder_of_the_images_alone_has_cases_of_all_channels(tmp_path: Path
     (folder / "imagesTs/phantom_001_0001.nii.gz").unlink()
     with pytest.raises(InputError, match="found the channels _0000; expected _0000 to _0001"):
         image_records(folder / "imagesTs")
+
+
+def test_the_label_ignore_is_the_value_of_voxels_without_a_verdict(tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path / "data", cases=3)
+    write_json(folder, labels={"background": 0, "organ": 1, "ignore": 2})
+    datalist = nnunet_datalist(folder)
+    assert (datalist.labels, datalist.ignore) == ({0: "background", 1: "organ"}, 2)
