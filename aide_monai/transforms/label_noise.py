@@ -19,6 +19,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from scipy import ndimage
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.io.grid import through_plane_axis
 
 Label = npt.NDArray[np.uint8]
@@ -132,7 +133,7 @@ def corrupt(
     axis: int,
     generator: np.random.Generator,
 ) -> Label:
-    """One kind of noise, drawn from ``kinds``.
+    """One kind of noise, drawn from ``kinds``; voxels without a verdict stay so.
 
     Args:
         label: (X, Y, Z) uint8 class indices.
@@ -146,7 +147,9 @@ def corrupt(
         InputError: an unknown kind, or a size that is not above 0.
     """
     check_noise(kinds, magnitude_mm)
-    return NOISES[str(generator.choice(list(kinds)))](label, magnitude_mm, spacing_mm, axis, generator)
+    drawn = np.where(label == IGNORED, np.uint8(0), label)
+    noisy = NOISES[str(generator.choice(list(kinds)))](drawn, magnitude_mm, spacing_mm, axis, generator)
+    return np.where(label == IGNORED, label, noisy)
 
 
 def check_noise(kinds: Sequence[str], magnitude_mm: float) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED
 from aide_monai.transforms import RandLabelNoised
 from aide_monai.transforms.label_noise import (
     NOISES,
@@ -124,3 +125,12 @@ def test_the_transform_corrupts_the_stated_share() -> None:
 def test_wrong_noise_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RandLabelNoised("label", **options)
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_voxels_without_a_verdict_stay_so_and_are_no_structure(kind: str) -> None:
+    label = box()
+    label[:3] = IGNORED
+    noisy = corrupt(label, [kind], magnitude_mm=3, spacing_mm=(1, 1, 3), axis=2, generator=np.random.default_rng(0))
+    assert np.array_equal(noisy == IGNORED, label == IGNORED)
+    assert set(np.unique(noisy)) <= {0, 1, IGNORED}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from aide_monai.algorithm import unit_dice
 from aide_monai.handlers import LabelQuality
 from aide_monai.handlers.epoch_log import read_epochs
+from aide_monai.ignored import marked
 from aide_monai.labels import LabelStore
 from aide_monai.reports import figures
 from aide_monai.reports.figures import Overlay
@@ -187,8 +188,8 @@ def _panel(volume: Volume, name: str, mask: Tensor, reference: Tensor, *, axis: 
     width, height = (float(s) for i, s in enumerate(spacing) if i != axis)
     return Overlay(
         image=volume["image"].as_tensor()[0].select(axis, number).T,
-        reference=reference.select(axis, number).T,
-        mask=mask.select(axis, number).T,
+        reference=reference.where(marked(reference), 0).select(axis, number).T,
+        mask=mask.where(marked(mask), 0).select(axis, number).T,
         title=f"{volume['case']}\n{name}, Dice {_dice(mask, reference):.2f}",
         aspect=height / width,
     )
