@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, annotated, as_far_as_known
 
 
 def has_verdict(label: Tensor) -> Tensor:
@@ -211,7 +212,8 @@ def keeps_foreground(after: int, *, before: int, given: int, least: float) -> bo
 def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str) -> Tensor:
     """Dice of whole cases or of single slices, the mean over the foreground classes.
 
-    A class that is absent from both counts as Dice 1. Voxels that either has as ``IGNORED`` do not count.
+    A class that is absent from both counts as Dice 1. Voxels that either has as ``IGNORED`` do not count, nor classes
+    that the label has not annotated.
 
     Args:
         prediction: (S, spatial...) integer class indices of one case, slices first.
@@ -223,11 +225,15 @@ def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str)
         (1,) or (S,) float64.
     """
     counts = confusion(prediction, label, num_classes=num_classes)
-    return mean_dice(counts.sum(dim=0, keepdim=True) if unit == "case" else counts)
+    known = annotated([*label.unique().tolist(), *prediction.unique().tolist()], num_classes)
+    return mean_dice(counts.sum(dim=0, keepdim=True) if unit == "case" else counts, known)
 
 
 def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     """How often each class was predicted where each class is labelled; pairs with ``IGNORED`` are not counted.
+
+    Where the label is partial background (see ``aide_monai.ignored``) it counts as background, and so does a prediction
+    of what was not annotated.
 
     Args:
         prediction: (S, spatial...) integer class indices.
@@ -237,8 +243,12 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     Returns:
         (S, C, C) int64, prediction first.
     """
+    prediction, label = prediction.long(), label.long()
+    if num_classes <= MOST_PARTIAL + 1:
+        prediction, label = as_far_as_known(prediction, label)
+        label, prediction = as_far_as_known(label, prediction)  # the first of two labels may be partial too
     slices, pairs = len(prediction), len(prediction) * num_classes**2
-    pair = prediction.long() * num_classes + label.long()
+    pair = prediction * num_classes + label
     offset = torch.arange(slices, device=pair.device) * num_classes**2
     pair = (pair.flatten(1) + offset[:, None]).flatten()
     # One more bin takes what has no verdict: to select the others would make a GPU wait.
@@ -246,9 +256,13 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     return torch.bincount(pair, minlength=pairs + 1)[:pairs].view(slices, num_classes, num_classes)
 
 
-def mean_dice(counts: Tensor) -> Tensor:
-    """Dice from confusion counts (S, C, C), the mean over the foreground classes, 1 for one absent from both: (S,)."""
+def mean_dice(counts: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+    """Dice from confusion counts (S, C, C), the mean over the foreground classes, 1 for one absent from both: (S,).
+
+    ``classes`` are those that take part, indices above 0, at least one; None: all.
+    """
     counts = counts.double()
     intersection = counts.diagonal(dim1=1, dim2=2)[:, 1:]
     total = (counts.sum(dim=1) + counts.sum(dim=2))[:, 1:]
-    return torch.where(total > 0, 2 * intersection / total.clamp(min=1), 1.0).mean(dim=1)
+    dice = torch.where(total > 0, 2 * intersection / total.clamp(min=1), 1.0)
+    return (dice if classes is None else dice[:, [index - 1 for index in classes]]).mean(dim=1)

@@ -28,6 +28,8 @@ class Case:
         clean_label: a trusted label kept to study label quality, never trained on.
         patient: cases of one patient stay together; a case without it is a patient of its own.
         rater, domain: text.
+        annotated: names of the structures that somebody has looked for in this case; where its label says background,
+            others may be. None: all of them.
         spacing: of the image when the datalist was made, in mm, one number for each axis.
         orientation: of the image then, such as "RAS".
         sha256: of the files then, by key.
@@ -47,6 +49,7 @@ class Case:
     patient: str | None = None
     rater: str | None = None
     domain: str | None = None
+    annotated: tuple[str, ...] | None = None
     spacing: tuple[float, ...] | None = None
     orientation: str | None = None
     sha256: Mapping[str, str | list[str]] | None = None
@@ -55,7 +58,7 @@ class Case:
     def of(cls, record: Mapping[str, Any]) -> Case:
         """The case of a well-formed record; a record without a split is a training case."""
         values = {"name" if key == "case" else key: value for key, value in record.items() if value is not None}
-        for key in ("image", "spacing"):
+        for key in ("image", "spacing", "annotated"):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
         return cls(**values)

@@ -16,6 +16,7 @@ from aide_monai.data.case import SPLITS, Case, Record
 from aide_monai.data.records import (
     PATH_KEYS,
     TEXT_KEYS,
+    annotated_problems,
     doubled_cases,
     ignored_value,
     kind_of,
@@ -203,12 +204,20 @@ class Datalist:
         Raises:
             InputError: another name.
         """
-        return [case.record() for case in self.of_split(name)]
+        return [self.loadable(case) for case in self.of_split(name)]
 
     @property
     def records(self) -> list[Record]:
         """All cases as MONAI's dictionary transforms and datasets take them."""
-        return [case.record() for case in self.cases]
+        return [self.loadable(case) for case in self.cases]
+
+    def loadable(self, case: Case) -> Record:
+        """A case as MONAI's dictionary transforms take it: "annotated" are stored values, for ``AsClassIndicesd``."""
+        record = case.record()
+        if case.annotated is not None:
+            names = {value: self.labels.get(index) for value, index in self.stored_classes.items()}
+            record["annotated"] = [value for value, name in names.items() if name in case.annotated]
+        return record
 
     @property
     def folders(self) -> list[str]:
@@ -247,7 +256,8 @@ class Datalist:
             malformed = record_problems(record, where)
             if not malformed:
                 sound[where] = record
-                malformed = [
+                malformed = annotated_problems(record, self.labels, where)
+                malformed += [
                     Problem(f'"{key}": "{path}"', "an absolute path", place=where)
                     for key in PATH_KEYS
                     for path in as_paths(record.get(key, []))

@@ -11,14 +11,14 @@ from typing import Any
 
 from aide_monai.data.case import QUALITIES, SPLITS, Record
 from aide_monai.errors import InputError, Problem
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import MOST_PARTIAL, PARTIAL
 from aide_monai.utils.files import JsonObject
 from aide_monai.utils.validation import TEXT, is_orientation, is_text
 
 PATH_KEYS = ("image", "label", "clean_label")
-DETAIL_KEYS = ("spacing", "orientation", "sha256")
+DETAIL_KEYS = ("annotated", "spacing", "orientation", "sha256")
 TEXT_KEYS = ("case", "quality", "patient", "rater", "domain", "split")
-MAX_LABELS = IGNORED  # class indices are 0 to 254
+MAX_LABELS = PARTIAL  # of class indices
 MAX_STORED = 65535  # of the values in files that mean another class index
 _CASE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 
@@ -88,6 +88,22 @@ def ignored_value(value: Any, stored: Collection[int]) -> list[Problem]:
     return []
 
 
+def annotated_problems(record: Record, labels: Mapping[int, str], where: str) -> list[Problem]:
+    """What is wrong with the structures that a well-formed record names as annotated."""
+    found, known = record.get("annotated"), [name for index, name in sorted(labels.items()) if index]
+    if found is None:
+        return []
+    problems = [
+        Problem(f'"annotated": "{name}"', f"names of labels: {', '.join(known)}", place=where)
+        for name in found
+        if name not in known
+    ]
+    if len(known) > MOST_PARTIAL:
+        expected = f"at most {MOST_PARTIAL} where cases have not all of them annotated"
+        problems.append(Problem(f"{len(known)} structures", expected, "merge some, or leave some out", where))
+    return problems
+
+
 def name_problems(names: dict[int, str], key: str) -> list[Problem]:
     if key == "labels" and len(names) > MAX_LABELS:
         expected = f"at most {MAX_LABELS}, for a label takes one byte; merge structures, or leave some out"
@@ -148,6 +164,9 @@ def record_problems(record: Any, where: str) -> list[Problem]:
             refuse(key, "a name without slashes and without a leading dot")
         elif (key == "quality" and value not in QUALITIES) or (key == "split" and value not in SPLITS):
             refuse(key, f"one of {', '.join(QUALITIES if key == 'quality' else SPLITS)}")
+    names = record.get("annotated", ["all"])
+    if not isinstance(names, list) or not names or not all(map(is_text, names)):
+        refuse("annotated", "names of the structures that were looked for, at least one, in a list")
     steps = record.get("spacing", [1.0])
     if not isinstance(steps, list) or not all(type(step) in (int, float) and 0 < step < math.inf for step in steps):
         refuse("spacing", "positive numbers in mm, one for each axis")

@@ -15,7 +15,7 @@ from aide_monai.engines.label_errors import label_errors, noise_joint
 from aide_monai.engines.partly_labelled import Labels, PartlyLabelledTrainer
 from aide_monai.engines.prepare_batch import Batch
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import PARTIAL
 from aide_monai.stream.slice_dataset import SliceDataset
 from aide_monai.utils.validation import require_choices, require_numbers
 
@@ -156,7 +156,7 @@ class ConfidentLearningTrainer(PartlyLabelledTrainer):
         labels = [next(iter(self.dataset.labels(case).values())) for case in self.doubtful]
         label = torch.cat([part.flatten() for part in labels]).long()
         probability = torch.cat([self._probability(case) for case in self.doubtful])
-        wrong, judged = torch.zeros_like(label, dtype=torch.bool), label != IGNORED
+        wrong, judged = torch.zeros_like(label, dtype=torch.bool), label < PARTIAL
         label, probability = label[judged], probability[judged]
         wrong[judged] = label_errors(label, probability, noise_joint(label, probability), prune=self.prune)
         pieces = wrong.split([part.numel() for part in labels])

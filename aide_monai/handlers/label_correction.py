@@ -17,7 +17,7 @@ from torch import Tensor
 from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
-from aide_monai.ignored import IGNORED, marked
+from aide_monai.ignored import IGNORED, PARTIAL, annotated, as_far_as_known, marked
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
@@ -203,7 +203,7 @@ class GlobalLabelCorrection:
         i, number = key
         case = self.dataset.cases[number]
         label = self.store.judged(i + 1, case)
-        judged = self.dataset.arranged(number, label) != IGNORED
+        counted, known = as_far_as_known(prediction.long(), self.dataset.arranged(number, label).long())
         dice = ranking = self._dice(number, prediction, label)
         if self.options.ranking_reference == "released":
             reference = self.store.initial(case) if i == 0 else self.store.judged(1, case)
@@ -211,7 +211,7 @@ class GlobalLabelCorrection:
         return _Score(
             dice.tolist(),
             ranking.tolist(),
-            predicted=int((marked(prediction) & judged).sum()),
+            predicted=int((marked(counted) & (known != IGNORED)).sum()),
             labelled=int(marked(label).sum()),
             finite=finite,
         )
@@ -221,7 +221,8 @@ class GlobalLabelCorrection:
         arranged = self.dataset.arranged(number, label)
         counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
         counts = counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts
-        return mean_dice(counts).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
+        known = annotated(self.store.initial(self.dataset.cases[number]).unique().tolist(), self._num_classes)
+        return mean_dice(counts, known).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]
@@ -267,7 +268,7 @@ class GlobalLabelCorrection:
         """Give what has no verdict the class that is predicted there, in trusted cases too."""
         networks = sorted({i for i, _ in dice})
         for number, case in enumerate(self.dataset.cases):
-            if not bool((self.store.initial(case) == IGNORED).any()):
+            if not bool((self.store.initial(case) >= PARTIAL).any()):
                 continue
             for i in networks:
                 found = [value for value in dice[i, number] if not math.isnan(value)]

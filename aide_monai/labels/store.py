@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED, marked
+from aide_monai.labels import verdicts
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
 from aide_monai.labels.manifest import MANIFEST, NETWORKS
@@ -76,9 +76,11 @@ class LabelStore:
             raise InputError(f"high_quality names {unknown[0]!r}, which has no label; expected one of the cases")
         self._scratch = None if scratch is None else ScratchFolder(scratch)
         self._initial: dict[str, Tensor | MappedTensor] = {}
+        self._open: dict[str, Tensor | None] = {}
         self._labels: list[dict[str, Tensor | MappedTensor]] = [{} for _ in NETWORKS]
         for number, (case, label) in enumerate(labels.items()):
             given = as_label(case, label)
+            self._open[case] = verdicts.open_values(given)
             self._initial[case] = given if self._scratch is None else self._kept(given, f"{number:05d}_initial")
             for network, labels_of in zip(NETWORKS, self._labels, strict=True):
                 labels_of[case] = self._kept(given, f"{number:05d}_network_{network}")
@@ -167,13 +169,12 @@ class LabelStore:
         return current(self._initial[case])
 
     def judged(self, network: int, case: str) -> Tensor:
-        """The current label, ``IGNORED`` wherever it was given without a verdict, filled or not."""
-        label, given = self.label(network, case), self.initial(case)
-        return label.where(given != IGNORED, given)
+        """The current label as far as it was given with a verdict, filled or not, see ``verdicts.judged``."""
+        return verdicts.judged(self.label(network, case), self.initial(case), self._open[case])
 
     def foreground(self, case: str, label: Tensor, index: tuple[Any, ...] | None = None) -> int:
         """Voxels marked in a label of a case (or ``index``, a part of it) where the given one has a verdict."""
-        return int((marked(label) & (self.initial(case)[_region(index)] != IGNORED)).sum())
+        return verdicts.foreground(label, self.initial(case)[_region(index)], self._open[case])
 
     def replace(
         self,
@@ -221,8 +222,8 @@ class LabelStore:
         target = self.label(network, case, index)
         if target.shape != label.shape:
             raise ValueError(f"new label of {case!r} has shape {tuple(label.shape)}; expected {tuple(target.shape)}")
-        written = (self.initial(case)[where] == IGNORED) == filled
-        new = as_label(case, label.cpu()).where(written, target)
+        write = verdicts.filled if filled else verdicts.corrected
+        new = write(as_label(case, label.cpu()), target, self.initial(case)[where], self._open[case])
         change = LabelChange(
             **how,
             network=network,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, is_partial, leaves_open
 
 
 class PerSampleDiceCELoss(nn.Module):
@@ -40,7 +42,8 @@ class PerSampleDiceCELoss(nn.Module):
 
         Args:
             logits: (B, C, spatial...) raw network output, C >= 2, class 0 is the background.
-            label: (B, 1, spatial...) integer class indices in 0..C-1, or ``ignore``, any integer dtype.
+            label: (B, 1, spatial...) integer class indices in 0..C-1, ``ignore``, or partial background (see
+                ``merge_open``), any integer dtype.
 
         Returns:
             (B,) float32, at least 0.
@@ -49,7 +52,7 @@ class PerSampleDiceCELoss(nn.Module):
             ValueError: if the shapes do not fit.
         """
         check_shapes(logits, label)
-        log_probability = logits.float().log_softmax(dim=1)
+        log_probability, label = merge_open(logits.float().log_softmax(dim=1), label)
         label, counted = counted_pixels(label, self.ignore)
         cross_entropy = -mean_of_counted(log_probability.gather(1, label), counted)
 
@@ -62,6 +65,33 @@ class PerSampleDiceCELoss(nn.Module):
         total = foreground.sum(dim=2) + target.sum(dim=2)
         dice = 1 - (2 * intersection + self.smooth) / (total + self.smooth)
         return dice.mean(dim=1) + self.alpha * cross_entropy
+
+
+def merge_open(log_probability: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Count classes that were not annotated as background, where the label says background (the marginal loss).
+
+    Shi, Xiao, Chen and Zhou, "Marginal loss and exclusion loss for partially supervised multi-organ segmentation",
+    Medical Image Analysis 70 (2021): the probability of the merged class is the sum of those of its parts. So it costs
+    nothing to find there what nobody looked for, and what it always does to find what is known to be absent.
+
+    Args:
+        log_probability: (B, C, spatial...).
+        label: (B, 1, spatial...) with partial background, see ``aide_monai.ignored``.
+
+    Returns:
+        The same with probabilities that are merged at such pixels, whose label is 0.
+    """
+    classes = log_probability.shape[1]
+    # A GPU would have to be asked whether there are any, and waited for.
+    if classes > MOST_PARTIAL + 1 or (label.device.type == "cpu" and not bool(is_partial(label).any())):
+        return log_probability, label
+    label = label.long()
+    index = torch.arange(1, classes, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
+    open_ = leaves_open(label, index)
+    first, others = log_probability[:, :1], log_probability[:, 1:]
+    parts = torch.cat([first, others.masked_fill(~open_, -math.inf)], dim=1)
+    merged = torch.cat([parts.logsumexp(dim=1, keepdim=True), others.masked_fill(open_, -math.inf)], dim=1)
+    return merged, label.masked_fill(is_partial(label), 0)
 
 
 def counted_pixels(label: Tensor, ignore: int | None) -> tuple[Tensor, Tensor | None]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aide_monai.ignored import IGNORED
-from aide_monai.losses.dice_ce import check_shapes, counted_pixels, mean_of_counted
+from aide_monai.losses.dice_ce import check_shapes, counted_pixels, mean_of_counted, merge_open
 
 
 class GeneralisedCrossEntropyLoss(nn.Module):
@@ -49,7 +49,8 @@ class GeneralisedCrossEntropyLoss(nn.Module):
 
         Args:
             logits: (B, C, spatial...) raw network output.
-            label: (B, 1, spatial...) integer class indices in 0..C-1, or ``ignore``, any integer dtype.
+            label: (B, 1, spatial...) integer class indices in 0..C-1, ``ignore``, or partial background, any
+                integer dtype.
 
         Returns:
             (B,) float32 in 0..1/q.
@@ -58,7 +59,8 @@ class GeneralisedCrossEntropyLoss(nn.Module):
             ValueError: if the shapes do not fit.
         """
         check_shapes(logits, label)
+        log_probability, label = merge_open(logits.float().log_softmax(dim=1), label)
         label, counted = counted_pixels(label, self.ignore)
-        log_probability = logits.float().log_softmax(dim=1).gather(1, label)
+        log_probability = log_probability.gather(1, label)
         # (1 - p^q) / q without the difference of two numbers near 1
         return mean_of_counted(-torch.expm1(self.q * log_probability) / self.q, counted)

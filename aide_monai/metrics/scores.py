@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, PARTIAL, annotated, as_far_as_known
 from aide_monai.metrics.masks import (
     ArrayLike,
     Mask,
@@ -128,6 +128,8 @@ def class_scores(
 
     Voxels that the reference has as ``IGNORED`` are left out: there, both maps are background. So a structure of either
     that reaches into them ends, and has a border, where they begin. MONAI's metrics do so with ``ignore_index``.
+    Classes that the reference has not annotated, as its partial background tells (see ``aide_monai.ignored``), have
+    no score.
 
     Args:
         prediction: (H, W) or (D, H, W), any axis order; integers 0..num_classes - 1, 0 is the background.
@@ -136,15 +138,17 @@ def class_scores(
         spacing_mm: as in `segmentation_scores`, and so are `edge`, `average` and `tolerance_mm`.
 
     Returns:
-        Scores by class, 1..num_classes - 1; classes absent from both maps score as two empty masks.
+        Scores by class, of those in 1..num_classes - 1 that are annotated; classes absent from both maps score as two
+            empty masks.
 
     Raises:
         InputError: maps that are not integers in range or differ in shape, wrong spacing, unknown option.
     """
     _check_options(edge, average, tolerance_mm)
     maps = as_array(prediction), as_array(reference)
-    if num_classes <= IGNORED:
-        maps = _without_ignored(*maps)
+    known: Sequence[int] = range(1, num_classes)
+    if num_classes <= PARTIAL:
+        known, maps = _as_far_as_known(*maps, num_classes)
     check_same_shape(maps[0].shape, maps[1].shape)
     if maps[0].ndim not in (2, 3) or maps[0].size == 0:
         raise InputError(f"label maps have the shape {maps[0].shape}; expected (H, W) or three axes with voxels")
@@ -163,18 +167,20 @@ def class_scores(
     cropped = maps[0][box], maps[1][box]
     return {
         label: _scores(cropped[0] == label, cropped[1] == label, spacing, edge, average, tolerance_mm)
-        for label in range(1, num_classes)
+        for label in known
     }
 
 
-def _without_ignored(
-    prediction: npt.NDArray[Any], reference: npt.NDArray[Any]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Both maps, background where the reference has no verdict."""
-    ignored = reference == IGNORED
-    if prediction.shape != reference.shape or not ignored.any():
-        return prediction, reference
-    return np.where(ignored, 0, prediction), np.where(ignored, 0, reference)
+def _as_far_as_known(
+    prediction: npt.NDArray[Any], reference: npt.NDArray[Any], num_classes: int
+) -> tuple[Sequence[int], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """The annotated classes, and both maps, background where the reference has no verdict on the prediction."""
+    if not (reference >= PARTIAL).any() or prediction.shape != reference.shape or reference.dtype.kind not in "iu":
+        return range(1, num_classes), (prediction, reference)
+    known = annotated(np.unique(reference).tolist(), num_classes)
+    prediction, reference = as_far_as_known(prediction.astype(np.int64), reference.astype(np.int64))
+    judged = reference != IGNORED
+    return known, (prediction * judged, reference * judged)
 
 
 def aggregate(values: Iterable[float]) -> Summary:

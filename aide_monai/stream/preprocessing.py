@@ -23,7 +23,7 @@ from monai.transforms import (
 )
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, PARTIAL
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.io.opening import image_header
 from aide_monai.io.readers import LocationReader
@@ -156,7 +156,7 @@ class _PadIndicesd(MapTransform):
         """Pad the labels (1, spatial...) of ``data``."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = self.padders[IGNORED if (result[key] == IGNORED).any() else 0](result[key])
+            result[key] = self.padders[IGNORED if (result[key] >= PARTIAL).any() else 0](result[key])
         return result
 
 

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import MOST_PARTIAL, PARTIAL, partial_background
 from aide_monai.transforms.intensity import file_name, with_metadata_of
 from aide_monai.utils.stored_values import VALUES, stored_values
 from aide_monai.utils.tensors import memory_order
@@ -21,6 +22,9 @@ from aide_monai.utils.tensors import memory_order
 
 class AsClassIndicesd(MapTransform):
     """Turns stored label values into uint8 class indices and refuses anything else by name.
+
+    Where the data have "annotated", the stored values of the structures that were looked for, background becomes the
+    partial background of ``aide_monai.ignored``, and the key is used up.
 
     Values such as 2.9999, which some files give back for integers, are rounded. The metadata of a label get
     "stored_values", the stored value of each class index, for the way back.
@@ -71,10 +75,30 @@ class AsClassIndicesd(MapTransform):
             label = result[key]
             self._check_shape(label, key, result)
             value = torch.as_tensor(label).as_subclass(torch.Tensor)
-            result[key] = with_metadata_of(label, self._indices(value, file_name(label, key)))
+            indices = self._indices(value, file_name(label, key))
+            result[key] = with_metadata_of(label, self._partial(indices, result, file_name(label, key)))
             if self._values is not None and isinstance(result[key], MetaTensor):
                 result[key].meta[VALUES] = self._values
+        result.pop("annotated", None)
         return result
+
+    def _partial(self, index: torch.Tensor, data: Mapping[Hashable, Any], name: str) -> torch.Tensor:
+        """Class indices with partial background, where "annotated" leaves classes out."""
+        if "annotated" not in data:
+            return index
+        if self.classes is None:
+            raise InputError(f"{name}: has annotated structures; expected classes, which tell what others there are")
+        classes = self.classes
+        structures = {i for i in classes.values() if 0 < i < PARTIAL}
+        drawn, others = ({i for v, i in classes.items() if (v in data["annotated"]) == said} for said in (True, False))
+        found = sorted({int(i) for i in index.unique()} & structures - drawn)
+        if found:
+            stored = [value for value, i in classes.items() if i == found[0]]
+            raise InputError(f"{name}: found label value {stored[0]}, whose structure is not among those annotated")
+        if len(structures) > MOST_PARTIAL:
+            raise InputError(f"{name}: {len(structures)} classes; expected at most {MOST_PARTIAL} with annotated ones")
+        value = partial_background(structures - others, max(structures) + 1)  # of merged values all must be there
+        return torch.where(index == 0, value, index).to(torch.uint8)
 
     def _check_shape(self, label: Any, key: Hashable, data: Mapping[Hashable, Any]) -> None:
         if label.shape[0] != 1:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, PARTIAL
 from aide_monai.options import ROTATE_FLIP_RANGES
 from aide_monai.utils.validation import require_numbers
 
@@ -78,7 +78,7 @@ class RotateFlip:
 
     def _apply_to_label(self, label: Tensor) -> Tensor:
         """What comes in from outside is background, or has no verdict where the label knows voxels that have none."""
-        knows = (label == IGNORED).flatten(1).any(dim=1).view(-1, *[1] * (label.ndim - 1))
+        knows = (label >= PARTIAL).flatten(1).any(dim=1).view(-1, *[1] * (label.ndim - 1))
         turned = self.apply(torch.where(knows, IGNORED - label, label), mode="nearest")  # 0 and IGNORED change places
         return torch.where(knows, IGNORED - turned, turned)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, PARTIAL
 
 _TOLERANCE_VOXELS = 0.01
 """Axes count as parallel when no voxel is further off than this; a centre is inside up to this beyond an edge."""
@@ -82,7 +82,7 @@ def indices_by_votes(
         >>> indices_by_votes(np.array([0, 255, 5]), np.array([[0.5, -0.25], [0, 1]]), [8])
         array([  0,   0, 255, 255,   5,   5, 255, 255])
     """
-    if not (label == IGNORED).any():
+    if not (label >= PARTIAL).any():
         return resample_by_votes(label, matrix, shape, beyond_edges=beyond_edges)
     # 0 and IGNORED change places, for 0 is what there is outside
     return IGNORED - resample_by_votes(IGNORED - label, matrix, shape, beyond_edges=beyond_edges)

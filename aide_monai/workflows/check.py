@@ -89,7 +89,8 @@ def check_data(
 
     def look(case: Case, image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
         panels[case.name] = list(_panels(case.name, image, voxels, label))
-        measures = _label_measures(image, label, data.labels)
+        known = {value: name for value, name in data.labels.items() if name in (case.annotated or data.labels.values())}
+        measures = _label_measures(image, label, known)
         if (path := case.images[0]) not in measured:  # raters share an image
             measures |= _image_measures(image, voxels)
             measured.add(path)

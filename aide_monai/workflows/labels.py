@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import IGNORED, marked
+from aide_monai.ignored import IGNORED, is_partial, marked
 from aide_monai.labels.manifest import NETWORKS, labels_folder
 from aide_monai.utils.files import new_folder, require_unused
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
@@ -140,6 +140,7 @@ def export(run: str | Path, generation: int, *, folder: str | Path) -> Export:
             grid = history.grids[case]
             for network in NETWORKS:
                 label = grid.to_original(history.read(generation, network, case).numpy())
+                label = label * ~is_partial(label)  # the background of what was not annotated
                 stored = np.array(grid.values)[label] if grid.values else label
                 file = unfinished / f"network_{network}" / f"{case}.nii.gz"
                 write_label(file, torch.from_numpy(stored), grid.original_affine, NiftiPlace.of(grid.place))

@@ -19,7 +19,7 @@ from aide_monai.data.checks.voxels import label_problems, on_grid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nnunet import SPLITS_FILE
 from aide_monai.errors import InputError, Problem
-from aide_monai.ignored import IGNORED
+from aide_monai.ignored import IGNORED, is_partial
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid
 from aide_monai.io.location import Location
@@ -127,6 +127,7 @@ def export_nnunet(
     def label_of(case: Case) -> Drawn:
         grid = history.grids[case.name]
         label = grid.to_original(history.read(generation, network, case.name).numpy())
+        label = label * ~is_partial(label)
         return label.reshape((*label.shape, 1)[:3]), np.array(grid.original_affine)
 
     write_nnunet(datalist, folder, label_of=label_of)
@@ -173,6 +174,8 @@ def _require_writable_as_nnunet(datalist: Datalist) -> None:
         for name in sorted(set(names))
         if names.count(name) > 1 or name in ("background", "ignore")
     ]
+    if any(case.annotated is not None for case in datalist.cases):
+        problems.append(Problem("cases with some structures alone annotated", "all, as nnU-Net cannot be told which"))
     if datalist.soft_labels:
         problems.append(Problem("soft labels", "one class for every voxel", "take one rater, or their majority"))
     if not any(case.label is not None and case.split != "test" for case in datalist.cases):

@@ -239,7 +239,7 @@ def test_evaluate_names_what_is_wrong(folders, capsys, arguments, message):
             {"0": "background", "1" * 5000: "liver"},
             r"found the number .1111.*; expected names of whole numbers below 100000",
         ),
-        ({str(value): f"structure {value}" for value in range(300)}, "found 300 names; expected at most 255"),
+        ({str(value): f"structure {value}" for value in range(300)}, "found 300 names; expected at most 192"),
     ],
 )
 @pytest.mark.parametrize("file", ["dataset.json", "datalist.json"])

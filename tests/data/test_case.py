@@ -19,6 +19,7 @@ FULL: dict[str, Any] = {
     "patient": "p",
     "rater": "2",
     "domain": "A",
+    "annotated": ["liver"],
     "spacing": [1.5, 1.5, 8.0],
     "orientation": "RAS",
     "sha256": {"image": ["1", "2"], "label": "3"},

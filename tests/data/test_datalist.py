@@ -354,11 +354,11 @@ def test_stored_values_that_no_file_has(tmp_path: Path, stored: str) -> None:
 
 
 def test_as_many_labels_as_a_byte_has_values(tmp_path: Path) -> None:
-    names = {str(value): f"structure {value}" for value in range(256)}
-    with pytest.raises(InputError, match="labels: found 256 names; expected at most 255, for a label takes one byte"):
+    names = {str(value): f"structure {value}" for value in range(193)}
+    with pytest.raises(InputError, match="labels: found 193 names; expected at most 192, for a label takes one byte"):
         Datalist.load(written(tmp_path, labels=names))
-    names.pop("255")
-    assert Datalist.load(written(tmp_path, labels=names)).num_classes == 255
+    names.pop("192")
+    assert Datalist.load(written(tmp_path, labels=names)).num_classes == 192
 
 
 def test_the_value_of_voxels_without_a_verdict_is_kept_and_is_no_class(tmp_path: Path) -> None:
@@ -390,3 +390,40 @@ def test_a_value_that_cannot_mean_no_verdict_is_refused(tmp_path: Path, value: A
     if type(value) is int:
         with pytest.raises(InputError, match="ignore"):
             replace(Datalist.load(written(tmp_path)), ignore=value)
+
+
+def test_structures_that_a_case_has_annotated_are_kept_and_become_stored_values(tmp_path: Path) -> None:
+    training = [
+        {"case": "a", "image": "a.nii.gz", "label": "a_l.nii.gz", "quality": "high", "annotated": ["liver"]},
+        {"case": "b", "image": "b.nii.gz", "label": "b_l.nii.gz", "quality": "high"},
+    ]
+    labels = {"0": "background", "1": "liver", "2": "spleen"}
+    file = written(tmp_path, labels=labels, training=training, classes={"63": 1, "252": 2})
+    datalist = Datalist.load(file)
+    assert [case.annotated for case in datalist.cases[:2]] == [("liver",), None]
+    assert [record.get("annotated") for record in datalist.split("training")] == [[63], None]
+    datalist.save(tmp_path / "saved.json")
+    assert Datalist.load(tmp_path / "saved.json").cases == datalist.cases
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["kidney"], '"annotated": "kidney"; expected names of labels: liver'),
+        (["background"], '"annotated": "background"; expected names of labels'),
+        ([], '"annotated": []; expected names of the structures that were looked for'),
+        ("liver", "\"annotated\": 'liver'; expected names"),
+    ],
+)
+def test_structures_that_cannot_be_annotated_are_refused(tmp_path: Path, value: Any, text: str) -> None:
+    training = [{"case": "a", "image": "a.nii.gz", "label": "l.nii.gz", "quality": "high", "annotated": value}]
+    with pytest.raises(InputError) as caught:
+        Datalist.load(written(tmp_path, training=training, numTraining=1))
+    assert text in str(caught.value)
+
+
+def test_more_structures_than_a_byte_can_tell_apart_are_refused_with_annotated_ones(tmp_path: Path) -> None:
+    labels = {str(n): f"organ {n}" for n in range(8)}
+    training = [{"case": "a", "image": "a.nii.gz", "label": "l.nii.gz", "quality": "high", "annotated": ["organ 1"]}]
+    with pytest.raises(InputError, match="7 structures; expected at most 6 where cases have not all"):
+        Datalist.load(written(tmp_path, labels=labels, training=training, numTraining=1))

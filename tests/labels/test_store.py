@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import partial_background
 from aide_monai.labels import LabelChange, LabelStore
 from aide_monai.losses import IGNORED
 
@@ -133,6 +134,24 @@ def test_what_was_given_without_a_verdict_is_filled_alone_and_what_was_given_is_
         store.replace(2, "sure", ones, epoch=1, dice_before=0.5)
     with pytest.raises(ValueError, match=r"shape \(1, 2\); expected \(1, 3\)"):
         store.fill(2, "sure", ones[:, :2], epoch=1, dice_before=None)
+
+
+def test_what_was_not_annotated_is_filled_alone_and_no_correction_denies_it() -> None:
+    open_ = partial_background([1], 3)  # class 2 was not looked for
+    given = torch.tensor([[1, 1, open_, open_, open_]], dtype=torch.uint8)
+    store = LabelStore({"a": given, "sure": given.clone()}, high_quality=["sure"])
+    predicted = torch.tensor([[1, 0, 2, 1, 0]], dtype=torch.uint8)
+    store.replace(1, "a", predicted, epoch=1, dice_before=0.5)
+    assert store.label(1, "a").tolist() == [[1, open_, open_, 1, open_]]
+    assert store.foreground("a", store.label(1, "a")) == 2
+    store.fill(1, "a", predicted, epoch=1, dice_before=0.5)
+    assert store.label(1, "a").tolist() == [[1, 0, 2, 1, 0]]
+    assert store.judged(1, "a").tolist() == [[1, open_, open_, 1, open_]]
+    assert store.foreground("a", store.label(1, "a")) == 2
+    store.fill(2, "sure", predicted, epoch=1, dice_before=0.5)
+    assert store.label(2, "sure").tolist() == [[1, 1, 2, open_, 0]]  # that it is no liver was said
+    store.fill(2, "sure", predicted.flip(1), epoch=2, dice_before=0.5)  # 0, 1, 2, 0, 1
+    assert store.label(2, "sure").tolist() == [[1, 1, 2, 0, 0]]  # what is filled follows the predictions
 
 
 def test_earlier_generations_need_a_folder() -> None:

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from aide_monai.errors import InputError
+from aide_monai.ignored import IGNORED, partial_background
 from aide_monai.transforms import AsClassIndicesd, AsStoredValuesd
 from aide_monai.utils.stored_values import stored_names, stored_values
 
@@ -119,3 +120,24 @@ def test_predictions_go_back_to_the_values_that_labels_came_with(classes: dict[i
 def test_a_value_that_no_file_holds_is_refused() -> None:
     with pytest.raises(InputError, match=r"stored value 70000; expected 0\.\.65535"):
         AsStoredValuesd("label", classes={70000: 1})
+
+
+def test_background_of_a_case_that_has_not_all_annotated_is_partial() -> None:
+    label = torch.tensor([0, 63, 4]).view(1, 3, 1, 1)
+    classes = {0: 0, 63: 1, 252: 2, 4: IGNORED}
+    data = AsClassIndicesd("label", classes=classes)({"label": label, "annotated": [63]})
+    assert data["label"].flatten().tolist() == [partial_background([1], 3), 1, IGNORED]
+    assert data["label"].dtype == torch.uint8
+    assert "annotated" not in data
+    all_of_them = AsClassIndicesd("label", classes=classes)({"label": label, "annotated": [63, 252]})
+    assert all_of_them["label"].flatten().tolist() == [0, 1, IGNORED]
+    merged = AsClassIndicesd("label", classes={63: 1, 252: 1, 4: IGNORED})({"label": label, "annotated": [63]})
+    assert merged["label"].flatten().tolist() == [partial_background([], 2), 1, IGNORED]
+
+
+def test_a_structure_that_is_not_among_those_annotated_is_refused() -> None:
+    label = torch.tensor([0, 252]).view(1, 2, 1, 1)
+    with pytest.raises(InputError, match="found label value 252, whose structure is not among those annotated"):
+        AsClassIndicesd("label", classes={63: 1, 252: 2})({"label": label, "annotated": [63]})
+    with pytest.raises(InputError, match="expected classes, which tell what others there are"):
+        AsClassIndicesd("label")({"label": label, "annotated": [63]})

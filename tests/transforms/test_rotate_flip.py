@@ -264,7 +264,7 @@ def test_no_angle_and_no_flip_leaves_a_batch_as_it_is() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (24, 24, 3)])
 def test_labels_turn_with_their_image_and_stay_integers(dtype: torch.dtype, size: tuple[int, ...]) -> None:
     first = torch.zeros(4, 1, *size, dtype=dtype)
-    first[:, :, 6:20, 9:15] = 200 if dtype == torch.uint8 else 3
+    first[:, :, 6:20, 9:15] = 150 if dtype == torch.uint8 else 3
     second = (first > 0).to(dtype)
     image, (one, two) = RandomRotateFlip(seed=3)(first.float(), [first, second])
     assert one.dtype == two.dtype == dtype

@@ -129,7 +129,7 @@ class _Check:
             self._image(case.name, path, role, first=number == 0)
         labels: list[tuple[str, Volume, npt.NDArray[np.uint8]]] = []
         for path in case.labels:
-            if (found := self._label(case.name, path)) is not None:
+            if (found := self._label(case.name, path, case.annotated)) is not None:
                 labels.append((path, *found))
         self.problems += _grid_problems(case, self.facts, self.datalist)
         errors = sum(found.severity == "error" for found in self.problems)
@@ -178,7 +178,9 @@ class _Check:
             problems = _unreadable(error, case, path)
         self.problems += [] if known else problems
 
-    def _label(self, case: str, path: str) -> tuple[Volume, npt.NDArray[np.uint8]] | None:
+    def _label(
+        self, case: str, path: str, annotated: Sequence[str] | None
+    ) -> tuple[Volume, npt.NDArray[np.uint8]] | None:
         key = key_of(path)
         known = self._is_known(key, case, path)
         label: _Label = None
@@ -189,7 +191,7 @@ class _Check:
             fact = _facts(volume)
             if self.read_voxels and volume.channels is not None and 0 not in volume.shape:
                 voxels = volume.decode()
-                found, label = label_problems(voxels, case, path, self.datalist)
+                found, label = label_problems(voxels, case, path, self.datalist, annotated)
                 problems += found
                 if label is not None:
                     fact = replace(fact, digest=content(label), marked=int(np.count_nonzero(marked(label))))

@@ -74,13 +74,17 @@ def image_problems(voxels: npt.NDArray[Any], case: str, file: str, *, hounsfield
 
 
 def label_problems(
-    voxels: npt.NDArray[Any], case: str, file: str, datalist: Datalist
+    voxels: npt.NDArray[Any], case: str, file: str, datalist: Datalist, annotated: Sequence[str] | None = None
 ) -> tuple[list[Problem], npt.NDArray[np.uint8] | None]:
     """Problems of a label (x, y, z, 1), and its class indices (x, y, z); None when it is of no use.
 
-    Soft labels count as their class from one half on.
+    Soft labels count as their class from one half on. Of structures that are not ``annotated`` there are none.
     """
     classes, known = datalist.stored_classes, known_values(datalist)
+    if annotated is not None:
+        others = {index for index, name in datalist.labels.items() if index and name not in annotated}
+        classes = {value: index for value, index in classes.items() if index not in others}
+        known += f", of which {', '.join(annotated)} annotated in this case"
     if datalist.soft_labels and _is_soft(voxels):
         return [], (voxels[..., 0] >= 0.5).astype(np.uint8)
     try:

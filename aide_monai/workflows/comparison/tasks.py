@@ -101,7 +101,7 @@ class Task:
     def training_volumes(self, cases: Iterable[Case], *, clean: bool = True) -> VolumeCache:
         """Cases as volumes on the network's grid, with "label" and, where known, "clean_label"."""
         keys = ["image", "label", "clean_label"] if clean else ["image", "label"]
-        return load_volumes([case.record() for case in cases], self.transform(keys))
+        return load_volumes([self.datalist.loadable(case) for case in cases], self.transform(keys))
 
     def test_volumes(self, split: str = "test") -> VolumeCache:
         """The cases to score; their labels stay on the grid of their files."""
