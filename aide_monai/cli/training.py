@@ -38,6 +38,10 @@ def train(
     device: Device = "auto",
     amp: Annotated[str | None, typer.Option(help="Precision: off, bf16 or fp16. Default: what pays here.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Folder for volumes that do not fit into the memory.")] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Earlier run to continue with more cases or better labels."),
+    ] = None,
     config: Annotated[str, typer.Option(help="Config of the bundle, or several: train,pretrain.")] = "train",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the run folder.")] = False,
     processes: Annotated[

@@ -188,9 +188,9 @@ class RunCheckpoint:
             if distributed.is_main():
                 remove_unfinished(self.path)
             # Killed between the commit of the labels and the checkpoint, the epoch is repeated from its start.
-            generation = self._load(engine) if distributed.on_main(self.path.exists) else 0
+            generation = self._load(engine) if distributed.on_main(self.path.exists) else None
             if self.store is not None:
-                self.store.resume_from(generation)
+                self.store.resume_from(self.store.beginning if generation is None else generation)
         engine.add_event_handler(Events.STARTED, lambda _: distributed.on_main(lambda: require_writable(self.path)))
         # What an iterator draws when it is exhausted would come before the next epoch, but after the checkpoint.
         engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.set_data(engine.state.dataloader))

@@ -52,6 +52,18 @@ def require_settings(weights: str | Path, settings: Mapping[str, Any]) -> None:
             )
 
 
+def trained_classes(weights: str | Path) -> dict[int, str]:
+    """The names of the classes that the networks were trained with; empty for weights without a record of them.
+
+    Raises:
+        InputError: if the record cannot be read.
+    """
+    if not settings_file(weights).exists():
+        return {}
+    recorded = read_settings(settings_file(weights))
+    return {int(key[7:]): str(name) for key, name in recorded.items() if key.startswith("labels#")}
+
+
 def copy_settings(weights: str | Path, target: str | Path) -> None:
     """Bring the record of ``weights`` to other weights that become the same, or remove that of the former ones."""
     if settings_file(weights).exists():

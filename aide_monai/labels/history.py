@@ -58,12 +58,14 @@ class Generation:
         records: what was replaced.
         files: "network/case" to the file, relative to the folder, of every label that differs from before.
         rollback_to: for a rollback, the generation whose labels it brought back.
+        continues: of the one that a run began with after those of an earlier run, the name of that run.
     """
 
     epoch: int
     records: tuple[LabelChange, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     rollback_to: int | None = None
+    continues: str | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Generation:
@@ -78,6 +80,7 @@ class Generation:
             records=tuple(LabelChange(**record) for record in content["records"]),
             files=dict(content["files"]),
             rollback_to=None if target is None else int(target),
+            continues=content.get("continues"),
         )
 
     def as_json(self) -> JsonObject:
@@ -87,7 +90,8 @@ class Generation:
             "records": [_record(change) for change in self.records],
             "files": dict(self.files),
         }
-        return content if self.rollback_to is None else content | {"rollback_to": self.rollback_to}
+        further = {"rollback_to": self.rollback_to, "continues": self.continues}
+        return content | {name: value for name, value in further.items() if value is not None}
 
 
 def _record(change: LabelChange) -> dict[str, Any]:
@@ -162,6 +166,11 @@ class LabelHistory:
         return len(self.generations) - 1
 
     @property
+    def beginning(self) -> int:
+        """Number of the generation that this run began with: 0, unless it has continued an earlier run."""
+        return max((number for number, entry in enumerate(self.generations) if entry.continues), default=0)
+
+    @property
     def records(self) -> list[LabelChange]:
         """Every committed change, oldest first."""
         return [record for entry in self.generations for record in entry.records]
@@ -207,8 +216,41 @@ class LabelHistory:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             raise
 
+    def begin(
+        self,
+        generations: Sequence[Generation],
+        *,
+        copies: Mapping[str, Path],
+        labels: Mapping[str, Tensor | MappedTensor],
+    ) -> None:
+        """Commit the generations of another history as the first ones.
+
+        Args:
+            generations: with files as they will be called here.
+            copies: file here to the file that it is copied from.
+            labels: file here to its label (uint8), for files that are new.
+
+        Raises:
+            InputError: as ``append``.
+        """
+        if self.folder is None:
+            raise InputError("this label store has no folder; expected one to continue an earlier run in")
+        for number, _ in enumerate(generations):
+            folder = self.folder / f"generation_{number:04d}"
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before its commit
+            with disk_errors(folder):
+                folder.mkdir(parents=True)
+                for file, source in copies.items():
+                    if self.folder / Path(file).parent == folder:
+                        shutil.copyfile(source, self.folder / file)
+                        (self.folder / file).chmod(0o444)
+            self._write_labels(folder, {file: y for file, y in labels.items() if Path(file).parent.name == folder.name})
+        self._replace(generations)
+
     def rollback(self, generation: int) -> None:
         """Commit a new generation with the labels of an earlier one; everything in between stays readable.
+
+        Trusted labels return no further than to the beginning of this run: in one before they may have been doubtful.
 
         Raises:
             InputError: as ``read`` and ``append``.
@@ -216,8 +258,9 @@ class LabelHistory:
         files = {}
         for network in NETWORKS:
             for case in self.shapes:
-                self.read(generation, network, case)  # a damaged label must not come into force
-                file = self.file(generation, network, case)
+                target = max(generation, self.beginning) if case in self.high_quality else generation
+                self.read(target, network, case)  # a damaged label must not come into force
+                file = self.file(target, network, case)
                 if file != self.file(self.generation, network, case):
                     files[f"{network}/{case}"] = file
         entry = Generation(epoch=self.generations[generation].epoch, files=files, rollback_to=generation)
@@ -291,7 +334,7 @@ class LabelHistory:
         with disk_errors(generation):
             sync_folder(generation)
 
-    def _replace(self, generations: list[Generation]) -> None:
+    def _replace(self, generations: Sequence[Generation]) -> None:
         """Commit a list of generations: on disk first, so that a failure leaves the old ones in force."""
         if self.folder is not None:
             self._require_unchanged()
@@ -305,7 +348,7 @@ class LabelHistory:
             encoded = json.dumps(content, indent=1).encode()
             write_atomically(self.folder / MANIFEST, lambda file: file.write(encoded))
             self._last_seen = self._manifest_on_disk()
-        self.generations = generations
+        self.generations = list(generations)
 
     def _require_unchanged(self) -> None:
         assert self.folder is not None

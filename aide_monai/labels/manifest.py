@@ -32,3 +32,18 @@ def labels_folder(run: str | Path) -> Path:
         if found:
             return found[0]
     raise InputError(f"{run}: no labels of a run; expected a run folder with labels/{MANIFEST}, as aide train makes it")
+
+
+def is_used(folder: Path, *, resume: bool) -> bool:
+    """Whether a folder holds the labels of a run.
+
+    Raises:
+        InputError: if it does, and that run is not to be resumed.
+    """
+    used = (folder / MANIFEST).exists()
+    if used and not resume:
+        raise InputError(
+            f"{folder} already holds the labels of a run; choose a new folder, or pass --resume (resume=True) to "
+            "continue that run"
+        )
+    return used

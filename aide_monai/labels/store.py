@@ -10,9 +10,10 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels import verdicts
+from aide_monai.labels.continued import continue_history
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
-from aide_monai.labels.manifest import MANIFEST, NETWORKS
+from aide_monai.labels.manifest import MANIFEST, NETWORKS, is_used
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
 
@@ -38,6 +39,8 @@ class LabelStore:
         folder: where generations are committed; None keeps the store in memory only.
         resume: continue from the last generation of a used ``folder`` instead of refusing it.
         grids: case to the grid that its label came from; with it, labels can be exported to where they were drawn.
+        start: folder of an earlier run that this one continues: its generations stay, and cases that are given as they
+            were there go on with the labels that it ended with. A used ``folder`` to resume has them already.
         scratch: folder in which the current labels are memory-mapped files instead of shared memory, so that the memory
             of the process does not grow with the number of cases. They are made anew by every run and removed after it.
 
@@ -65,6 +68,7 @@ class LabelStore:
         folder: str | Path | None = None,
         resume: bool = False,
         grids: Mapping[str, LabelGrid] | None = None,
+        start: str | Path | None = None,
         scratch: str | Path | None = None,
     ) -> None:
         if not labels:
@@ -94,8 +98,11 @@ class LabelStore:
             folder=self.folder,
             grids=grids,
         )
-        if shared is not None and distributed.on_main(lambda: _is_used(shared, resume)):
+        if shared is not None and distributed.on_main(lambda: is_used(shared, resume=resume)):
             self._resume(shared)
+        elif start is not None:
+            self._change_history(lambda: continue_history(self._history, start, self._initial))
+            self._load()
         else:
             first = {(1, case): label for case, label in self._initial.items()}
             self._change_history(lambda: self._history.append(first, epoch=0))
@@ -107,6 +114,7 @@ class LabelStore:
         *,
         folder: str | Path | None = None,
         resume: bool = False,
+        start: str | Path | None = None,
         scratch: str | Path | None = None,
     ) -> LabelStore:
         """Store that starts from the labels of preprocessed volumes.
@@ -116,6 +124,7 @@ class LabelStore:
                 Labels that MONAI has loaded bring their grid along.
             folder: as in the class.
             resume: as in the class.
+            start: as in the class.
             scratch: as in the class.
 
         Raises:
@@ -138,7 +147,7 @@ class LabelStore:
             if is_high_quality(volume):
                 trusted.append(case)
         only = _OnlyChannel(labels)
-        return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, scratch=scratch)
+        return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, start=start, scratch=scratch)
 
     @property
     def scratch(self) -> Path | None:
@@ -149,6 +158,11 @@ class LabelStore:
     def generation(self) -> int:
         """Number of the last committed generation; 0 holds the labels as given."""
         return self._history.generation
+
+    @property
+    def beginning(self) -> int:
+        """Number of the generation that this run began with: 0, unless it has continued an earlier run."""
+        return self._history.beginning
 
     @property
     def records(self) -> list[LabelChange]:
@@ -300,7 +314,7 @@ class LabelStore:
             self._change_history(lambda: self._history.discard_after(generation))
         self._load()
 
-    def _change_history(self, change: Callable[[], None]) -> None:
+    def _change_history(self, change: Callable[[], object]) -> None:
         """Change the history, which only the main process has on disk, and tell the others what it is now."""
         if not self._on_disk or distributed.world_size() == 1:
             change()
@@ -352,16 +366,6 @@ def _region(index: tuple[Any, ...] | None) -> tuple[Any, ...]:
 
 def _as_text(window: Sequence[slice]) -> str:
     return ",".join(f"{part.start}:{part.stop}" for part in window)
-
-
-def _is_used(folder: Path, resume: bool) -> bool:
-    used = (folder / MANIFEST).exists()
-    if used and not resume:
-        raise InputError(
-            f"{folder} already holds the labels of a run; choose a new folder, or pass --resume (resume=True) to "
-            "continue that run"
-        )
-    return used
 
 
 class _OnlyChannel(Mapping[str, Tensor]):

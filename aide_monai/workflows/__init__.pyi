@@ -8,6 +8,7 @@ from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
 from .pseudo_labels import modality_of, standardize_datalist, write_pseudo_labels
 from .run import RunResult, RunSettings, run_folder
+from .warm_start import start_weights, started_from
 
 __all__ = [
     "EvaluationSettings",
@@ -27,6 +28,8 @@ __all__ = [
     "run_demo",
     "run_folder",
     "standardize_datalist",
+    "start_weights",
+    "started_from",
     "write_datalist",
     "write_nnunet",
     "write_pseudo_labels",

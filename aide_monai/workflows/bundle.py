@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aide_monai.data.sources.layouts import LAYOUTS
 from aide_monai.errors import InputError
 from aide_monai.io.location import Location
+from aide_monai.labels.manifest import labels_folder
 from aide_monai.options import AMP, PROFILES
 from aide_monai.utils.files import JsonObject, read_object
 from aide_monai.utils.locks import lock_folder, locks_of_this_block
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
 MANY_PROCESSES = "multi_gpu_train"
-_PATHS = ("dataset_dir", "run_dir", "output_dir", "ckpt_path", "cache_dir", "roots", "folders")
+_PATHS = (
+    "dataset_dir",
+    "run_dir",
+    "start_from",
+    "start_from",
+    "output_dir",
+    "ckpt_path",
+    "cache_dir",
+    "roots",
+    "folders",
+)
 TEXTS = (*_PATHS, "layout", "source", "domains", "dicom_channels", "labels")
 """Ids of a config that say where data lie and what is in them: their values are never expressions."""
 
@@ -90,6 +101,8 @@ def run_bundle(
     data = given.get("dataset_dir", content.get("dataset_dir"))
     if "dataset_dir" in given or (isinstance(data, str) and data[:1] not in "$@" and not _OTHER_DATA & {*given}):
         _require_data(Path(Location.parse(str(data)).path), data)
+    if given.get("start_from") is not None:
+        labels_folder(str(given["start_from"]))
     _require_numbers({key: value for key, value in given.items() if isinstance(value, int | float)})
     _require_words({key: value for key, value in given.items() if isinstance(value, str) and value[:1] not in "$@"})
     from monai.bundle import ConfigWorkflow  # only a run that can begin waits for it

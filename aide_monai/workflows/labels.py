@@ -193,6 +193,8 @@ def _row(number: int, entry: Generation) -> Row:
     dice = [record.dice_before for record in entry.records if record.dice_before is not None]
     if entry.rollback_to is not None:
         change, voxels = f"rolled back to {entry.rollback_to}", None
+    elif entry.continues is not None:
+        change, voxels = f"as given, after {entry.continues}", None
     else:
         change = "corrected" if number else "as given"
         voxels = sum(record.voxels_changed for record in entry.records)

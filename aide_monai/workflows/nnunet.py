@@ -19,6 +19,7 @@ from aide_monai.data.checks.voxels import label_problems, on_grid
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources.nnunet import SPLITS_FILE
 from aide_monai.errors import InputError, Problem
+from aide_monai.handlers.settings import trained_classes
 from aide_monai.ignored import IGNORED, is_partial
 from aide_monai.io.ahead import open_apart
 from aide_monai.io.grid import Grid
@@ -27,7 +28,6 @@ from aide_monai.io.nifti import write_nifti
 from aide_monai.io.volumes import Volume
 from aide_monai.labels.history import LabelHistory
 from aide_monai.labels.manifest import NETWORKS, labels_folder
-from aide_monai.stream.trained_on import read_settings, settings_file
 from aide_monai.utils.files import new_folder, require_unused, write_text
 from aide_monai.workflows.labels import Export, export_of, open_history, require_exportable
 
@@ -154,11 +154,8 @@ def _of_run(run: Path, history: LabelHistory, *, roots: Iterable[str | Path]) ->
 def _class_names(run: Path, history: LabelHistory, datalist: Datalist) -> dict[int, str]:
     """Those that the networks were trained with, where the run has noted them, for a bundle may merge classes."""
     for weights in (run / "models" / "model.pt", run.parents[1] / "models" / "model.pt"):  # RUN, or BUNDLE/runs/001
-        if settings_file(weights).is_file():
-            settings = read_settings(settings_file(weights))
-            names = {int(key[7:]): str(name) for key, name in settings.items() if key.startswith("labels#")}
-            if names:
-                return names
+        if names := trained_classes(weights):
+            return names
     # a background, and the stored values of the classes, which are not 0
     found = {1 + np.count_nonzero(grid.values[1:IGNORED]) for grid in history.grids.values() if grid.values}
     merged = found - {len(datalist.labels)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,15 @@ from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.io.opening import image_header
 from aide_monai.io.writers import write_label
+from aide_monai.labels.manifest import labels_folder
 from aide_monai.moved import moved_name
 from aide_monai.stream.preprocessing import load_volumes, volume_transforms
 from aide_monai.stream.share_sampler import share_files
 from aide_monai.utils import distributed
+from aide_monai.utils.files import write_atomically
 from aide_monai.utils.stored_values import stored_values
 from aide_monai.workflows.evaluate import predict
+from aide_monai.workflows.warm_start import labels_before
 
 
 def standardize_datalist(
@@ -37,12 +40,17 @@ def standardize_datalist(
     slice_size: Sequence[int],
     classes: Mapping[Any, int] | None = None,
     device: str | torch.device = "cpu",
+    start: str | None = None,
+    started: nn.Module | None = None,
     **preprocessing: Any,
 ) -> Datalist:
     """Make a semi-supervised task a noisy-label task: pretrain on the labelled cases, label the others.
 
     A folder that was standardised before is used as it is, so that the steps can also be run one by one. Without
     unlabelled training cases nothing is trained. Many processes pretrain together.
+
+    A training that begins from an earlier run does not pretrain: cases that had no label there either begin with the
+    same one as there, and that run's networks label the others.
 
     Args:
         datalist: labelled and unlabelled training cases.
@@ -54,13 +62,16 @@ def standardize_datalist(
         slice_size: window (H, W) in pixels.
         classes: stored label value to class index.
         device: where the network runs.
+        start: the earlier run that the training begins from, see ``started_from``; None: none.
+        started: networks with the weights of that run.
         preprocessing: as in ``write_pseudo_labels``.
 
     Returns:
         The data set to train AIDE on.
 
     Raises:
-        InputError: if no training case has a label, or ``folder`` holds the standardisation of others.
+        InputError: if no training case has a label, ``folder`` holds the standardisation of others, or the earlier run
+            had other channels.
     """
     done = _standardized_before(datalist, Path(folder))
     if done is not None:
@@ -68,14 +79,28 @@ def standardize_datalist(
     training = datalist.of_split("training")
     if all(case.label is None for case in training):
         raise InputError(f"data set {datalist.name!r} has no labelled training case; expected at least one")
+    how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "classes": classes, "device": device}
+    if start is not None and started is not None:
+        _require_channels(datalist, start)
+        return write_pseudo_labels(started, datalist, folder, known=labels_before(start), **how, **preprocessing)
     if any(case.label is None for case in training):
         if distributed.on_main(Path(weights).exists):
             distributed.on_main(lambda: load_weights(network, weights) and None)
         else:
             pretrainer.run()
         distributed.copy_from_main(network)
-    how: dict[str, Any] = {"axis": axis, "slice_size": slice_size, "classes": classes, "device": device}
     return write_pseudo_labels(network, datalist, folder, **how, **preprocessing)
+
+
+def _require_channels(datalist: Datalist, start: str) -> None:
+    """Refuse channels of other names, or in another order, than those of an earlier run, as far as it knows them."""
+    before = distributed.on_main(lambda: modality_of(labels_folder(start).parent / "standardized"))
+    if before is not None and before != datalist.modality:
+        found, expected = (", ".join(names[k] for k in sorted(names)) for names in (datalist.modality, before))
+        raise InputError(
+            f"--from {start}: found the channels {found}; expected {expected}, which it was trained with: bring them "
+            "into that order, or train anew, without --from"
+        )
 
 
 def _standardized_before(datalist: Datalist, folder: Path) -> Datalist | None:
@@ -109,6 +134,7 @@ def write_pseudo_labels(
     slice_size: Sequence[int],
     classes: Mapping[Any, int] | None = None,
     device: str | torch.device = "cpu",
+    known: Mapping[str, Path] | None = None,
     on_case: Callable[[], None] | None = None,
     **preprocessing: Any,
 ) -> Datalist:
@@ -126,6 +152,7 @@ def write_pseudo_labels(
         slice_size: window (H, W) in pixels.
         classes: stored label value to class index, as in ``volume_transforms``.
         device: where the network runs.
+        known: case to a file of such a label that it has already, which is copied instead.
         on_case: called after every case.
         preprocessing: further arguments of ``volume_transforms``.
 
@@ -135,8 +162,12 @@ def write_pseudo_labels(
     folder = Path(os.path.abspath(folder))
     values = stored_values(classes)
     transform = volume_transforms(keys=["image"], axis=axis, slice_size=slice_size, **preprocessing)
-    unlabelled = [case for case in datalist.of_split("training") if case.label is None]
-    paths = [folder / "pseudo_labels" / f"{case.name}.nii.gz" for case in unlabelled]
+    before = known or {}
+    without = [case for case in datalist.of_split("training") if case.label is None]
+    made = {case.name: folder / "pseudo_labels" / f"{case.name}.nii.gz" for case in without}
+    distributed.on_main(lambda: _copy({before[name]: path for name, path in made.items() if name in before}))
+    unlabelled = [case for case in without if case.name not in before]
+    paths = [made[case.name] for case in unlabelled]
 
     def predicted(number: int) -> tuple[Tensor, Tensor]:
         image = load_volumes([unlabelled[number].record()], transform)[0]["image"]
@@ -155,12 +186,20 @@ def write_pseudo_labels(
             distributed.on_main(partial(write_label, path, *label, place))
             if on_case is not None:
                 on_case()
-    made = {case.name: str(path) for case, path in zip(unlabelled, paths, strict=True)}
-    cases = [replace(c, label=made[c.name], quality="low") if c.name in made else c for c in datalist.cases]
+    cases = [replace(c, label=str(made[c.name]), quality="low") if c.name in made else c for c in datalist.cases]
     standardized = replace(datalist, cases=cases)
     distributed.on_main(lambda: standardized.save(folder / "datalist.json"))
-    share_files([*paths, folder / "datalist.json"])
+    share_files([*made.values(), folder / "datalist.json"])
     return standardized
+
+
+def _copy(files: Mapping[Path, Path]) -> None:
+    for source, target in files.items():
+        write_atomically(target, partial(_write, source.read_bytes()))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _roles(datalist: Datalist, folder: str | Path) -> dict[str, tuple[str, bool]]:
