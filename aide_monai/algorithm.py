@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aide_monai.ignored import IGNORED, MOST_PARTIAL, annotated, as_far_as_known
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, PARTIAL, annotated, as_far_as_known
 
 
 def has_verdict(label: Tensor) -> Tensor:
@@ -243,16 +243,18 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     Returns:
         (S, C, C) int64, prediction first.
     """
+    # A GPU would have to be asked for it, and waited for.
+    special = label.device.type != "cpu" or bool(((label >= PARTIAL) | (prediction >= PARTIAL)).any())
     prediction, label = prediction.long(), label.long()
-    if num_classes <= MOST_PARTIAL + 1:
+    if special and num_classes <= MOST_PARTIAL + 1:
         prediction, label = as_far_as_known(prediction, label)
         label, prediction = as_far_as_known(label, prediction)  # the first of two labels may be partial too
     slices, pairs = len(prediction), len(prediction) * num_classes**2
     pair = prediction * num_classes + label
     offset = torch.arange(slices, device=pair.device) * num_classes**2
     pair = (pair.flatten(1) + offset[:, None]).flatten()
-    # One more bin takes what has no verdict: to select the others would make a GPU wait.
-    pair = pair.masked_fill(((prediction == IGNORED) | (label == IGNORED)).flatten(), pairs)
+    if special:  # one more bin takes what has no verdict
+        pair = pair.masked_fill(((prediction == IGNORED) | (label == IGNORED)).flatten(), pairs)
     return torch.bincount(pair, minlength=pairs + 1)[:pairs].view(slices, num_classes, num_classes)
 
 

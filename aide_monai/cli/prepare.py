@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aide_monai.cli.console import console, shows_progress
-from aide_monai.cli.options import Quiet, label_names, numbers
+from aide_monai.cli.options import Quiet, Roots, label_names, numbers
 from aide_monai.errors import InputError
 from aide_monai.reports.text import literal
 
@@ -210,6 +210,22 @@ def _domains(
         "label_names": label_names(names, "--label-names"),
         "ignore": ignore,
     }
+
+
+@app.command("merge")
+def merge(
+    data: Annotated[list[Path], typer.Argument(help="Data sets: folders or datalists (JSON), two or more.")],
+    out: Annotated[Path, typer.Option(help="New folder for the labels in one numbering and datalist.json.")],
+    root: Roots = None,
+    quiet: Quiet = False,
+) -> None:
+    """Data sets with different structures annotated as one: what one has not is learnt from the others."""
+    from aide_monai.workflows.merge import merge_data_sets
+
+    datalist = merge_data_sets(data, out, roots=root or (), progress=shows_progress())
+    structures = ", ".join(name for index, name in sorted(datalist.labels.items()) if index)
+    console.print(literal(f"{datalist.name}: {structures}; {_counts(datalist)}. Written to:", "dim"))
+    console.print(str(out / "datalist.json"), soft_wrap=True)
 
 
 def _fold(fold: str | None) -> tuple[int, int] | None:

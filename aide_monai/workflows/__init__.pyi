@@ -3,6 +3,7 @@ from .bundle import history_folder, run_bundle
 from .check import check_data
 from .demo import demo_settings, run_demo
 from .evaluate_folders import EvaluationSettings, evaluate_folders
+from .merge import merge_data_sets
 from .nnunet import export_nnunet, write_nnunet
 from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
@@ -21,6 +22,7 @@ __all__ = [
     "export_nnunet",
     "history_folder",
     "labels",
+    "merge_data_sets",
     "modality_of",
     "plan_roles",
     "prepare_datalist",

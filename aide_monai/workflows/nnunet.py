@@ -76,7 +76,7 @@ def write_nnunet(
     require_unused(folder, "the data set")
     _require_writable_as_nnunet(datalist)
     sides = {case.name: "Tr" if case.label and case.split != "test" else "Ts" for case in datalist.cases}
-    label_of = label_of or (lambda case: _from_file(case, datalist))
+    label_of = label_of or (lambda case: drawn_label(str(case.label), case, datalist)[:2])
     doubtful = sum(case.doubtful for case in datalist.cases)
     if doubtful:
         logger.warning("%s: %d labels are doubtful, which nnU-Net cannot be told", folder, doubtful)
@@ -219,10 +219,14 @@ def _as_nifti(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return voxels.astype(np.uint8) if voxels.dtype == np.bool_ else voxels
 
 
-def _from_file(case: Case, datalist: Datalist) -> Drawn:
-    path = str(case.label)
+def drawn_label(path: str, case: Case, datalist: Datalist) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], Any]:
+    """Class indices (x, y, z) of a label file of a case, the affine of its grid, and its place as NIfTI tells it.
+
+    Raises:
+        InputError: if it cannot be read, or holds values that the datalist does not know.
+    """
     volume = open_apart(path)
-    problems, label = label_problems(volume.decode(), case.name, path, datalist)
+    problems, label = label_problems(volume.decode(), case.name, path, datalist, case.annotated)
     if label is None:
         raise InputError(problems=problems)
-    return label, volume.affine
+    return label, volume.affine, volume.place
