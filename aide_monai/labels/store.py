@@ -34,7 +34,8 @@ class LabelStore:
     one alone reads and writes the folder: the others need not see it. Every process must call the same methods.
 
     Args:
-        labels: case to label volume, integers in 0..255, any shape; both networks start from it (generation 0).
+        labels: case to label volume, class indices (see ``aide_monai.ignored``), any shape; both networks start from
+            it (generation 0).
         high_quality: cases whose label is trusted; what it says can never be written.
         folder: where generations are committed; None keeps the store in memory only.
         resume: continue from the last generation of a used ``folder`` instead of refusing it.

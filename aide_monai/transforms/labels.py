@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Hashable, Mapping
 from numbers import Integral
@@ -14,10 +15,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from aide_monai.errors import InputError
-from aide_monai.ignored import MOST_PARTIAL, PARTIAL, partial_background
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, PARTIAL, partial_background
 from aide_monai.transforms.intensity import file_name, with_metadata_of
 from aide_monai.utils.stored_values import VALUES, stored_values
 from aide_monai.utils.tensors import memory_order
+
+_INDICES = f"0..{PARTIAL - 1}, or {IGNORED} for voxels without a verdict"
+
+logger = logging.getLogger(__name__)
+
+
+def _is_index(value: int) -> bool:
+    return 0 <= value < PARTIAL or value == IGNORED
 
 
 class AsClassIndicesd(MapTransform):
@@ -32,14 +41,14 @@ class AsClassIndicesd(MapTransform):
     Args:
         keys: labels to convert, (1, X, Y, Z).
         classes: stored value to class index, for example ``{1: 1, 2: 1}`` to merge two structures; 0 stays the
-            background. None keeps the stored values.
+            background, and ``IGNORED`` (255) is the index of voxels without a verdict. None keeps the stored values.
         image_key: when given, the label must have this image's spatial shape.
         allow_missing_keys: skip missing keys.
 
     Raises:
-        InputError: if ``classes`` maps to an index outside 0..255; if a label has more than one channel or another
-            shape than its image, is not a number, is not an integer within 0.001, or has a value outside ``classes``
-            (0..255 without ``classes``).
+        InputError: if ``classes`` maps to an index outside 0..191 and 255; if a label has more than one channel or
+            another shape than its image, is not a number, is not an integer within 0.001, or has a value outside
+            ``classes`` (0..191 and 255 without them).
     """
 
     def __init__(
@@ -61,9 +70,9 @@ class AsClassIndicesd(MapTransform):
         # JSON has string keys only
         self.classes = None if classes is None else {0: 0, **{int(k): int(v) for k, v in classes.items()}}
         self.image_key = image_key
-        wrong = [index for index in (self.classes or {}).values() if not 0 <= index <= 255]
+        wrong = [index for index in (self.classes or {}).values() if not _is_index(index)]
         if wrong:
-            raise InputError(f"classes maps to class index {wrong[0]}; expected 0..255")
+            raise InputError(f"classes maps to class index {wrong[0]}; expected {_INDICES}")
         writable = all(0 <= value <= 65535 for value in self.classes or ())
         values = stored_values(self.classes) if writable else None
         self._values = None if values is None else values.tolist()
@@ -110,8 +119,8 @@ class AsClassIndicesd(MapTransform):
             )
 
     def _indices(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        if value.dtype == torch.uint8:
-            return self._indices_of_bytes(value, name)
+        if value.dtype == torch.uint8 and self.classes is not None:
+            return self._indices_of_bytes(value, self.classes, name)
         rounded = value.round() if value.is_floating_point() else value
         if value.is_floating_point() and not bool((torch.isfinite(value) & ((value - rounded).abs() <= 1e-3)).all()):
             wrong = value[~((value - rounded).abs() <= 1e-3)][0]
@@ -119,18 +128,18 @@ class AsClassIndicesd(MapTransform):
         found = [int(v) for v in rounded.unique().tolist()]
         self._require_known(found, name)
         if self.classes is None:
-            return rounded.to(torch.uint8)
+            if set(found) == {0, IGNORED}:
+                logger.warning("%s: found 0 and 255 alone, and 255 is no class but voxels without a verdict", name)
+            return rounded.to(torch.uint8, copy=True)
         # negative values count from the end of the table
         table = torch.zeros(2 * max(map(abs, self.classes)) + 1, dtype=torch.uint8)
         for stored, index in self.classes.items():
             table[stored] = index
         return table[rounded.long()]
 
-    def _indices_of_bytes(self, value: torch.Tensor, name: str) -> torch.Tensor:
+    def _indices_of_bytes(self, value: torch.Tensor, classes: Mapping[int, int], name: str) -> torch.Tensor:
         """The same for uint8: translating bytes is many times faster than indexing, and most labels are bytes."""
-        if self.classes is None:
-            return value.clone()
-        known = {stored: index for stored, index in self.classes.items() if 0 <= stored <= 255}
+        known = {stored: index for stored, index in classes.items() if 0 <= stored <= 255}
         axes = memory_order(value)
         stored_bytes = value.permute(axes).numpy().tobytes()
         self._require_known(sorted(set(stored_bytes.translate(None, delete=bytes(known)))), name)
@@ -139,9 +148,9 @@ class AsClassIndicesd(MapTransform):
         return in_memory.permute([axes.index(axis) for axis in range(value.ndim)])
 
     def _require_known(self, found: list[int], name: str) -> None:
-        unknown = [v for v in found if not (0 <= v <= 255 if self.classes is None else v in self.classes)]
+        unknown = [v for v in found if not (_is_index(v) if self.classes is None else v in self.classes)]
         if unknown:
-            expected = "0..255"
+            expected = _INDICES
             if self.classes is not None:
                 known = ", ".join(map(str, sorted(self.classes)))
                 example = json.dumps({str(unknown[0]): 1})

@@ -64,8 +64,8 @@ def test_negative_stored_values_are_mapped() -> None:
     ("values", "classes", "text"),
     [
         ([0, 3], {1: 1, 2: 2}, r"case3_label\.nii\.gz: found label value 3; expected 0, 1, 2"),
-        ([0, 256], None, r"found label value 256; expected 0\.\.255"),
-        ([0, -1], None, r"found label value -1; expected 0\.\.255"),
+        ([0, 256], None, r"found label value 256; expected 0\.\.191, or 255"),
+        ([0, -1], None, r"found label value -1; expected 0\.\.191, or 255"),
         ([0, 1.5], None, r"case3_label\.nii\.gz: label value 1\.5 is not an integer"),
         ([0, 1.002], None, r"label value 1\.002 is not an integer"),
         ([0, float("nan")], None, "label value nan is not an integer"),
@@ -140,4 +140,20 @@ def test_a_structure_that_is_not_among_those_annotated_is_refused() -> None:
     with pytest.raises(InputError, match="found label value 252, whose structure is not among those annotated"):
         AsClassIndicesd("label", classes={63: 1, 252: 2})({"label": label, "annotated": [63]})
     with pytest.raises(InputError, match="expected classes, which tell what others there are"):
-        AsClassIndicesd("label")({"label": label, "annotated": [63]})
+        AsClassIndicesd("label")({"label": label.clamp(max=2), "annotated": [63]})
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_without_classes_255_has_no_verdict_and_values_below_are_no_classes(dtype: torch.dtype, caplog) -> None:
+    label = torch.tensor([0, 3, 255], dtype=dtype).view(1, 3, 1, 1)
+    result = AsClassIndicesd("label")({"label": label})["label"]
+    assert result.flatten().tolist() == [0, 3, IGNORED]
+    result += 1
+    assert label.flatten().tolist() == [0, 3, 255]
+    assert not caplog.text
+    AsClassIndicesd("label")({"label": label[:, ::2]})
+    assert "found 0 and 255 alone, and 255 is no class but voxels without a verdict" in caplog.text
+    with pytest.raises(InputError, match=r"found label value 193; expected 0\.\.191, or 255 for voxels without"):
+        AsClassIndicesd("label")({"label": torch.tensor([0, 193], dtype=dtype).view(1, 2, 1, 1)})
+    with pytest.raises(InputError, match=r"class index 200; expected 0\.\.191, or 255"):
+        AsClassIndicesd("label", classes={1: 200})
