@@ -118,7 +118,9 @@ def test_masks_have_both_structures_and_scores_those_that_are_known(
     assert max(int(mask.max()) for mask in found) <= 2
     assert aide("train", bundle, "--config", "evaluate", "--dataset-dir", data, "--run-dir", trained, **model) == 0
     rows = read_csv(trained / "eval" / "per_case.csv")
-    assert {(row["case"], row["label_name"]) for row in rows} == {("both", "liver"), ("both", "spleen")}
+    mean = {(row["case"], row["label_name"]): row["dsc"] for row in rows if row["network"] == "mean"}
+    assert set(mean) == {("both", "liver"), ("both", "spleen")}
+    assert min(mean.values()) > 0.4  # 0.9 and 0.7 here: both are found in one image, which no training case has drawn
 
 
 def test_a_test_case_is_judged_by_what_it_has_annotated(

@@ -11,7 +11,7 @@ from monai.networks.nets import BasicUNet
 
 from aide_monai.engines import AIDEOptions, AIDETrainer, CoTeachingTrainer, SideBySideTrainer, rival
 from aide_monai.engines.rivals import RIVALS
-from aide_monai.losses import IGNORED
+from aide_monai.ignored import IGNORED, partial_background
 from aide_monai.networks import seeded
 from aide_monai.stream import SliceDataset, slice_loader
 from aide_monai.transforms import CutMix, RandomRotateFlip
@@ -55,6 +55,31 @@ def test_an_engine_trains_on_strokes(name: str) -> None:
         shown = engine.state.output[key]
         assert set(shown.unique().tolist()) <= {0, 1, IGNORED}
         assert float((shown == IGNORED).float().mean()) > (0 if name == "copy_paste" else 0.8)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_trains_on_cases_with_different_structures(name: str) -> None:
+    data = volumes()
+    for number, volume in enumerate(data):
+        own = 1 + number % 2
+        label = torch.full_like(volume["label"], partial_background([own], 3))
+        label[:, 8:20, 8:20] = own
+        volume["label"] = label
+        volume["image"][:, 8:20, 8:20] += 3 if own == 1 else -3
+    build = partial(BasicUNet, 2, 1, 3, features=(4, 4, 4, 4, 4, 4), norm="batch")
+    networks = [seeded(build, n) for n in (1, 2)]
+    optimizers = [torch.optim.Adam(network.parameters(), lr=3e-3) for network in networks]
+    loader = slice_loader(SliceDataset(data, axis=2), batch_size=8, steps=2, seed=0)
+    augment = CutMix(RandomRotateFlip(max_angle=30, seed=0), probability=0.5)
+    engine = ENGINES[name](
+        "cpu", 3, loader, networks[0], optimizers[0], networks[1], optimizers[1], average=0.9, augment=augment
+    )
+    engine.run()
+    assert all(bool(torch.isfinite(p).all()) for network in engine.networks for p in network.parameters())
+    assert torch.isfinite(engine.state.output["loss_1"])
+    shown = engine.state.output["label_1"].unique().tolist()
+    assert set(shown) <= {0, 1, 2, 193, 194, IGNORED}
+    assert {193, 194} & set(shown)
 
 
 @pytest.mark.parametrize("name", ["generalised_cross_entropy", "aide", "co_teaching", "side_by_side"])
