@@ -36,7 +36,7 @@ def prepare() -> None:
 
 
 def _split(
-    out: Annotated[Path, typer.Option(help="Datalist (JSON) to write, or with --as nnunet a new folder.")],
+    out: Annotated[Path, typer.Option(help="Datalist (JSON) to write, or with --as a new folder.")],
     labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label.")] = None,
     unlabeled: Annotated[int | None, typer.Option(help="Training cases whose label is hidden.")] = None,
     test: Annotated[int | None, typer.Option(help="Cases to hold out; without --labeled of each domain.")] = None,
@@ -44,7 +44,10 @@ def _split(
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     paper_split: Annotated[bool, typer.Option("--paper-split", help="The split of the paper.")] = False,
     form: Annotated[
-        str, typer.Option("--as", metavar="FORM", help="What to write: a datalist, or nnunet, raw data of nnU-Net v2.")
+        str,
+        typer.Option(
+            "--as", metavar="FORM", help="datalist; nnunet: raw data of nnU-Net v2; or studies: for MONAI Label."
+        ),
     ] = "datalist",
     force: Annotated[bool, typer.Option("--force", help="Replace a datalist that is there already.")] = False,
     quiet: Quiet = False,

@@ -9,6 +9,7 @@ from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
 from .pseudo_labels import modality_of, standardize_datalist, write_pseudo_labels
 from .run import RunResult, RunSettings, run_folder
+from .studies import write_studies
 from .warm_start import start_weights, started_from
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "write_datalist",
     "write_nnunet",
     "write_pseudo_labels",
+    "write_studies",
 ]

@@ -204,15 +204,20 @@ def _write_image(case: Case, folder: Path) -> Volume:
         for channel in range(voxels.shape[3]):
             target = folder / f"{case.name}_{number:04d}{ENDING}"
             number += 1
-            if path.endswith(ENDING) and Location.parse(path).part == "" and len(volume.file_shape) == 3:
+            if is_plain(path, volume):
                 shutil.copyfile(path, target)
             else:
-                write_nifti(target, _as_nifti(voxels[..., channel]), volume.affine, volume.place)
+                write_nifti(target, as_nifti(voxels[..., channel]), volume.affine, volume.place)
     assert first is not None  # a case has an image
     return first
 
 
-def _as_nifti(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def is_plain(path: str, volume: Volume) -> bool:
+    """Whether a file is NIfTI (.nii.gz) of one channel, all of which is meant, so that it can be copied as it is."""
+    return path.endswith(ENDING) and Location.parse(path).part == "" and len(volume.file_shape) == 3
+
+
+def as_nifti(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers in a type that all readers of NIfTI have."""
     if voxels.dtype in (np.int64, np.uint64, np.float16):
         return voxels.astype(np.float64)

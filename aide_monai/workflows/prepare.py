@@ -18,7 +18,7 @@ from aide_monai.moved import moved_name
 from aide_monai.utils.files import require_place, require_unused
 from aide_monai.utils.validation import require_choices
 
-FORMS = ("datalist", "nnunet")
+FORMS = ("datalist", "nnunet", "studies")
 """What ``write_datalist`` writes."""
 
 _FLAGS = {"times_s": "times", "merge_zones": "zones"}  # options that the command line calls otherwise
@@ -45,7 +45,8 @@ def write_datalist(
         split: which cases are labelled, unlabelled and held out.
         paper_split: the paper's numbers: CHAOS by the authors' case lists, prostate 30/10, 30/10 and 27/10, QUBIQ by
             the challenge's folders, breast 100 held-out cases of each centre; ``split`` may then only have a seed.
-        form: "datalist", or "nnunet" for a raw data folder of nnU-Net, see ``write_nnunet``.
+        form: "datalist"; "nnunet" for a raw data folder of nnU-Net, see ``write_nnunet``; or "studies" for a server
+            of MONAI Label, see ``write_studies``.
         force: replace a datalist that is there already.
         progress: show progress bars.
         options: of the layout's source.
@@ -78,10 +79,11 @@ def write_datalist(
         options |= {"seed": split.seed} if layout in ("promise12", "prostate", "breast") else {}
     datalist = split.apply(known.source(*folders, **options))
     require_valid(datalist, progress=progress)
-    if form == "nnunet":
+    if form != "datalist":
         from aide_monai.workflows.nnunet import write_nnunet  # waits for PyTorch
+        from aide_monai.workflows.studies import write_studies
 
-        write_nnunet(datalist, out, progress=progress)
+        (write_nnunet if form == "nnunet" else write_studies)(datalist, out, progress=progress)
         return datalist
     datalist = with_details(datalist, progress=progress)
     datalist.save(out)
@@ -90,8 +92,8 @@ def write_datalist(
 
 def _require_free(out: str | Path, form: str, *, force: bool) -> None:
     """Refuse a place for the result that is taken, but for a datalist that may be replaced."""
-    require_place(out, folder=form == "nnunet")
-    if form == "nnunet":
+    require_place(out, folder=form != "datalist")
+    if form != "datalist":
         require_unused(out, "the data set")
     elif Path(out).exists() and not is_datalist(Path(out)):
         raise InputError(f"{out}: found a file that is no datalist and would be lost; choose another name")

@@ -170,6 +170,13 @@ def test_what_cannot_be_continued_is_refused(
     assert not (tmp_path / "run" / "labels").exists()
 
 
+def test_two_processes_go_on_as_one(bundle: Path, first: Path, second: Path, warm: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert aide("train", bundle, "--from", first, "--processes", 2, **options(second, run, epochs=1)) == 0
+    beginning = len(list_generations(first))
+    assert list_generations(run)[: beginning + 1] == list_generations(warm)[: beginning + 1]
+
+
 def test_the_folder_of_aide_run_is_continued_too(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("run", data / "first.json", "--run-dir", run, "--epochs", 2, "--steps", 2, "--device", "cpu")
