@@ -11,9 +11,11 @@ from monai.networks.nets import BasicUNet
 
 from aide_monai.engines import AIDEOptions, AIDETrainer, CoTeachingTrainer, SideBySideTrainer, rival
 from aide_monai.engines.rivals import RIVALS
-from aide_monai.ignored import IGNORED, partial_background
+from aide_monai.handlers import GlobalLabelCorrection
+from aide_monai.ignored import IGNORED, PARTIAL, partial_background
+from aide_monai.labels import LabelStore
 from aide_monai.networks import seeded
-from aide_monai.stream import SliceDataset, slice_loader
+from aide_monai.stream import PatchDataset, SliceDataset, slice_loader
 from aide_monai.transforms import CutMix, RandomRotateFlip
 
 ENGINES = {
@@ -100,3 +102,40 @@ def test_a_step_does_not_look_at_what_has_no_verdict(name: str) -> None:
             logit[:, 1:] += shift * (label == IGNORED)
         found.append([float(loss) for loss in engine.compute_losses(image, (logits[0], logits[1]), labels)[:2]])
     assert found[0] == pytest.approx(found[1])
+
+
+@pytest.mark.parametrize("unit", ["case", "patch"])
+def test_patches_of_three_dimensions_are_trained_on_corrected_and_filled(unit: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.full((1, 20, 16, 16), IGNORED, dtype=torch.uint8)
+    label[:, 4:12, 6:8], label[:, 4:12, 10:12] = 1, partial_background([1], 3)
+    volumes = [
+        {"case": name, "image": torch.randn(label.shape, generator=generator), "label": label, "quality": quality}
+        for name, quality in (("sure", "high"), ("a", "low"), ("b", "low"))
+    ]
+    store = LabelStore.from_volumes(volumes)
+    patches = PatchDataset(volumes, (16, 16, 16), store=store)
+    build = partial(BasicUNet, 3, 1, 3, features=(4, 4, 4, 4, 4, 4), norm="batch")
+    networks = [seeded(build, n) for n in (1, 2)]
+    optimizers = [torch.optim.Adam(network.parameters(), lr=3e-3) for network in networks]
+    options = AIDEOptions(warmup_epochs=2, unit=unit, fill_ignored=True, correction_foreground=0)
+    engine = AIDETrainer(
+        "cpu",
+        2,
+        slice_loader(patches, batch_size=4, steps=2, seed=0),
+        networks[0],
+        optimizers[0],
+        networks[1],
+        optimizers[1],
+        options=options,
+        train_handlers=[GlobalLabelCorrection(patches, options=options, batch_size=2)],
+    )
+    engine.run()
+    assert engine.state.metrics["corrected"] == 2
+    assert 0 <= engine.state.metrics["dsc_train"] <= 1
+    given, open_ = store.initial("sure"), label[0] >= PARTIAL
+    for network in (1, 2):
+        filled = store.label(network, "sure")
+        assert torch.equal(filled[~open_], given[~open_])
+        assert not (filled == IGNORED).any()
+        assert torch.equal(store.judged(network, "sure"), given)
