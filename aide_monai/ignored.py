@@ -39,7 +39,7 @@ def partial_background(annotated: Iterable[int], num_classes: int) -> int:
 
 
 def marked(label: Any) -> Any:
-    """Bool of the label's shape, where it marks a structure: neither background nor ``IGNORED``.
+    """Bool of the label's shape, where it marks a structure: neither background, wholly or in part, nor ``IGNORED``.
 
     Args:
         label: class indices, a tensor or an array of any shape.
