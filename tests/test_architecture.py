@@ -12,7 +12,7 @@ FLOORS = (
     ("workflows",),
     ("engines",),
     ("handlers",),
-    ("data", "stream"),
+    ("audit", "data", "stream"),
     ("transforms", "inferers"),
     ("io", "networks", "reports", "labels"),
     ("options",),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from aide_monai import __version__
-from aide_monai.cli import bundles, data, experiments, info, prepare, training
+from aide_monai.cli import audit, bundles, data, experiments, info, prepare, training
 from aide_monai.cli.console import console, errors
 from aide_monai.cli.usage import UsageError, advise
 from aide_monai.errors import InputError, MainProcessError
@@ -38,6 +38,7 @@ app.command(context_settings=_OPEN)(training.train)
 app.command(context_settings=_OPEN)(training.predict)
 app.command()(data.evaluate)
 app.command()(training.labels)
+app.command()(audit.audit)
 app.command()(experiments.compare)
 app.add_typer(bundles.app, name="bundle")
 app.command("new-bundle")(bundles.new_bundle)

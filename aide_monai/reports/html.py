@@ -12,7 +12,7 @@ import jinja2
 from aide_monai.reports.table import Table
 from aide_monai.utils.files import write_atomically
 
-_PAGES = jinja2.Environment(
+PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("aide_monai.reports", "pages"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -42,7 +42,7 @@ class Section:
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
     """Write the page; the file appears whole or not at all, and refers to nothing outside itself."""
-    page = _PAGES.get_template("report.html").render(title=title, sections=sections, base64=_base64)
+    page = PAGES.get_template("report.html").render(title=title, sections=sections, base64=_base64)
     write_atomically(path, lambda file: file.write(page.encode()))
 
 

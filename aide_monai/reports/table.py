@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.table import Table as RichTable
@@ -36,6 +36,19 @@ class Table:
     lines: list[list[str]]
     left: int
     notes: list[str] = field(default_factory=list)
+
+    def first(self, number: int) -> Table:
+        """The first lines, with a note on how many there are beside them.
+
+        >>> print(Table(["case"], [["a"], ["b"], ["c"]], left=1).first(1).markdown())
+        | case |
+        | --- |
+        | a |
+        <BLANKLINE>
+        2 more.
+        """
+        left = len(self.lines) - number
+        return self if left <= 0 else replace(self, lines=self.lines[:number], notes=[f"{left} more.", *self.notes])
 
     def markdown(self) -> str:
         """As Markdown."""

@@ -1,4 +1,5 @@
 from . import labels
+from .audit import AuditSettings, audit_data
 from .bundle import history_folder, run_bundle
 from .check import check_data
 from .demo import demo_settings, run_demo
@@ -13,10 +14,12 @@ from .studies import write_studies
 from .warm_start import start_weights, started_from
 
 __all__ = [
+    "AuditSettings",
     "EvaluationSettings",
     "Plan",
     "RunResult",
     "RunSettings",
+    "audit_data",
     "check_data",
     "demo_settings",
     "evaluate_folders",
