@@ -39,6 +39,7 @@ _CHOICES = {
 }
 _PAPER: dict[str, Any] = {
     "trusted_share": 0.0,
+    "trusted_drop": 1.0,
     "filter_strata": "none",
     "supervised_floor": 0.0,
     "average": 0.0,
@@ -79,6 +80,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "correction_start": (1, float("inf")),
     "correction_dice": (0.0, 1.0),
     "correction_foreground": (0.0, 1.0),
+    "trusted_drop": (0.0, 1.0),
 }
 """Smallest and largest value of the options that are numbers, by name."""
 
@@ -141,6 +143,10 @@ class AIDEOptions:
         fill_ignored: whether voxels that nobody has labelled (``IGNORED``) take the predicted class, in all cases,
             whenever labels are corrected; they are then learnt from, and still rank nothing. By default they stay
             without a label.
+        trusted_drop: corrections end, and the labels return to what they were before, when the mean Dice of both
+            networks with the trusted labels falls by more than this below its best: networks that learn trusted labels
+            in every batch and disagree with them have learned something else from the corrected ones. 1 never ends
+            them. Only with a ``trusted_share``.
         largest_component: what predictions keep before ranking and writing: "none" keeps all, "class" the largest
             component of each class, "foreground" likewise within the largest component of all classes together, for
             structures that touch.
@@ -187,6 +193,7 @@ class AIDEOptions:
     correction_dice: float = 0.0
     correction_foreground: float = 0.1
     fill_ignored: bool = False
+    trusted_drop: float = 0.05
     largest_component: str = "none"
     view_samples: str = "suspicious"
     view_statistics: str = "running"

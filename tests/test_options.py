@@ -39,6 +39,7 @@ DEFAULTS = {
     "correction_start": 1,
     "correction_dice": 0.0,
     "correction_foreground": 0.1,
+    "trusted_drop": 0.05,
     "ranking_reference": "own",
     "rank_high_quality": False,
     "fill_ignored": False,
@@ -49,6 +50,7 @@ DEFAULTS = {
 # what Algorithm 1 prints, where it is not the default
 PAPER = {
     "trusted_share": 0.0,
+    "trusted_drop": 1.0,
     "filter_strata": "none",
     "supervised_floor": 0.0,
     "average": 0.0,

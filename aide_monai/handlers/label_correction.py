@@ -19,6 +19,7 @@ from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
 from aide_monai.ignored import IGNORED, PARTIAL, annotated, as_far_as_known, marked
 from aide_monai.inferers import predictors_of
+from aide_monai.labels.manifest import NETWORKS
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
 from aide_monai.stream.training_set import TrainingSet
@@ -66,7 +67,8 @@ class GlobalLabelCorrection:
     there are any), "corrected" (units replaced), "withheld" (units that are not, because too little of the label's
     foreground would be left, see ``AIDEOptions.correction_foreground``) and, for those who watch for a collapse,
     "foreground_ratio" (predicted over labelled foreground voxels), "foreground_ratio_1" and "foreground_ratio_2" (of
-    each network).
+    each network). With ``AIDEOptions.trusted_drop``: "dsc_trusted_best", "sound_generation" (of the labels, when the
+    networks last agreed with the trusted ones) and "taken_back" (the epoch after which labels returned to it, or 0).
 
     Args:
         dataset: the training stream, of slices, patches or volumes; its ``store`` holds the labels.
@@ -162,7 +164,7 @@ class GlobalLabelCorrection:
             trusted = [score for (_, number), score in found.items() if self.dataset.high_quality[number]]
             metrics["dsc_trusted"] = quality = _mean_dice(trusted)
         metrics.update(corrected=0, withheld=0)
-        if due and quality >= options.correction_dice:
+        if self._sound(engine) and due and quality >= options.correction_dice:
             done, withheld = self._correct(epoch, predictions, {key: found[key].ranking for key in found})
             metrics.update(corrected=done, withheld=len(withheld))
             if options.fill_ignored:
@@ -171,6 +173,45 @@ class GlobalLabelCorrection:
             self._tell(epoch, done, withheld)
         if scratch is not None:
             release_freed_memory()
+
+    def _sound(self, engine: Any) -> bool:
+        """Whether the networks still agree with the trusted labels; where they do not, the last labels are undone.
+
+        What it remembers is in the metrics, which come back when a run is resumed.
+        """
+        drop, metrics = self.options.trusted_drop, engine.state.metrics
+        if drop == 1 or not self.options.trusted_share or "dsc_trusted" not in metrics:
+            return True
+        metrics.setdefault("taken_back", 0)
+        best = metrics["dsc_trusted_best"] = max(metrics["dsc_trusted"], metrics.get("dsc_trusted_best", 0.0))
+        if metrics["taken_back"]:
+            return False
+        if metrics["dsc_trusted"] >= best - drop:
+            metrics["sound_generation"] = self.store.generation
+            return True
+        generation = int(metrics["sound_generation"])
+        if self.store.generation != generation:
+            self._take_back(generation, engine.state.epoch, metrics["dsc_trusted"])
+            metrics["taken_back"] = engine.state.epoch
+            logger.warning(
+                "Epoch %d: the Dice with the trusted labels has fallen from %.3f to %.3f since labels were corrected. "
+                "They return to %s, and no more are corrected (option trusted_drop).",
+                engine.state.epoch,
+                best,
+                metrics["dsc_trusted"],
+                f"those of generation {generation}" if self.store.keeps_generations else "what they were given as",
+            )
+        return False
+
+    def _take_back(self, generation: int, epoch: int, dice: float) -> None:
+        """Commit labels of an earlier generation as this epoch's; a store without a folder knows the first alone."""
+        store = self.store
+        for network in NETWORKS:
+            for case in store.cases:
+                earlier = store.read(generation, network, case) if store.keeps_generations else store.initial(case)
+                if not torch.equal(earlier, store.label(network, case)):
+                    store.replace(network, case, earlier, epoch=epoch, dice_before=dice)
+        store.commit(epoch)
 
     def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor, bool]]:
         """Class indices, as the data set arranges them, of the networks for this process's cases, one by one.

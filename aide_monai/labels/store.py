@@ -156,6 +156,11 @@ class LabelStore:
         return None if self._scratch is None else self._scratch.path
 
     @property
+    def keeps_generations(self) -> bool:
+        """Whether there is a folder, from which labels of earlier generations can be read."""
+        return self._on_disk
+
+    @property
     def generation(self) -> int:
         """Number of the last committed generation; 0 holds the labels as given."""
         return self._history.generation

@@ -583,6 +583,83 @@ def test_labels_are_corrected_when_the_networks_are_good_enough(needed: float, r
     assert engine.state.metrics.get("dsc_trusted") == (pytest.approx(14 / 17) if quality == "high" else None)
 
 
+LEAVING = [simple("t", 10, 4, quality="high"), simple("a", 6, 5), simple("b", 5, 5)]
+"""Network 1 finds all of the trusted label; network 2 finds 4 of 10 pixels, Dice 8 / 14, and less of the others."""
+
+
+def followed(engine: Engine, handler: GlobalLabelCorrection, channels: str) -> list[tuple[int, int]]:
+    """Both networks predict the channels one after another; how many labels are corrected, and what "a" has then."""
+    seen = []
+    for epoch, channel in enumerate(channels, start=engine.state.epoch):
+        engine.networks = Reads(int(channel), 2), Reads(int(channel), 2)
+        engine.state.epoch = epoch
+        handler(engine)
+        seen.append((engine.state.metrics["corrected"], sizes(handler.store, 1)["a"]))
+    engine.state.epoch += 1
+    return seen
+
+
+MINDFUL = {"trusted_share": 0.5, "trusted_drop": 0.05, "update_ratio": 1.0}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_labels_return_when_the_networks_leave_the_trusted_ones(
+    kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, store = correction(LEAVING, folder=tmp_path if kept else None, **MINDFUL)
+    engine = Engine()
+    assert followed(engine, handler, "010") == [(4, 6), (0, 10), (0, 10)]
+    assert {key: engine.state.metrics[key] for key in ("taken_back", "sound_generation", "dsc_trusted_best")} == {
+        "taken_back": 2,
+        "sound_generation": 0,
+        "dsc_trusted_best": 1.0,
+    }
+    assert (store.epochs, sizes(store, 1), sizes(store, 2)) == ([0, 1, 2], *[{"t": 10, "a": 10, "b": 10}] * 2)
+    assert "fallen from 1.000 to 0.571" in caplog.text
+    given = "those of generation 0" if kept else "what they were given as"
+    assert f"return to {given}, and no more are corrected (option trusted_drop)" in caplog.text
+
+
+def test_labels_that_the_networks_agreed_with_stay(tmp_path: Path) -> None:
+    """Two epochs are sound: the labels of the first correction stay, those of the second are undone."""
+    volumes = [
+        case("t", row(10, 10), row(10, 10), row(4, 4), quality="high"),
+        case("a", row(9, 9), row(6, 7), row(5, 5)),
+    ]
+    handler, _ = correction(volumes, folder=tmp_path, **MINDFUL, correction_start=1)
+    engine = Engine()
+    assert followed(engine, handler, "0") == [(2, 13)]
+    volumes[1]["image"][0] = row(8, 8)  # the networks find more, and are right about the trusted label still
+    assert followed(engine, handler, "01") == [(2, 16), (0, 13)]
+    assert engine.state.metrics["sound_generation"] == 1
+
+
+def test_nothing_is_undone_where_nothing_was_corrected() -> None:
+    handler, store = correction(LEAVING, **MINDFUL, correction_start=9)
+    engine = Engine()
+    followed(engine, handler, "010")
+    assert (engine.state.metrics["taken_back"], store.epochs) == (0, [0])
+
+
+@pytest.mark.parametrize("options", [{"trusted_drop": 1.0}, {"trusted_share": 0.0}, {"trusted_drop": 0.5}])
+def test_labels_stay_where_nobody_minds(options: dict[str, float]) -> None:
+    """Without the option, without a share of the batch that the networks would have to agree with, or within it."""
+    handler, _ = correction(LEAVING, **MINDFUL | options)
+    assert followed(Engine(), handler, "010") == [(4, 6), (4, 5), (4, 6)]
+
+
+def test_what_a_run_knows_of_the_trusted_labels_comes_back_with_its_metrics() -> None:
+    handler, _ = correction(LEAVING, **MINDFUL)
+    engine = Engine()
+    followed(engine, handler, "0")
+    resumed = Engine()
+    resumed.state.epoch = 2
+    resumed.state.metrics.update(engine.state.metrics)  # as RunCheckpoint does
+    again = GlobalLabelCorrection(handler.dataset, options=handler.options)
+    assert followed(resumed, again, "1") == [(0, 10)]
+    assert resumed.state.metrics["taken_back"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
