@@ -90,6 +90,9 @@ class NaiveAide:
         self.generator = torch.Generator().manual_seed(seed)
         self.initial = {case.name: case.label.numpy().astype(int) for case in cases}
         self.labels = [copy.deepcopy(self.initial), copy.deepcopy(self.initial)]
+        self.sound = copy.deepcopy(self.labels)  # what the networks agreed with the trusted labels after
+        self.corrected_since = self.taken_back = False
+        self.best = 0.0
 
     def run(self, batches: Sequence[Sequence[Sequence[tuple[int, int]]]]) -> Iterator[Epoch]:
         """Train on the (case, slice) pairs of each batch of each epoch."""
@@ -230,6 +233,8 @@ class NaiveAide:
         agreement = [[self._dice(predictions[i], self.labels[i], unit) for unit in units] for i in (0, 1)]
         result.dsc_train = sum(sum(dice) / len(dice) for dice in agreement) / 2
 
+        if self._left_the_trusted(epoch, agreement, units, result):
+            return
         if epoch < options.correction_start:
             return
         if epoch > options.warmup_epochs and epoch % options.update_interval != 0:
@@ -260,10 +265,31 @@ class NaiveAide:
                     result.withheld += 1
                     continue
                 self.labels[1 - i][name][where] = new
+                self.corrected_since = True
                 changed = sum(1 for a, b in zip(old.flat, new.flat, strict=True) if a != b)
                 result.changes.append(
                     Change(epoch, 2 if i == 0 else 1, name, -1 if z is None else z, ranked[i][n], changed)
                 )
+
+    def _left_the_trusted(self, epoch: int, agreement: list[list[float]], units: list, result: Epoch) -> bool:
+        """Whether corrections are over; in the epoch in which that is found, labels become the sound ones again."""
+        trusted = [n for n, (number, _) in enumerate(units) if self.cases[number].trusted]
+        if not trusted or self.options.trusted_share == 0 or self.options.trusted_drop == 1:
+            return False
+        dice = sum(sum(found[n] for n in trusted) / len(trusted) for found in agreement) / 2
+        self.best = max(self.best, dice)
+        if self.taken_back:
+            return True
+        if dice >= self.best - self.options.trusted_drop:
+            self.sound, self.corrected_since = copy.deepcopy(self.labels), False
+            return False
+        if self.corrected_since:
+            for i in (0, 1):
+                for name, label in self.sound[i].items():
+                    if changed := int((label != self.labels[i][name]).sum()):
+                        result.changes.append(Change(epoch, i + 1, name, -1, dice, changed))
+            self.labels, self.taken_back = copy.deepcopy(self.sound), True
+        return True
 
     def _predict(self, which: Sequence[int], case: Case, result: Epoch) -> np.ndarray:
         """(X, Y, Z) classes of one network, or of the mean of both, slice by slice."""

@@ -19,7 +19,6 @@ from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
 from aide_monai.ignored import IGNORED, PARTIAL, annotated, as_far_as_known, marked
 from aide_monai.inferers import predictors_of
-from aide_monai.labels.manifest import NETWORKS
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
 from aide_monai.stream.training_set import TrainingSet
@@ -191,7 +190,8 @@ class GlobalLabelCorrection:
             return True
         generation = int(metrics["sound_generation"])
         if self.store.generation != generation:
-            self._take_back(generation, engine.state.epoch, metrics["dsc_trusted"])
+            self.store.take_back(generation, epoch=engine.state.epoch, dice_before=metrics["dsc_trusted"])
+            self.store.commit(engine.state.epoch)
             metrics["taken_back"] = engine.state.epoch
             logger.warning(
                 "Epoch %d: the Dice with the trusted labels has fallen from %.3f to %.3f since labels were corrected. "
@@ -202,16 +202,6 @@ class GlobalLabelCorrection:
                 f"those of generation {generation}" if self.store.keeps_generations else "what they were given as",
             )
         return False
-
-    def _take_back(self, generation: int, epoch: int, dice: float) -> None:
-        """Commit labels of an earlier generation as this epoch's; a store without a folder knows the first alone."""
-        store = self.store
-        for network in NETWORKS:
-            for case in store.cases:
-                earlier = store.read(generation, network, case) if store.keeps_generations else store.initial(case)
-                if not torch.equal(earlier, store.label(network, case)):
-                    store.replace(network, case, earlier, epoch=epoch, dice_before=dice)
-        store.commit(epoch)
 
     def _predict(self, engine: Any) -> Iterator[tuple[Key, Tensor, bool]]:
         """Class indices, as the data set arranges them, of the networks for this process's cases, one by one.

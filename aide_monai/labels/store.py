@@ -257,6 +257,28 @@ class LabelStore:
         self._staged.append(change)
         return change
 
+    def take_back(self, generation: int, *, epoch: int, dice_before: float) -> None:
+        """Make all labels what they were in an earlier generation; ``commit`` makes it permanent, as epoch's change.
+
+        Unlike ``rollback``, which a person asks for, it is a part of the run: resuming from before it repeats it.
+
+        Args:
+            generation: the earlier generation. A store without a folder has the first alone, and returns to it.
+            epoch, dice_before: as in ``replace``, for the record.
+
+        Raises:
+            InputError: as ``read``.
+        """
+        for network in NETWORKS:
+            for case in self.cases:
+                earlier = self.read(generation, network, case) if self.keeps_generations else self.initial(case)
+                target = self.label(network, case)
+                changed = int((target != earlier).sum())
+                if changed:
+                    target.copy_(earlier)
+                    change = LabelChange(epoch, network, case, None, float(dice_before), changed)
+                    self._staged.append(change)
+
     def commit(self, epoch: int) -> int:
         """Make the replaced labels permanent and return the number of the new generation.
 

@@ -59,7 +59,8 @@ THREE_CLASSES = Setting(profile="paper", classes=3, modalities=2, normalised=Fal
 SLICES = Setting(profile="paper", options=(("unit", "slice"), ("update_ratio", 0.25)), seed=8)
 ORIGINAL = Setting(profile="original", seed=13)
 UNNORMALISED = Setting(profile="original", normalised=False, seed=0)
-IMPROVED = Setting(profile="improved", empty_slices=True, batch_size=5, seed=5)
+MINDFUL = Setting(profile="improved", empty_slices=True, batch_size=5, seed=5)
+IMPROVED = replace(MINDFUL, options=(("trusted_drop", 1.0),))  # corrects labels to the end
 AVERAGED = Setting(profile="paper", options=(("average", 0.6), ("correction_source", "mean")), batch_size=5, seed=13)
 TWO_VIEWS = Setting(profile="paper", options=(("views", 2),), empty_slices=True, batch_size=5, seed=5)
 
@@ -138,7 +139,8 @@ class Recorder:
         assert all(record.pop("patch") is None and not record.pop("filled") for record in records)
         epoch.changes = [Change(**(r | {"slice": -1 if r["slice"] is None else r["slice"]})) for r in records]
         epoch.labels = [{case: self.store.label(n, case).numpy().copy() for case in self.store.cases} for n in (1, 2)]
-        assert engine.state.metrics["corrected"] == len(epoch.changes)
+        returned = engine.state.metrics.get("taken_back") == engine.state.epoch
+        assert returned or engine.state.metrics["corrected"] == len(epoch.changes)
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -258,6 +260,22 @@ def test_the_profile_improved() -> None:
     assert 3 in sizes  # of a batch of 5, where the paper keeps 2
 
 
+def test_labels_return_where_the_networks_leave_the_trusted_ones() -> None:
+    """In the second epoch they do; the third changes nothing, where it would have without the option."""
+    epochs = run_both(MINDFUL)
+    assert [bool(epoch.changes) for epoch in epochs] == [True, True, False]
+    first = epochs[0].changes
+    assert {(c.network, c.case) for c in epochs[1].changes} == {(c.network, c.case) for c in first}
+    assert all((epochs[1].labels[i][case] == volume).all() for i in (0, 1) for case, volume in given(MINDFUL).items())
+    with pytest.raises(AssertionError):
+        run_both(MINDFUL, trusted_drop=1.0)
+
+
+def given(setting: Setting) -> dict[str, Any]:
+    """The labels that a training begins with."""
+    return {volume["case"]: volume["label"][0].numpy() for volume in volumes(setting)}
+
+
 def assert_rich(epochs: list[Epoch], *, one_label: bool = False) -> None:
     """That a comparison of these epochs says something; with ``one_label`` both networks have the same labels."""
     for epoch in epochs:
@@ -317,7 +335,7 @@ def test_the_comparison_without_a_change() -> None:
 def test_every_option_is_among_them() -> None:
     (mark,) = test_the_comparison_notices_every_option.pytestmark
     # "trusted_share" decides which batches there are, and those are given; "fill_ignored" is for labels with gaps
-    assert {option for option, _ in mark.args[1]} | {"trusted_share", "fill_ignored"} == {
+    assert {option for option, _ in mark.args[1]} | {"trusted_share", "trusted_drop", "fill_ignored"} == {
         o.name for o in fields(AIDEOptions)
     }
 
