@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from aide_monai.labels.continued import continue_history
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
 from aide_monai.labels.manifest import MANIFEST, NETWORKS, is_used
+from aide_monai.labels.volumes import OnlyChannel, case_name, is_high_quality
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
 
@@ -147,7 +148,7 @@ class LabelStore:
                 grids[case] = grid
             if is_high_quality(volume):
                 trusted.append(case)
-        only = _OnlyChannel(labels)
+        only = OnlyChannel(labels)
         return cls(only, high_quality=trusted, folder=folder, resume=resume, grids=grids, start=start, scratch=scratch)
 
     @property
@@ -394,32 +395,3 @@ def _region(index: tuple[Any, ...] | None) -> tuple[Any, ...]:
 
 def _as_text(window: Sequence[slice]) -> str:
     return ",".join(f"{part.start}:{part.stop}" for part in window)
-
-
-class _OnlyChannel(Mapping[str, Tensor]):
-    """Labels (1, X, Y, Z) as (X, Y, Z), taken from their files one at a time."""
-
-    def __init__(self, labels: Mapping[str, Any]) -> None:
-        self.labels = labels
-
-    def __getitem__(self, case: str) -> Tensor:
-        return current(self.labels[case])[0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def case_name(volume: Mapping[str, Any], number: int) -> str:
-    """Identifier of a volume: its "case", or its number in the data set."""
-    return str(volume.get("case", number))
-
-
-def is_high_quality(volume: Mapping[str, Any]) -> bool:
-    """Whether a volume's label is trusted; a label without "quality" is."""
-    quality = volume.get("quality", "high")
-    if quality not in ("high", "low"):
-        raise InputError(f'case {volume.get("case")!r} has quality {quality!r}; expected "high" or "low"')
-    return bool(quality == "high")

@@ -16,7 +16,8 @@ from torch import Tensor
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
 from aide_monai.io.location import without_suffix
-from aide_monai.labels.store import LabelStore, is_high_quality
+from aide_monai.labels.store import LabelStore
+from aide_monai.labels.volumes import is_high_quality
 from aide_monai.stream.training_set import Item, Volume
 from aide_monai.stream.volume_cache import mistakes
 from aide_monai.transforms.labels import AsClassIndicesd

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
-from aide_monai.labels.store import LabelStore, case_name, is_high_quality
+from aide_monai.labels.store import LabelStore
+from aide_monai.labels.volumes import case_name, is_high_quality
 from aide_monai.stream.training_set import Item, Volume
 
 Window = tuple[slice, ...]

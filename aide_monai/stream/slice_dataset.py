@@ -13,7 +13,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from aide_monai.algorithm import confusion
 from aide_monai.errors import InputError
 from aide_monai.io.grid import slice_axis, through_plane_axis
-from aide_monai.labels.store import LabelStore, case_name, is_high_quality
+from aide_monai.labels.store import LabelStore
+from aide_monai.labels.volumes import case_name, is_high_quality
 from aide_monai.stream.share_sampler import ShareBatchSampler, collate_share
 from aide_monai.stream.slices import Slices, StoredSlices, ViewedSlices
 from aide_monai.stream.training_set import Item, TrainingSet, Volume
