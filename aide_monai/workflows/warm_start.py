@@ -13,7 +13,7 @@ from torch import nn
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.handlers.settings import require_settings, trained_classes
-from aide_monai.labels.manifest import labels_folder
+from aide_monai.labels.manifest import MANIFEST, labels_folder
 from aide_monai.stream.trained_on import TrainedOn
 from aide_monai.utils import distributed
 from aide_monai.utils.files import read_object, write_text
@@ -53,9 +53,9 @@ def started_from(
 def _started_from(
     start: str | Path | None, run: Path, settings: Mapping[str, Any], channels: int | None, resume: bool
 ) -> str | None:
-    record = run / _RECORD
+    record, begun = run / _RECORD, (run / "labels" / MANIFEST).is_file()
     noted = None
-    if not resume:
+    if not begun and not resume:
         record.unlink(missing_ok=True)  # of a training that never began
     elif record.is_file():
         noted = str(read_object(record, advice="restore it, or begin in a new run folder")["from"])
@@ -64,12 +64,12 @@ def _started_from(
     earlier = os.path.abspath(start)
     if os.path.realpath(earlier) == os.path.realpath(run):
         raise InputError(f"--from {start}: the run's own folder; choose a new run folder (--run-dir), or --resume")
-    if resume and (noted is None or os.path.realpath(earlier) != os.path.realpath(noted)):
+    if begun and (noted is None or os.path.realpath(earlier) != os.path.realpath(noted)):
         found = "began from no other run" if noted is None else f"began from {noted}"
         raise InputError(f"--from {start}: this run {found}; resume it without --from")
     labels_folder(earlier)
     _require_like(weights_of(earlier), start, settings, channels)
-    if not resume:
+    if not begun:
         write_text(record, json.dumps({"from": earlier}, indent=1) + "\n")
     return earlier
 

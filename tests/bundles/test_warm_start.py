@@ -122,9 +122,12 @@ def test_a_case_without_a_label_begins_with_that_of_before(
 
 
 def test_a_run_that_was_killed_resumes_without_being_told(
-    bundle: Path, second: Path, warm: Path, tmp_path: Path
+    bundle: Path, second: Path, warm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = shutil.copytree(warm, tmp_path / "again")
+    capsys.readouterr()
+    assert aide("train", bundle, **options(second, again)) == 2
+    assert "already holds the labels of a run" in capsys.readouterr().err.replace("\n", " ")
     (again / "checkpoint.pt").unlink()  # killed before its first epoch was saved
     shutil.rmtree(again / "models")
     (again / "epochs.csv").unlink()

@@ -68,7 +68,7 @@ def nnunet_datalist(
             not supported: labels by regions, files that are no volumes.
 
     Examples:
-        >>> import json, shutil
+        >>> import json
         >>> from pathlib import Path
         >>> from aide_monai import write_phantoms
         >>> from aide_monai.data.sources import nnunet_datalist
@@ -89,9 +89,9 @@ def nnunet_datalist(
     labels, ignore, problems = _labels(content)
     modality, wrong = numbered_names(content.get("channel_names"), "channel_names")
     ending, found = _file_ending(content)
-    if problems := [*problems, *wrong, *found]:
-        raise InputError(title, problems=problems)
-    entries = _entries(content, folder, ending, len(modality), problems)
+    problems += [*wrong, *found]
+    malformed = bool(problems)
+    entries = [] if wrong or found else _entries(content, folder, ending, len(modality), problems)
     pattern = patient_expression(patient_pattern, "patient_pattern")
     cases: list[Case] = []
     for entry in entries:
@@ -100,6 +100,8 @@ def nnunet_datalist(
             cases.append(replace(_case(entry, folder, roots=roots), patient=patient))
         except InputError as error:
             problems += error.at("", case=entry.name).problems
+    if malformed:
+        raise InputError(title, problems=problems)
     cases = _of_fold(cases, folder, split_fold, splits, problems)
     datalist = Datalist(str(content.get("name") or folder.name), labels, modality, cases, ignore=ignore)
     if problems:
@@ -175,12 +177,14 @@ def _file_ending(content: JsonObject) -> tuple[str, list[Problem]]:
 def _entries(content: JsonObject, folder: Path, ending: str, channels: int, problems: list[Problem]) -> list[_Entry]:
     """All cases of both sides; what is wrong is added to ``problems``."""
     entries: list[_Entry] = []
+    before = len(problems)
     for side, split in _SECTIONS.items():
         if split == "training" and "dataset" in content:
             entries += _listed(content["dataset"], problems)
         else:
             entries += _side(folder, side, ending, channels, problems)
-        if split == "training" and content.get("numTraining", len(entries)) != len(entries) and not problems:
+        complete = split == "training" and len(problems) == before  # else cases are missing that are told already
+        if complete and content.get("numTraining", len(entries)) != len(entries):
             found, advice = f"{content['numTraining']!r}", "look for the cases that are missing, or correct the number"
             problems.append(Problem(found, f"{len(entries)}, the number of its cases", advice, 'key "numTraining"'))
     sides = {entry.name: entry for entry in reversed(entries)}
@@ -203,7 +207,7 @@ def _side(folder: Path, side: str, ending: str, channels: int, problems: list[Pr
     drawn = {file.name.removesuffix(ending): str(file) for file in _files(labels, ending)}
     problems += [
         Problem(f"no image of this name in images{side}/", advice="add it, or remove the label", place=drawn[name])
-        for name in drawn.keys() - _names(images, ending)
+        for name in sorted(drawn.keys() - _names(images, ending))
     ]
     return [_Entry(name, paths, drawn.get(name), _SECTIONS[side]) for name, paths in found.items()]
 

@@ -108,6 +108,18 @@ def test_what_is_malformed_or_cannot_be_trained_on_is_told(
     assert [part for part in told if part not in str(caught.value)] == []
 
 
+def test_a_malformed_json_and_missing_files_are_one_report(tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path / "data")
+    write_json(folder, labels={"background": 0, "organ": 7}, numTraining=3)
+    (folder / "imagesTr" / "phantom_002_0001.nii.gz").unlink()
+    (folder / "labelsTr" / "other.nii.gz").touch()
+    with pytest.raises(InputError) as caught:
+        find_datalist(folder)
+    told = ("the numbers [0, 7]", "_0000 to _0001", "other.nii.gz: found no image of this name in imagesTr/")
+    assert [part for part in told if part not in str(caught.value)] == []
+    assert len(caught.value.problems) == 3
+
+
 def test_a_fold_of_splits_final_is_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_nnunet(tmp_path / "raw")
     names = [f"phantom_00{number}" for number in range(6)]
