@@ -173,6 +173,10 @@ def write_pseudo_labels(
         image = load_volumes([unlabelled[number].record()], transform)[0]["image"]
         prediction = predict(network, image, axis=axis, slice_size=slice_size, transform=transform, device=device)
         affine = torch.as_tensor(image.meta["original_affine"])
+        said = datalist.loadable(unlabelled[number]).get("annotated")
+        if said is not None:  # a hidden label that had some structures alone: no more is said of it
+            known = [i for i in range(int(prediction.max()) + 1) if (i if values is None else int(values[i])) in said]
+            prediction = prediction.where(torch.isin(prediction, torch.tensor(known, dtype=torch.uint8)), 0)
         return prediction if values is None else values[prediction.long()], affine
 
     for first in range(0, len(unlabelled), distributed.world_size()):

@@ -138,3 +138,21 @@ def test_image_records(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="found no volume"):
         image_records(tmp_path / "empty")
+
+
+class TwoStructures(torch.nn.Module):
+    """Class 1 where the image is dark, class 2 where it is bright."""
+
+    def forward(self, image):
+        return 10 * torch.cat([torch.full_like(image, 0.1), -image, image], dim=1)
+
+
+def test_of_a_case_whose_label_had_some_structures_no_more_is_said(datalist, tmp_path):
+    names = {0: "background", 1: "dark", 2: "bright"}
+    cases = [replace(case, annotated=("bright",)) if case.label is None else case for case in datalist.cases]
+    named = Datalist("phantoms", names, datalist.modality, cases)
+    for given, found in ((named, {0, 2}), (replace(named, cases=datalist.cases), {1, 2})):
+        folder = tmp_path / str(len(found)) / str(max(found - {2}))
+        result = write_pseudo_labels(TwoStructures(), given, folder, axis=2, slice_size=(32, 32))
+        (first, *_) = [case for case in result.of_split("training") if case.doubtful]
+        assert found <= set(np.unique(np.asarray(nibabel.load(first.label).dataobj))) <= found | {0}

@@ -144,6 +144,7 @@ def with_hidden_as_test(datalist: Datalist) -> Datalist:
             image=case.image,
             label=case.clean_label,
             quality="high",
+            annotated=case.annotated,
             split="test",
         )
         for case in datalist.of_split("training")
