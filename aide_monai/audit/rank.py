@@ -14,7 +14,7 @@ from aide_monai.audit.examine import CASE_MEASURES, Examined, Suspect, examine
 from aide_monai.audit.kinds import MISTAKES
 from aide_monai.errors import InputError, Problem
 from aide_monai.metrics.masks import ArrayLike
-from aide_monai.utils.validation import require_numbers
+from aide_monai.utils.validation import require_choices, require_numbers
 
 _MOST_SPOILT = 240
 _CHANGED = 0.03
@@ -87,6 +87,7 @@ def rank(
     axis: int = 2,
     expected: float = 0.1,
     seed: int = 0,
+    mistakes: Sequence[str] = tuple(MISTAKES),
 ) -> Ranking:
     """Rank labels by how likely they are wrong, judged by predictions of models that were not trained on them.
 
@@ -103,6 +104,7 @@ def rank(
         axis: slice axis.
         expected: share of labels that is expected to be wrong, 0..1.
         seed: of the mistakes.
+        mistakes: names in ``MISTAKES``, which scores are learned from.
 
     Raises:
         InputError: one report of all cases without a partner, shapes that differ, values that are no probabilities.
@@ -135,25 +137,33 @@ def rank(
             steps = spacing_mm[case] if isinstance(spacing_mm, Mapping) else spacing_mm
             yield as_volume(case, np.asarray(label), np.asarray(probabilities[case]), steps, axis)
 
-    return ranking(volumes(), number=len(labels), expected=expected, seed=seed)
+    return ranking(volumes(), number=len(labels), expected=expected, seed=seed, mistakes=mistakes)
 
 
 def ranking(
-    volumes: Iterable[Volume], *, number: int, expected: float = 0.1, seed: int = 0, on_examined: Any = None
+    volumes: Iterable[Volume],
+    *,
+    number: int,
+    expected: float = 0.1,
+    seed: int = 0,
+    mistakes: Sequence[str] = tuple(MISTAKES),
+    on_examined: Any = None,
 ) -> Ranking:
     """As ``rank``, of volumes that are read one after another.
 
     Args:
         volumes: checked ones, see ``volume_problem``.
         number: how many there are.
-        expected, seed: see ``rank``.
+        expected, seed, mistakes: see ``rank``.
         on_examined: called with each volume and what was found, ``Examined``, to draw or write it.
 
     Raises:
         InputError: ``expected`` is out of range.
     """
     require_numbers({"expected": expected}, {"expected": (0.001, 0.9)})
-    times = max(1, min(len(MISTAKES), round(_MOST_SPOILT / max(number, 1))))
+    for name in mistakes:
+        require_choices({"mistakes": name}, {"mistakes": tuple(MISTAKES)})
+    times = max(1, min(len(mistakes), round(_MOST_SPOILT / max(number, 1))))
     every = max(1, round(number * times / _MOST_SPOILT))
     names: list[str] = []
     found: list[Examined] = []
@@ -166,7 +176,7 @@ def ranking(
         if on_examined is not None:
             on_examined(volume, seen)
         if index % every == 0 and volume.label.any():
-            for name in order.permutation(list(MISTAKES))[:times]:
+            for name in order.permutation(list(mistakes))[:times]:
                 label = MISTAKES[str(name)](volume.label, volume.spacing_mm, volume.axis, order)
                 changed = label != volume.label
                 if np.count_nonzero(changed) > _CHANGED * np.count_nonzero(volume.label):

@@ -105,7 +105,6 @@ def audit_data(
         >>> from aide_monai.workflows import audit_data
         >>> audit_data("DATA", ["PREDICTIONS"], "AUDIT").ranking.cases[0].kind  # doctest: +SKIP
     """
-    from aide_monai.audit import ranking
     from aide_monai.data.predictions import find_predictions
 
     settings = settings or AuditSettings()
@@ -118,6 +117,8 @@ def audit_data(
     structures, values = _classes(settings.classes, datalist)
     models = [find_predictions(folder, structures) for folder in predictions]
     _require_partners(cases, models, predictions)
+    from aide_monai.audit import ranking  # waits for PyTorch: a mistake has been told before
+
     problems: list[Problem] = []
     with new_folder(out) as folder, Progress(disable=not progress) as bar:
         task = bar.add_task("judging labels", total=len(cases))

@@ -51,6 +51,12 @@ def test_wrong_labels_come_first(name: str) -> None:
     assert np.mean([verdict.score for verdict in found[3:]]) < 0.2
 
 
+def test_mistakes_of_a_kind_that_was_not_learned_are_found_too() -> None:
+    others = [name for name in MISTAKES if name not in ("missing", "dropped")]
+    found = rank(spoilt("missing"), SHARES, spacing_mm=SPACING, mistakes=others).cases
+    assert sorted(verdict.case for verdict in found[:3]) == WRONG
+
+
 def test_labels_that_are_right_are_not_accused() -> None:
     found = rank(TRUTH, SHARES, spacing_mm=SPACING)
     assert np.mean([verdict.score > 0.5 for verdict in found.cases]) <= 0.1
@@ -121,6 +127,8 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
     assert "8 problems" in message
     with pytest.raises(InputError, match="no labels"):
         rank({}, {}, spacing_mm=SPACING)
+    with pytest.raises(InputError, match=r"mistakes is 'bigger'; expected one of larger, smaller"):
+        rank({"g": label}, {"g": share}, spacing_mm=SPACING, mistakes=["larger", "bigger"])
     with pytest.raises(InputError, match=r"expected is 1.5"):
         rank({"g": label}, {"g": share}, spacing_mm=SPACING, expected=1.5)
 
