@@ -3,10 +3,11 @@
     python -m benchmarks.audit --data FOLDER --predictions MASKS [--merge] [--rates 0.1] [--seeds 0 1 2]
 
 Each line is one kind of mistake, made in a share of the labels that are right otherwise. The scores are learned
-without that kind ("leave one kind out"). AP is the average precision of finding the cases; beside it that of rivals that
-have the same predictions: 1 - Dice with them, the mean cross-entropy of the label, and chance. "kind" is how often the
-kind is named right, "IoU" the median overlap of what is proposed to change and what was changed in the wrong cases,
-"error" the expected calibration error over all cases. Mistakes that change less than 3 % of a label do not count.
+without that kind ("leave one kind out"). AP is the average precision of finding the cases. Beside it stands that of
+rivals with the same predictions: 1 - Dice with them, the mean cross-entropy of the label, and chance. "kind" is how
+often the kind is named right. "IoU" is the median overlap of what is proposed to change and what was changed in the
+wrong cases, "error" the expected calibration error over all cases. Mistakes that change less than 3 % of a label do
+not count.
 """
 
 from __future__ import annotations
