@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aide_monai.ignored import IGNORED, MOST_PARTIAL, PARTIAL, annotated, as_far_as_known
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, annotated, as_far_as_known, may_be_special
 
 
 def has_verdict(label: Tensor) -> Tensor:
@@ -243,8 +243,7 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     Returns:
         (S, C, C) int64, prediction first.
     """
-    # A GPU would have to be asked for it, and waited for.
-    special = label.device.type != "cpu" or bool(((label >= PARTIAL) | (prediction >= PARTIAL)).any())
+    special = may_be_special(prediction, label)
     prediction, label = prediction.long(), label.long()
     if special and num_classes <= MOST_PARTIAL + 1:
         prediction, label = as_far_as_known(prediction, label)

@@ -93,3 +93,8 @@ def as_far_as_known(prediction: Any, label: Any) -> tuple[Any, Any]:
     foreground = (prediction != 0) & (prediction < PARTIAL)
     may_be = foreground & leaves_open(label, prediction * foreground + ~foreground)
     return prediction * ~may_be, label * ~is_partial(label)
+
+
+def may_be_special(*labels: Any) -> bool:
+    """Whether tensors may have values that are no classes; a GPU is not asked, for that would make the host wait."""
+    return any(label.device.type != "cpu" or bool((label >= PARTIAL).any()) for label in labels)

@@ -88,3 +88,14 @@ def test_of_two_maps_the_part_that_is_known() -> None:
         [0, LIVER],
         [0, 0],
     ]
+
+
+def test_what_a_gpu_does_without_asking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    label, prediction = torch.randint(0, 3, (2, 2, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    logits = torch.randn(2, 3, 4, 4, generator=generator)
+    asked = PerSampleDiceCELoss()(logits, label), confusion(prediction, label, num_classes=3)
+    for module in ("algorithm", "losses.dice_ce"):
+        monkeypatch.setattr(f"aide_monai.{module}.may_be_special", lambda *labels: True)
+    found = PerSampleDiceCELoss()(logits, label), confusion(prediction, label, num_classes=3)
+    torch.testing.assert_close(found, asked)

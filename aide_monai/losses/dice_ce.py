@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aide_monai.ignored import IGNORED, MOST_PARTIAL, is_partial, leaves_open
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, is_partial, leaves_open, may_be_special
 
 
 class PerSampleDiceCELoss(nn.Module):
@@ -82,8 +82,7 @@ def merge_open(log_probability: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         The same with probabilities that are merged at such pixels, whose label is 0.
     """
     classes = log_probability.shape[1]
-    # A GPU would have to be asked whether there are any, and waited for.
-    if classes > MOST_PARTIAL + 1 or (label.device.type == "cpu" and not bool(is_partial(label).any())):
+    if classes > MOST_PARTIAL + 1 or not may_be_special(label):
         return log_probability, label
     label = label.long()
     index = torch.arange(1, classes, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
