@@ -1,4 +1,4 @@
-"""The verbs of the ``aide`` command that look at data and masks: check, evaluate."""
+"""The verbs of the ``aide`` command that look at data and masks: check, plan, evaluate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aide_monai.cli.console import console, print_json, shows_progress
-from aide_monai.cli.options import AsJSON, Layout, Quiet, Roots, label_names, spacing_mm
+from aide_monai.cli.options import AsJSON, Layout, Quiet, Roots, label_names, numbers, spacing_mm
 from aide_monai.errors import InputError
 from aide_monai.metrics.tolerance import TOLERANCE_MM
 from aide_monai.reports.text import literal
@@ -47,6 +47,38 @@ def check(
         console.print(str(folder), soft_wrap=True)
     if result.errors:
         raise typer.Exit(1)
+
+
+def plan(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, or its datalist (JSON).")],
+    spatial_dims: Annotated[int, typer.Option(help="2: slices; 3: patches of volumes.")] = 2,
+    network: Annotated[
+        str | None, typer.Option(help="BasicUNet, MultiStreamUNet or SegResNet. Default: as the data ask for.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Voxels of a slice or patch: 96,96,32. Default: from the data and the memory.")
+    ] = None,
+    memory: Annotated[float, typer.Option(help="GB that a training may take.")] = 8.0,
+    root: Roots = None,
+    out: Annotated[Path | None, typer.Option(help="File (JSON) for the plan.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Choose network, slice or patch size, spacing and more for a data set, with reasons; nothing is trained."""
+    from aide_monai.data.sources import find_datalist
+    from aide_monai.utils.files import require_place
+    from aide_monai.workflows.network_plan import plan_network
+
+    if out is not None:
+        require_place(out)
+    voxels = None if size is None else numbers("--size", size)
+    datalist = find_datalist(data, roots=root or ())
+    chosen = plan_network(datalist, spatial_dims=spatial_dims, network=network, size=voxels, memory_gb=memory)
+    if out is not None:
+        chosen.save(out)
+    if as_json:
+        print_json(chosen.content())
+    else:
+        console.print(chosen.table().rich(datalist.name))
 
 
 def evaluate(

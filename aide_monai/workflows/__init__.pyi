@@ -5,6 +5,7 @@ from .check import check_data
 from .demo import demo_settings, run_demo
 from .evaluate_folders import EvaluationSettings, evaluate_folders
 from .merge import merge_data_sets
+from .network_plan import NetworkPlan, plan_network
 from .nnunet import export_nnunet, write_nnunet
 from .plan import Plan, plan_roles
 from .prepare import prepare_datalist, write_datalist
@@ -16,6 +17,7 @@ from .warm_start import start_weights, started_from
 __all__ = [
     "AuditSettings",
     "EvaluationSettings",
+    "NetworkPlan",
     "Plan",
     "RunResult",
     "RunSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "labels",
     "merge_data_sets",
     "modality_of",
+    "plan_network",
     "plan_roles",
     "prepare_datalist",
     "run_bundle",
