@@ -191,6 +191,8 @@ def overlays(panels: Sequence[Sequence[Overlay]], path: str | Path, *, title: st
     for line, axes_of_line in zip(panels, grid, strict=True):
         for panel, axes in zip(line, axes_of_line, strict=True):
             _draw(panel, axes)
+            axes.set_title(panel.title, fontsize=8)
+            axes.set_axis_off()
     figure.suptitle(f"{title}\n{legend[0]}: green, {legend[1]}: orange", fontsize=11)
     save(figure, path)
 
@@ -205,13 +207,21 @@ def contact_sheet(panels: Sequence[Overlay], path: str | Path, *, title: str, co
         columns: panels in a row.
     """
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, axes in zip(panels, grid, strict=False):
-        _draw(panel, axes)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=11)
+    width, height, side = 1.9, 2.2, 1.8  # inches of a panel with its title, and of the square for its image
+    figure = Figure(figsize=(width * columns, height * rows + 0.6))
+    # one system of axes, in inches: most of the time of many small ones goes into ticks that nobody sees
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width * columns), ylim=(0, height * rows + 0.6))
+    axes.set_axis_off()
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        x, y = width * (column + 0.5), height * (rows - row - 1) + side / 2 + 0.03
+        down, across = np.shape(panel.image)
+        scale = side / 2 / max(down * panel.aspect, across)
+        half = scale * across, scale * down * panel.aspect
+        _draw(panel, axes, (x - half[0], x + half[0], y - half[1], y + half[1]))
+        axes.text(x, y + half[1] + 0.04, panel.title, fontsize=8, ha="center", va="bottom", linespacing=1)
+    axes.text(width * columns / 2, height * rows + 0.3, title, fontsize=11, ha="center", va="center")
+    axes.set(xlim=(0, width * columns), ylim=(0, height * rows + 0.6), aspect="auto")
     save(figure, path)
 
 
@@ -261,15 +271,15 @@ def boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
-def _draw(panel: Overlay, axes: Axes) -> None:
+def _draw(panel: Overlay, axes: Axes, place: tuple[float, float, float, float] | None = None) -> None:
+    """The image and its contours; at ``place`` (left, right, bottom, top) of axes that hold others too."""
     image = np.asarray(panel.image, dtype=float)
     low, high = np.percentile(image, (1, 99))
-    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=panel.aspect, interpolation="nearest")
+    own: dict[str, Any] = {} if place is None else {"extent": place, "origin": "upper"}
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=panel.aspect, interpolation="nearest", **own)
     for mask, colour, width in ((panel.mask, LABEL_COLOUR, 1.8), (panel.reference, REFERENCE_COLOUR, 1.0)):
         for outline in _outlines(mask):
-            axes.contour(outline, [0.5], colors=[colour], linewidths=width)
-    axes.set_title(panel.title, fontsize=8)
-    axes.set_axis_off()
+            axes.contour(outline, [0.5], colors=[colour], linewidths=width, **own)
 
 
 def _outlines(mask: ArrayLike | None) -> list[NDArray[np.bool_]]:

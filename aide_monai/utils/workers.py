@@ -19,6 +19,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -97,6 +98,9 @@ class Ahead:
         self.limit_s = limit_s
         self.memory_bytes = memory_limit() if memory_bytes is None else memory_bytes
         self._jobs = list(jobs)
+        self._places: dict[str, list[int]] = {}
+        for place, job in enumerate(self._jobs):
+            self._places.setdefault(job, []).append(place)
         self._next = 0  # the first job that nobody works at
         self._busy: dict[int, _Process] = {}  # place of a job to who works at it
 
@@ -143,10 +147,9 @@ class Ahead:
         known = [at for at in self._busy if self._jobs[at] == job]
         if known:
             return min(known)
-        try:
-            return self._jobs.index(job, self._next)
-        except ValueError:
-            return -1
+        places = self._places.get(job, [])
+        later = bisect_left(places, self._next)
+        return places[later] if later < len(places) else -1
 
     def _fill(self) -> None:
         while self._next < len(self._jobs) and len(self._busy) < self.processes:

@@ -26,6 +26,10 @@ from aide_monai.utils.files import require_place, write_text
 # Iglewicz and Hoaglin's rule: this many robust standard deviations from the median
 OUTLIER = 3.5
 CASES_PER_SHEET = 24
+SPREAD = 192
+"""Cases that are drawn; of a larger data set so many at even distances."""
+NAMED = 96
+"""Cases with warnings that are drawn beside them."""
 UNLABELLED = "voxels without a verdict (%)"
 
 
@@ -59,9 +63,9 @@ def check_data(
 
     Args:
         datalist: the cases; or a JSON file, see ``Datalist``, or the folder of a data set, see ``find_datalist``.
-        out: folder for ``report.md``, ``contact_sheet_*.png`` (of every case the slice with the largest label and a
-            cut across all slices, which shows a reversed stack) and ``histograms.png``; files of these names are
-            replaced.
+        out: folder for ``report.md``, ``contact_sheet_*.png`` (of each case the slice with the largest label and a cut
+            across all slices, which shows a reversed stack; of more than 192 cases, so many at even distances and the
+            first 96 others with warnings) and ``histograms.png``; files of these names are replaced.
         roots, layout: of a file or folder, see ``find_datalist``.
         progress: show progress bars.
 
@@ -86,9 +90,14 @@ def check_data(
     panels: dict[str, list[figures.Overlay]] = {}
     values: dict[str, dict[str, float]] = {}
     measured: set[str] = set()
+    spread = {case.name for case in _spread(data.cases)}
+
+    def draw(case: Case, image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
+        panels[case.name] = list(_panels(case.name, image, voxels, label))
 
     def look(case: Case, image: Volume, voxels: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> None:
-        panels[case.name] = list(_panels(case.name, image, voxels, label))
+        if case.name in spread:
+            draw(case, image, voxels, label)
         known = {value: name for value, name in data.labels.items() if name in (case.annotated or data.labels.values())}
         measures = _label_measures(image, label, known)
         if (path := case.images[0]) not in measured:  # raters share an image
@@ -108,13 +117,18 @@ def check_data(
     ]
     problems += check_datalist(data, progress=progress, visit=look)
     broken = {found.case for found in problems if found.severity == "error"}
-    panels = {case: drawn for case, drawn in panels.items() if case not in broken}
     values = {name: {c: v for c, v in column.items() if c not in broken} for name, column in values.items()}
     values = {name: column for name, column in values.items() if column}
     outliers = {name: outlier_cases(column) for name, column in values.items()}
     problems += list(_outlier_problems(values, outliers))
-    write_text(out / "report.md", _markdown(data, problems, values.get(UNLABELLED, {})))
-    return CheckReport(problems, _draw(out, list(panels.values()), values, outliers))
+    suspect = {found.case for found in problems} - broken - spread
+    if named := [case for case in data.cases if case.name in suspect][:NAMED]:
+        check_datalist(replace(data, cases=named), visit=draw)  # once more, for pictures alone
+    shown = [case.name for case in data.cases if case.name in panels and case.name not in broken]
+    write_text(out / "report.md", _markdown(data, problems, values.get(UNLABELLED, {}), len(shown)))
+    title = "Every case" if len(shown) == len(data.cases) else f"{len(shown)} of {len(data.cases)} cases"
+    drawn = _draw(out, title, [panels[case] for case in shown], values, outliers)
+    return CheckReport(problems, drawn)
 
 
 def outlier_cases(values: Mapping[str, float]) -> list[str]:
@@ -130,6 +144,12 @@ def outlier_cases(values: Mapping[str, float]) -> list[str]:
     if spread == 0:
         return []
     return [case for case, distance in zip(values, deviation, strict=True) if distance > OUTLIER * spread]
+
+
+def _spread(cases: Sequence[Case]) -> list[Case]:
+    """At most ``SPREAD`` of the cases, at even distances."""
+    number = min(SPREAD, len(cases))
+    return [cases[place * len(cases) // number] for place in range(number)]
 
 
 def _panels(
@@ -187,6 +207,7 @@ def _outlier_problems(
 
 def _draw(
     out: Path,
+    title: str,
     panels: Sequence[Sequence[figures.Overlay]],
     values: Mapping[str, Mapping[str, float]],
     outliers: Mapping[str, Sequence[str]],
@@ -197,7 +218,7 @@ def _draw(
     for first in range(0, len(panels), CASES_PER_SHEET):
         drawn.append(out / f"contact_sheet_{1 + first // CASES_PER_SHEET:02d}.png")
         flat = [panel for case in panels[first : first + CASES_PER_SHEET] for panel in case]
-        figures.contact_sheet(flat, drawn[-1], title="Every case: the largest label, and a cut across the slices")
+        figures.contact_sheet(flat, drawn[-1], title=f"{title}: the largest label, and a cut across the slices")
     varied = {name: column for name, column in values.items() if len(set(column.values())) > 1}
     (out / "histograms.png").unlink(missing_ok=True)
     if varied:
@@ -206,7 +227,7 @@ def _draw(
     return drawn
 
 
-def _markdown(data: Datalist, problems: Sequence[Problem], silent: Mapping[str, float]) -> str:
+def _markdown(data: Datalist, problems: Sequence[Problem], silent: Mapping[str, float], shown: int) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
     lines = [
         f"# {markdown_text(data.name)}",
@@ -217,6 +238,8 @@ def _markdown(data: Datalist, problems: Sequence[Problem], silent: Mapping[str, 
     if silent:
         shares = f"{min(silent.values()):.1f} % to {max(silent.values()):.1f} %"
         lines += [f"{len(silent)} labels have voxels without a verdict, {shares} of a label.", ""]
+    if len(data.cases) > SPREAD:
+        lines += [f"{shown} of them are drawn: some at even distances, and others with warnings.", ""]
     if problems:
         header = ["", "case", "place", "found", "expected", "what to do"]
         cells = [[p.severity, p.case, str(p.place), p.found, p.expected, p.advice] for p in problems]

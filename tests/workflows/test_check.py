@@ -17,6 +17,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.data.sources.phantom import write_phantoms
 from aide_monai.errors import InputError
+from aide_monai.workflows import check
 from aide_monai.workflows.check import check_data, outlier_cases
 from tests.io.dicom.dicom_files import write_series
 
@@ -80,6 +81,28 @@ def test_a_case_far_from_the_others_is_a_warning(datalist: Path, tmp_path: Path)
     ]
     assert any("intensity, median" in problem.found for problem in found)
     assert {problem.severity for problem in found} == {"warning"}
+
+
+def test_of_many_cases_some_are_drawn_and_those_with_warnings(
+    datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "SPREAD", 3)
+    monkeypatch.setattr(check, "NAMED", 1)
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        check.figures, "contact_sheet", lambda panels, path, title: drawn.extend([title, *(p.title for p in panels)])
+    )
+    cases = Datalist.load(datalist, roots=[tmp_path]).cases
+    for number in (2, 3, 5):
+        image = nibabel.load(cases[number].image)
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata() * 50, image.affine), cases[number].image)
+    assert {problem.case for problem in check_data(datalist, tmp_path / "out", roots=[tmp_path]).problems} >= {
+        cases[3].name
+    }
+    title, *panels = drawn
+    assert title == "4 of 6 cases: the largest label, and a cut across the slices"
+    assert [panel.partition("\n")[0] for panel in panels[::2]] == [cases[number].name for number in (0, 2, 3, 4)]
+    assert "4 of them are drawn" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_broken_cases_are_reported_and_the_others_drawn(datalist: Path, tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def _file_leaks(datalist: Datalist, facts: Mapping[str, Facts]) -> Iterator[Prob
     for case in datalist.cases:
         for file in case.images:
             by_path.setdefault(key_of(file), []).append((case, file))
-            if (digest := _digest(facts, file)) and all(use is not case for use, _ in by_content.get(digest, [])):
-                by_content.setdefault(digest, []).append((case, file))
+            if digest := _digest(facts, file):
+                uses = by_content.setdefault(digest, [])
+                uses += [] if uses and uses[-1][0] is case else [(case, file)]
         for file in case.labels:
             by_path.setdefault(key_of(file), []).append((case, file))
         digests = [digest for file in case.images if (digest := _digest(facts, file))]

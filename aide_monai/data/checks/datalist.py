@@ -123,7 +123,7 @@ class _Check:
         self._last: tuple[str, Volume, npt.NDArray[Any]] | None = None
 
     def case(self, case: Case, visit: Visit | None) -> None:
-        before = sum(found.severity == "error" for found in self.problems)
+        before = len(self.problems)
         role: _Role = "channels" if isinstance(case.image, str) else "channel"
         for number, path in reversed(list(enumerate(case.images))):
             self._image(case.name, path, role, first=number == 0)
@@ -132,9 +132,7 @@ class _Check:
             if (found := self._label(case.name, path, case.annotated)) is not None:
                 labels.append((path, *found))
         self.problems += _grid_problems(case, self.facts, self.datalist)
-        errors = sum(found.severity == "error" for found in self.problems)
-        image_key = key_of(case.images[0])
-        if self._last is None or self._last[0] != image_key or errors > before:
+        if self._last is None or self._last[0] != key_of(case.images[0]) or self._errors_from(before):
             return
         _, image, voxels = self._last
         drawn: _Label = None
@@ -145,8 +143,11 @@ class _Check:
             axis = through_plane_axis(image.affine)
             self.problems += pair_problems(voxels, label, case.name, path, outside=beyond, axis=axis)
             drawn = label if drawn is None else drawn
-        if visit is not None and sum(found.severity == "error" for found in self.problems) == before:
+        if visit is not None and not self._errors_from(before):
             visit(case, image, voxels, drawn)
+
+    def _errors_from(self, place: int) -> bool:
+        return any(found.severity == "error" for found in self.problems[place:])
 
     def _image(self, case: str, path: str, role: _Role, *, first: bool) -> None:
         key = key_of(path)

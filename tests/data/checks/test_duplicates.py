@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from aide_monai.data.checks import duplicates
 from aide_monai.data.checks.duplicates import LIKENESS, Twins, block_means, find_twins, signature
 from aide_monai.data.sources import find_datalist
 from aide_monai.io.volumes import open_volume
@@ -56,6 +57,18 @@ def test_copies_are_found(kind: str) -> None:
     image = prostate_volume(1, shape=(40, 40, 20))[0].astype(float)
     copy = COPIES[kind](image)
     assert len(find_twins({"image": signature(image, RAS), "copy": signature(copy, RAS)})) == 1
+
+
+def test_pairs_across_blocks_are_those_that_a_comparison_of_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK", 3)
+    rows = [signature(prostate_volume(seed)[0], RAS) for seed in (0, 1, 2, 1, 3, 0, 4, 1)]
+    stacked = np.stack([row for row in rows if row is not None])
+    alike = np.einsum("ikn,jkn->ijk", stacked, stacked).max(axis=2)
+    for likeness in (0.7, 0.98):
+        expected = [(str(i), str(j)) for i in range(8) for j in range(i + 1, 8) if alike[i, j] >= likeness]
+        found = find_twins({str(place): row for place, row in enumerate(rows)}, likeness=likeness)
+        assert [(twins.first, twins.second) for twins in found] == expected
+        assert {("0", "5"), ("1", "3"), ("1", "7"), ("3", "7")} <= set(expected)
 
 
 def test_noise_on_an_empty_background_does_not_hide_a_copy() -> None:
