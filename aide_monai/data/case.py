@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 Quality: TypeAlias = Literal["high", "low"]
@@ -65,7 +65,7 @@ class Case:
 
     def record(self) -> Record:
         """The case as a dictionary, without what it does not have."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = dict(vars(self))
         record = {"case": values.pop("name"), **{key: value for key, value in values.items() if value is not None}}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from aide_monai.data.case import SPLITS, Case, Record
@@ -29,7 +30,7 @@ from aide_monai.data.records import (
 )
 from aide_monai.errors import InputError, Problem
 from aide_monai.ignored import IGNORED
-from aide_monai.io.location import Location, as_paths
+from aide_monai.io.location import Location, Places, as_paths
 from aide_monai.utils.files import write_atomically
 from aide_monai.utils.validation import TEXT, is_text
 
@@ -125,6 +126,7 @@ class Datalist:
             if not isinstance(flag, bool)
         ]
 
+        places = Places(folder, roots)
         of_cases = problems if left_out is None else left_out
         records = records_by_place(content, problems, of_cases)
         sound = dict(records)
@@ -132,8 +134,7 @@ class Datalist:
             for key in PATH_KEYS:
                 if key in record:
                     try:
-                        texts = as_paths(record[key])
-                        paths = [str(Location.parse(text).absolute(folder, roots=roots)) for text in texts]
+                        paths = [places.absolute(text) for text in as_paths(record[key])]
                         record[key] = paths[0] if isinstance(record[key], str) else paths
                     except InputError as error:
                         of_cases += error.at(where).problems
@@ -159,6 +160,7 @@ class Datalist:
         self._require_well_formed(records)
         path = Path(os.path.abspath(path))
         folder = path.parent
+        is_there = cache(lambda text: os.path.exists(os.path.join(folder, text)))
         clashes = [
             Problem(
                 f'"{key}": "{record[key]}", which is also the name of a file or folder in {folder}',
@@ -167,13 +169,14 @@ class Datalist:
             )
             for record in records
             for key in TEXT_KEYS
-            if key in record and (folder / record[key]).exists()
+            if key in record and is_there(record[key])
         ]
         if clashes:
             raise InputError(f"{path}: the datalist was not saved", problems=clashes)
-        sections: dict[str, list[Record]] = {
-            split: [_portable(case.record(), folder) for case in self.of_split(split)] for split in SPLITS
-        }
+        places = Places(folder)
+        sections: dict[str, list[Record]] = {split: [] for split in SPLITS}
+        for record in records:
+            sections[record["split"]].append(_portable(record, places))
         content = {
             "name": self.name,
             "labels": {str(value): name for value, name in sorted(self.labels.items())},
@@ -273,17 +276,10 @@ def _stored(labels: Mapping[int, str], classes: Mapping[int, int]) -> dict[int, 
     return {0: 0, **classes} if classes else {value: value for value in labels}
 
 
-def _portable(record: Record, folder: Path) -> Record:
-    def relative(path: str) -> str:
-        # The folder may have been reached by a link, so compare both the written and the real location.
-        for place, base in ((Path(path), folder), (Path(os.path.realpath(path)), Path(os.path.realpath(folder)))):
-            if place.is_relative_to(base):
-                return place.relative_to(base).as_posix()
-        return path
-
+def _portable(record: Record, places: Places) -> Record:
     written = dict(record)
     for key in PATH_KEYS:
         if key in record:
-            paths = [relative(path) for path in as_paths(record[key])]
+            paths = [places.relative(path) for path in as_paths(record[key])]
             written[key] = paths[0] if isinstance(record[key], str) else paths
     return written

@@ -95,16 +95,7 @@ class Location:
         Raises:
             InputError: with symbolic links and ``..`` resolved, it lies outside ``folder`` and all ``roots``.
         """
-        allowed = [os.path.realpath(root) for root in (folder, *roots)]
-        place = Location.parse(os.path.abspath(os.path.join(folder, str(self))))
-        target = Path(os.path.realpath(place.path))
-        if not any(target.is_relative_to(root) for root in allowed):
-            raise InputError(
-                f'path "{self}", which leads to {target}, outside {" and ".join(allowed)}',
-                advice="move the file there, or name its folder as a root "
-                "(--root DIR; of a bundle --roots '[\"DIR\"]')",
-            )
-        return place
+        return Location.parse(Places(folder, roots).absolute(str(self)))
 
     def open(self) -> Volume:
         """The header of the volume; voxels on demand.
@@ -127,6 +118,63 @@ class Location:
         from aide_monai.io.opening import files_of
 
         return files_of(self)
+
+
+class Places:
+    """Where many paths lie, each of whose folders is looked up once.
+
+    Args:
+        folder: where relative paths start.
+        roots: further folders that paths may lead to.
+
+    Examples:
+        >>> Places("/data").absolute("a.nii"), Places("/data").relative("/data/images/a.nii")
+        ('/data/a.nii', 'images/a.nii')
+    """
+
+    def __init__(self, folder: str | Path, roots: Iterable[str | Path] = ()) -> None:
+        self.folder = os.fspath(folder)
+        self.allowed = [os.path.realpath(root) for root in (folder, *roots)]
+        self._real: dict[str, str] = {}
+
+    def absolute(self, text: str) -> str:
+        """A path, with the part that it may name, as an absolute one.
+
+        Raises:
+            InputError: with symbolic links and ``..`` resolved, it lies outside the folder and all roots.
+        """
+        absolute = os.path.abspath(os.path.join(self.folder, text))
+        target = self._resolved(Location.parse(absolute).path)
+        if all(_below(target, root) is None for root in self.allowed):
+            raise InputError(
+                f'path "{text}", which leads to {target}, outside {" and ".join(self.allowed)}',
+                advice="move the file there, or name its folder as a root "
+                "(--root DIR; of a bundle --roots '[\"DIR\"]')",
+            )
+        return absolute
+
+    def relative(self, path: str) -> str:
+        """An absolute path as it is to be written into the folder: relative where it lies in it, else as it is."""
+        inside = _below(path, self.folder)
+        if inside is None:  # the folder may have been reached by a link
+            inside = _below(self._resolved(path), self.allowed[0])
+        return path if inside is None else inside
+
+    def _resolved(self, path: str) -> str:
+        """``os.path.realpath``."""
+        folder, name = os.path.split(path)
+        if not name or name in (".", "..") or os.path.islink(path):
+            return os.path.realpath(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        return os.path.join(self._real[folder], name)
+
+
+def _below(path: str, folder: str) -> str | None:
+    """A path from a folder on; None where it does not lie in it."""
+    if path.startswith(folder.rstrip("/") + "/"):
+        return path[len(folder.rstrip("/")) :].lstrip("/") or "."
+    return "." if path == folder else None
 
 
 def open_location(path: PathText) -> Volume:

@@ -88,7 +88,9 @@ def is_text(value: Any) -> bool:
     """Whether a value can be shown, written to a file and read back: text that is not blank, without control
     characters and halves of surrogate pairs, which stand for what is no UTF-8 in the name of a file."""
     signs = value if isinstance(value, str) else ""
-    return bool(signs.strip()) and not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs)
+    if not signs.strip():
+        return False
+    return signs.isprintable() or not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs)
 
 
 def require_texts(name: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
 
+from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.errors import InputError
 from aide_monai.ignored import IGNORED
@@ -427,3 +428,19 @@ def test_more_structures_than_a_byte_can_tell_apart_are_refused_with_annotated_o
     training = [{"case": "a", "image": "a.nii.gz", "label": "l.nii.gz", "quality": "high", "annotated": ["organ 1"]}]
     with pytest.raises(InputError, match="7 structures; expected at most 6 where cases have not all"):
         Datalist.load(written(tmp_path, labels=labels, training=training, numTraining=1))
+
+
+def test_each_folder_is_looked_up_once_however_many_files_lie_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "store")  # written through a link, as the folder may be reached
+    cases = [Case(name=f"c{number}", image=f"{tmp_path}/store/images/{number}.nii.gz") for number in range(40)]
+    looked_up: list[str] = []
+    realpath = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: (looked_up.append(str(path)), realpath(path))[1])
+    Datalist("many", {0: "background"}, {0: "MR"}, cases).save(tmp_path / "data" / "datalist.json")
+    assert len(looked_up) == 2, looked_up  # the folder of the datalist, and that of the images
+    loaded = Datalist.load(tmp_path / "data" / "datalist.json").cases
+    assert len(looked_up) == 4
+    assert [case.image for case in loaded] == [f"{tmp_path}/data/images/{number}.nii.gz" for number in range(40)]
