@@ -27,7 +27,7 @@ def test_the_snippet_on_python_runs(tmp_path, monkeypatch, capsys):
     exec(compile(snippet, "python.md", "exec"), {})
     assert "labels replaced" in capsys.readouterr().out
     assert (tmp_path / "run" / "model.pt").exists()
-    assert (tmp_path / "run" / "labels" / "manifest.json").exists()
+    assert (tmp_path / "run" / "labels" / "journal.jsonl").exists()
 
 
 def test_the_snippet_on_the_engine_trains_on_patches(tmp_path, monkeypatch, capsys):

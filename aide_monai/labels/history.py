@@ -1,8 +1,7 @@
-"""The committed generations of a label store: label files that never change, and one manifest."""
+"""The committed generations of a label store: label files that never change, and one journal."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +15,10 @@ from torch import Tensor
 
 from aide_monai.errors import InputError
 from aide_monai.labels.file_grid import LabelGrid
-from aide_monai.labels.manifest import MANIFEST, NETWORKS
-from aide_monai.utils.files import JsonObject, disk_errors, remove_unfinished, sync_folder, write_atomically
+from aide_monai.labels.journal import Journal
+from aide_monai.labels.manifest import NETWORKS
+from aide_monai.utils.files import JsonObject, disk_errors, sync_folder
 from aide_monai.utils.mapped_tensor import MappedTensor, current
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Generation:
         )
 
     def as_json(self) -> JsonObject:
-        """Content for the manifest."""
+        """Content for the journal."""
         content: JsonObject = {
             "epoch": self.epoch,
             "records": [_record(change) for change in self.records],
@@ -103,9 +101,9 @@ def _record(change: LabelChange) -> dict[str, Any]:
 class LabelHistory:
     """All generations of both networks' labels, on disk or, without a folder, as records only.
 
-    A generation is a folder of files that are written once, and an entry in the manifest, which is replaced atomically
-    after them. So whatever happens while a generation is written, the ones before it stay in force, and a rollback
-    only points at older files.
+    A generation is a folder of files that are written once, and lines at the end of the journal, which are written
+    after them. So whatever happens while a generation is written, the ones before it stay in force, a rollback only
+    points at older files, and a commit costs what it changes, however many there were.
 
     Args:
         shapes: case to spatial shape of its label.
@@ -130,22 +128,21 @@ class LabelHistory:
         self.folder = folder
         self.grids = dict(grids or {})
         self.generations: list[Generation] = []
-        self._cases = tuple(self.shapes)
-        self._last_seen: tuple[int, ...] | None = None
+        self._numbers = {case: number for number, case in enumerate(self.shapes)}
+        self._journal = None if folder is None else Journal(folder)
+        self._grids_on_disk: Mapping[str, LabelGrid] = {}
 
     @classmethod
     def load(cls, folder: str | Path) -> LabelHistory:
         """The history of a used folder; label files are opened when they are read.
 
         Raises:
-            InputError: if the manifest is missing or damaged.
+            InputError: if the journal is missing or damaged.
         """
         folder = Path(folder)
-        path = folder / MANIFEST
+        journal = Journal(folder)
         try:
-            content = json.loads(path.read_text())
-            if content["format"] != _FORMAT:
-                raise ValueError(f"format {content['format']!r}, expected {_FORMAT}")
+            content = journal.load()
             history = cls(
                 {str(case): tuple(map(int, shape)) for case, shape in content["cases"].items()},
                 high_quality=content["high_quality"],
@@ -156,8 +153,10 @@ class LabelHistory:
             if not history.generations:
                 raise ValueError("no generation")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: not a readable label manifest ({error}); start in a new folder") from error
-        history._last_seen = history._manifest_on_disk()
+            raise InputError(
+                f"{journal.file}: not a readable journal of labels ({error}); start in a new folder"
+            ) from error
+        history._journal, history._grids_on_disk = journal, dict(history.grids)
         return history
 
     @property
@@ -201,7 +200,7 @@ class LabelHistory:
             name = f"generation_{number:04d}"
             shutil.rmtree(self.folder / name, ignore_errors=True)  # left by a run that died before its commit
             files = {
-                f"{n}/{case}": f"{name}/{self._cases.index(case):05d}_network_{network}.npz"
+                f"{n}/{case}": f"{name}/{self._numbers[case]:05d}_network_{network}.npz"
                 for network, case in sorted(labels)
                 for n in (NETWORKS if number == 0 else (network,))
             }
@@ -209,10 +208,10 @@ class LabelHistory:
         try:
             if self.folder is not None:
                 self._write_labels(self.folder / name, {files[f"{n}/{case}"]: y for (n, case), y in labels.items()})
-            self._replace([*self.generations, entry])
+            self._commit([entry])
         except BaseException:
-            # On a full disk its space is needed. But the manifest may be in place, when only the last fsync has failed.
-            if self.folder is not None and self._manifest_on_disk() == self._last_seen:
+            # On a full disk its space is needed. But it may be in force, when the disk fails after its last byte.
+            if self.folder is not None and self._journal is not None and not self._journal.changed_by_another:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             raise
 
@@ -245,7 +244,7 @@ class LabelHistory:
                         shutil.copyfile(source, self.folder / file)
                         (self.folder / file).chmod(0o444)
             self._write_labels(folder, {file: y for file, y in labels.items() if Path(file).parent.name == folder.name})
-        self._replace(generations)
+        self._commit(generations)
 
     def rollback(self, generation: int) -> None:
         """Commit a new generation with the labels of an earlier one; everything in between stays readable.
@@ -264,7 +263,7 @@ class LabelHistory:
                 if file != self.file(self.generation, network, case):
                     files[f"{network}/{case}"] = file
         entry = Generation(epoch=self.generations[generation].epoch, files=files, rollback_to=generation)
-        self._replace([*self.generations, entry])
+        self._commit([entry])
 
     def discard_after(self, generation: int) -> None:
         """Drop the generations after ``generation``.
@@ -272,7 +271,12 @@ class LabelHistory:
         Raises:
             InputError: as ``append``.
         """
-        self._replace(self.generations[: generation + 1])
+        if self._journal is not None:
+            self._require_unchanged()
+            if not self._journal.started:  # a manifest
+                self._commit([])
+            self._journal.keep(generation + 1)
+        del self.generations[generation + 1 :]
         self.remove_leftovers()
 
     def read(self, generation: int, network: int, case: str) -> Tensor:
@@ -310,8 +314,8 @@ class LabelHistory:
 
     def remove_leftovers(self) -> None:
         """Remove what a killed run has written and not committed, as far as the folder may be written."""
-        if self.folder is not None:
-            remove_unfinished(self.folder / MANIFEST)
+        if self.folder is not None and self._journal is not None:
+            self._journal.remove_unfinished()
             for path in self.folder.glob("generation_*"):
                 number = path.name.removeprefix("generation_")
                 if number.isdecimal() and int(number) > self.generation:
@@ -334,38 +338,28 @@ class LabelHistory:
         with disk_errors(generation):
             sync_folder(generation)
 
-    def _replace(self, generations: Sequence[Generation]) -> None:
-        """Commit a list of generations: on disk first, so that a failure leaves the old ones in force."""
-        if self.folder is not None:
+    def _commit(self, generations: Sequence[Generation]) -> None:
+        """Add generations: on disk first, so that a failure leaves the old ones in force."""
+        if self._journal is not None:
             self._require_unchanged()
-            content = {
-                "format": _FORMAT,
-                "cases": {case: list(shape) for case, shape in self.shapes.items()},
-                "high_quality": sorted(self.high_quality),
-                "grids": {case: asdict(grid) for case, grid in self.grids.items()},
-                "generations": [entry.as_json() for entry in generations],
-            }
-            encoded = json.dumps(content, indent=1).encode()
-            write_atomically(self.folder / MANIFEST, lambda file: file.write(encoded))
-            self._last_seen = self._manifest_on_disk()
-        self.generations = list(generations)
+            if self._journal.started and self.grids == self._grids_on_disk:
+                self._journal.append([entry.as_json() for entry in generations])
+            else:
+                head = {
+                    "cases": {case: list(shape) for case, shape in self.shapes.items()},
+                    "high_quality": sorted(self.high_quality),
+                    "grids": {case: asdict(grid) for case, grid in self.grids.items()},
+                }
+                self._journal.start(head, [entry.as_json() for entry in (*self.generations, *generations)])
+                self._grids_on_disk = dict(self.grids)
+        self.generations += generations
 
     def _require_unchanged(self) -> None:
-        assert self.folder is not None
-        if self._manifest_on_disk() != self._last_seen:
+        if self._journal is not None and self._journal.changed_by_another:
             raise InputError(
-                f"{self.folder / MANIFEST}: another program has changed the labels since this one read them; expected "
-                "one at a time: stop the other one, then continue with --resume"
+                f"{self._journal.file}: another program has changed the labels since this one read them; expected one "
+                "at a time: stop the other one, then continue with --resume"
             )
-
-    def _manifest_on_disk(self) -> tuple[int, ...] | None:
-        """What tells whether the manifest was replaced."""
-        assert self.folder is not None
-        try:
-            found = os.stat(self.folder / MANIFEST)
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def as_label(case: str, label: Any) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from aide_monai.labels import verdicts
 from aide_monai.labels.continued import continue_history
 from aide_monai.labels.file_grid import LabelGrid
 from aide_monai.labels.history import Generation, LabelChange, LabelHistory, as_label
-from aide_monai.labels.manifest import MANIFEST, NETWORKS, is_used
+from aide_monai.labels.manifest import JOURNAL, NETWORKS, is_used
 from aide_monai.labels.volumes import OnlyChannel, case_name, is_high_quality
 from aide_monai.utils import distributed
 from aide_monai.utils.mapped_tensor import MappedTensor, ScratchFolder, current
@@ -25,8 +27,8 @@ class LabelStore:
     """Two current labels per case, one for each network; every change is recorded and can be undone.
 
     In memory the labels are uint8 tensors in shared memory, so data-loader workers see a correction at once. On disk,
-    with a ``folder``, each ``commit`` writes the changed labels into a new, immutable generation and then replaces the
-    manifest atomically: a run that is killed finds its last committed generation intact.
+    with a ``folder``, each ``commit`` writes the changed labels into a new, immutable generation and then lines at the
+    end of a journal: a run that is killed finds its last committed generation intact.
 
     Voxels that were given without a verdict (``IGNORED``) stay so, until ``fill`` gives them the class that networks
     predict. A correction passes over them, and ``judged`` leaves them out for good: nothing is measured by a fill.
@@ -47,9 +49,8 @@ class LabelStore:
             of the process does not grow with the number of cases. They are made anew by every run and removed after it.
 
     Raises:
-        InputError: if the folder is used and ``resume`` is off, belongs to other cases, is damaged, or cannot be
-            written; if there are no labels, ``high_quality`` names an unknown case, or a label is not an integer array
-            in 0..255.
+        InputError: if the folder is used and ``resume`` is off, has other cases, is damaged, or cannot be written; if
+            there are no labels, ``high_quality`` names an unknown case, or a label is no integer array in 0..255.
 
     Examples:
         >>> import torch
@@ -124,10 +125,7 @@ class LabelStore:
         Args:
             volumes: dictionaries with "label" (1, X, Y, Z) integers, and as far as they have them "case" and "quality".
                 Labels that MONAI has loaded bring their grid along.
-            folder: as in the class.
-            resume: as in the class.
-            start: as in the class.
-            scratch: as in the class.
+            folder, resume, start, scratch: as in the class.
 
         Raises:
             InputError: as the class, or if a volume has no label.
@@ -348,14 +346,17 @@ class LabelStore:
         if not self._on_disk or distributed.world_size() == 1:
             change()
             return
+        before = tuple(self._history.generations)
 
-        def changed() -> list[dict[str, Any]]:
+        def changed() -> tuple[int, list[dict[str, Any]]]:
             change()
-            return [entry.as_json() for entry in self._history.generations]
+            now = self._history.generations
+            same = sum(takewhile(bool, map(is_, before, now)))
+            return same, [entry.as_json() for entry in now[same:]]
 
-        generations = distributed.on_main(changed)
+        same, generations = distributed.on_main(changed)
         if not distributed.is_main():
-            self._history.generations = [Generation.from_json(entry) for entry in generations]
+            self._history.generations[same:] = [Generation.from_json(entry) for entry in generations]
 
     def _kept(self, label: Tensor, name: str) -> Tensor | MappedTensor:
         """A copy of a label, which all processes share."""
@@ -374,7 +375,7 @@ class LabelStore:
             used = LabelHistory.load(folder)
             if used.shapes != self._history.shapes or used.high_quality != self.high_quality:
                 raise InputError(
-                    f"{folder / MANIFEST}: holds the labels of {len(used.shapes)} cases that differ in name, shape or "
+                    f"{folder / JOURNAL}: holds the labels of {len(used.shapes)} cases that differ in name, shape or "
                     f"quality from the {len(self.cases)} cases of this run; resume with the same data, or choose a new "
                     "folder"
                 )

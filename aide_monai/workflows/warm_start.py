@@ -13,7 +13,7 @@ from torch import nn
 from aide_monai.errors import InputError
 from aide_monai.handlers import load_weights
 from aide_monai.handlers.settings import require_settings, trained_classes
-from aide_monai.labels.manifest import MANIFEST, labels_folder
+from aide_monai.labels.manifest import has_labels, labels_folder
 from aide_monai.stream.trained_on import TrainedOn
 from aide_monai.utils import distributed
 from aide_monai.utils.files import read_object, write_text
@@ -53,7 +53,7 @@ def started_from(
 def _started_from(
     start: str | Path | None, run: Path, settings: Mapping[str, Any], channels: int | None, resume: bool
 ) -> str | None:
-    record, begun = run / _RECORD, (run / "labels" / MANIFEST).is_file()
+    record, begun = run / _RECORD, has_labels(run / "labels")
     noted = None
     if not begun and not resume:
         record.unlink(missing_ok=True)  # of a training that never began

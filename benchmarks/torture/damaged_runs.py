@@ -19,7 +19,7 @@ FILES = {
     "best weights": "models/model.pt",
     "settings": "models/model.json",
     "log": "epochs.csv",
-    "label store: manifest": "labels/manifest.json",
+    "label store: journal": "labels/journal.jsonl",
     "label store: a label": "labels/generation_*/*.npz",
     "pretrained weights": "pretrained/model.pt",
     "datalist": "standardized/datalist.json",

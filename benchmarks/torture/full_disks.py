@@ -84,7 +84,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
 }
 
 WRITERS = (
-    Writer("label store: manifest", "train", r"labels/manifest\.json"),
+    Writer("label store: journal", "train", r"labels/journal\.jsonl"),
     Writer("label store: labels", "train", r"labels/generation_.*\.npz"),
     Writer("checkpoint", "train", r"checkpoint\.pt"),
     Writer("best weights", "train", r"models/model\.pt"),

@@ -543,7 +543,7 @@ def test_a_checkpoint_of_other_labels_is_named(tmp_path: Path, generation: int |
 def test_what_killed_writes_have_left_is_removed(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         start(tmp_path, kill=(Events.EPOCH_STARTED, 3, "first")).trainer.run()
-    for name in (".checkpoint.pt.tmp", ".model.pt.tmp", ".epochs.csv.tmp", "labels/.manifest.json.tmp"):
+    for name in (".checkpoint.pt.tmp", ".model.pt.tmp", ".epochs.csv.tmp", "labels/.journal.jsonl.tmp"):
         (tmp_path / name).write_bytes(b"half a fi")
     start(tmp_path, resume=True)
     assert not list(tmp_path.rglob("*.tmp"))

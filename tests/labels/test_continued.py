@@ -106,4 +106,4 @@ def test_what_cannot_be_continued_is_refused_and_leaves_nothing(first: Path, tmp
         LabelStore(other, folder=tmp_path / "second" / "labels", start=tmp_path / "empty")
     with pytest.raises(InputError, match="has no folder; expected one to continue"):
         LabelStore({"a": filled(0)}, start=first)
-    assert not (tmp_path / "second" / "labels" / "manifest.json").exists()
+    assert not (tmp_path / "second" / "labels" / "journal.jsonl").exists()

@@ -257,16 +257,17 @@ def test_label_files_hold_plain_arrays(tmp_path: Path) -> None:
             assert stored["label"].dtype == np.uint8
 
 
-def test_the_manifest_is_readable_and_complete(tmp_path: Path) -> None:
+def test_the_journal_is_readable_and_complete(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     full(store, 1, "a", 1, epoch=3, dice=0.125)
     store.commit(3)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["cases"] == {"a": [2, 3, 4], "b": [2, 2, 2], "sure": [1, 2, 2]}
-    assert manifest["high_quality"] == ["sure"]
-    assert [entry["epoch"] for entry in manifest["generations"]] == [0, 3]
-    record = {"epoch": 3, "network": 1, "case": "a", "slice": None, "dice_before": 0.125, "voxels_changed": 24}
-    assert manifest["generations"][1]["records"] == [record]
+    head, first, record, second = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert head["cases"] == {"a": [2, 3, 4], "b": [2, 2, 2], "sure": [1, 2, 2]}
+    assert head["high_quality"] == ["sure"]
+    assert (first["generation"], first["epoch"], len(first["files"])) == (0, 0, 6)
+    changed = {"slice": None, "dice_before": 0.125, "voxels_changed": 24}
+    assert record == {"epoch": 3, "network": 1, "case": "a", **changed}
+    assert second == {"generation": 1, "epoch": 3, "files": {"1/a": "generation_0001/00000_network_1.npz"}}
 
 
 def test_rollback_is_a_new_generation_and_loses_nothing(tmp_path: Path) -> None:
@@ -365,7 +366,7 @@ def test_a_used_folder_is_refused_unless_resumed(tmp_path: Path) -> None:
 
 def test_resuming_an_unused_folder_starts_anew(tmp_path: Path) -> None:
     assert store_in(tmp_path, resume=True).generation == 0
-    assert (tmp_path / "manifest.json").exists()
+    assert (tmp_path / "journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -390,10 +391,10 @@ def test_another_quality_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"cases": {}}', '{"generations": [], "high_quality": []}'])
-def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_journal_is_named(tmp_path: Path, content: str) -> None:
     store_in(tmp_path)
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=r"manifest\.json: not a readable label manifest .*; start in a new folder"):
+    (tmp_path / "journal.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"journal\.jsonl: not a readable journal of labels .*; start in a new folder"):
         store_in(tmp_path, resume=True)
 
 
@@ -401,13 +402,13 @@ def test_files_of_an_uncommitted_generation_are_ignored_and_replaced(tmp_path: P
     store = store_in(tmp_path)
     full(store, 1, "a", 1)
     store.commit(1)
-    left = tmp_path / "generation_0002"  # killed after the files, before the manifest
+    left = tmp_path / "generation_0002"  # killed after the files, before the journal
     left.mkdir()
     name = "00000_network_1.npz"
     np.savez_compressed(left / name, label=np.full((2, 3, 4), 66, dtype=np.uint8))
     (left / name).chmod(0o444)
     (left / "00001_network_2.npz").write_bytes(b"half a fi")
-    (tmp_path / "manifest.tmp").write_text("{ half a mani")
+    (tmp_path / "journal.tmp").write_text("{ half a jour")
     again = store_in(tmp_path, resume=True)
     assert again.generation == 1
     assert bool((again.label(1, "a") == 1).all())
@@ -429,17 +430,17 @@ def test_a_failed_write_leaves_the_committed_generation(tmp_path: Path, monkeypa
     store = store_in(tmp_path)
     full(store, 1, "a", 1)
     store.commit(1)
-    manifest = (tmp_path / "manifest.json").read_bytes()
+    journal = (tmp_path / "journal.jsonl").read_bytes()
 
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
     full(store, 1, "a", 2, epoch=2)
     with monkeypatch.context() as broken:
-        broken.setattr("aide_monai.utils.files.os.replace", fail)
-        with pytest.raises(InputError, match=r"manifest\.json: cannot be written \(no space left on device\)"):
+        broken.setattr("aide_monai.labels.journal.os.write", fail)
+        with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written \(no space left on device\)"):
             store.commit(2)
-    assert (tmp_path / "manifest.json").read_bytes() == manifest
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal
     again = store_in(tmp_path, resume=True)
     assert again.generation == 1
     assert bool((again.label(1, "a") == 1).all())
@@ -456,7 +457,7 @@ def test_a_failed_commit_can_be_repeated(tmp_path: Path, monkeypatch: pytest.Mon
 
     full(store, 1, "a", 2)
     with monkeypatch.context() as broken:
-        broken.setattr("aide_monai.utils.files.os.replace", fail)
+        broken.setattr("aide_monai.labels.journal.os.write", fail)
         with pytest.raises(InputError, match="no space left"):
             store.commit(1)
     assert store.generation == 0
@@ -578,6 +579,6 @@ def test_any_history_can_be_read_back(actions: list[tuple]) -> None:
         for generation, labels in enumerate(model.history):
             for key, label in labels.items():
                 assert torch.equal(store.read(generation, *key), label)
-        assert {path.name for path in folder.iterdir() if path.is_file()} == {"manifest.json"}
+        assert {path.name for path in folder.iterdir() if path.is_file()} == {"journal.jsonl"}
         for path in folder.rglob("*.npz"):
             assert not os.stat(path).st_mode & stat.S_IWUSR

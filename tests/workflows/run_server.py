@@ -17,6 +17,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -141,7 +142,7 @@ def state_of(run: Path) -> dict[str, str]:
                 for case in history.shapes
             },
             "records": history.records,
-            "manifest": (run / "labels" / "manifest.json").read_text(),
+            "journal": (run / "labels" / "journal.jsonl").read_text(),
             "epochs.csv": (run / "epochs.csv").read_text(),
             "files": sorted(files_below(run)),
         }
@@ -245,41 +246,49 @@ def processes_job(volumes: Volumes, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal_job(volumes: Volumes, job: dict[str, Any]) -> dict[str, Any]:
-    """Let the disk refuse one call after the other, each in a run that resumes and gets that far."""
-    run, messages = Path(job["run"]), []
+    """Let the disk refuse one kind of call after the other, each in a run that resumes and gets that far."""
+    run, messages, known = Path(job["run"]), [], set()
     while True:
         reason = job["reasons"][len(messages) % len(job["reasons"])]
-        with refused_call(len(messages) + 1, reason) as calls:
+        with refused_call(known, reason):
             try:
                 state = train(volumes, run)
             except InputError as error:
                 messages.append(str(error))
                 continue
-        assert calls() <= len(messages), "the run has ignored an error of the disk"
+        assert len(known) == len(messages), "the run has ignored an error of the disk"
         return {"state": state, "messages": messages}
 
 
 @contextlib.contextmanager
-def refused_call(number: int, code: int) -> Iterator[Callable[[], int]]:
-    """Let the call with this number, of all that need the disk, fail; yields a function that counts the calls."""
-    calls = 0
-    real = {(module, name): getattr(module, name) for module, name in ((os, "fsync"), (os, "replace"), (io, "open"))}
+def refused_call(known: set[tuple[str, str]], code: int) -> Iterator[None]:
+    """Let the first call fail, of all that need the disk, whose kind is not known yet: what it does, and to what."""
+    failed = False
+    real = {
+        (module, name): getattr(module, name)
+        for module, name in ((os, "fsync"), (os, "replace"), (os, "write"), (io, "open"))
+    }
 
-    def disturbed(function: Callable) -> Callable:
+    def disturbed(name: str, function: Callable) -> Callable:
         def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += function is not io_open or arguments[1][0] in "wx"
-            if calls == number:
-                raise OSError(code, os.strerror(code))
+            nonlocal failed
+            target = arguments[1 if name == "replace" else 0]
+            if name != "open" or arguments[1][0] in "wx" or "+" in arguments[1]:
+                if name in ("fsync", "write"):
+                    target = os.readlink(f"/proc/self/fd/{target}")
+                kind = (name, re.sub(r"\d+", "N", Path(target).name))
+                if not failed and kind not in known:
+                    known.add(kind)
+                    failed = True
+                    raise OSError(code, os.strerror(code))
             return function(*arguments, **options)
 
         return call
 
-    io_open = real[io, "open"]
     for (module, name), function in real.items():
-        setattr(module, name, disturbed(function))
+        setattr(module, name, disturbed(name, function))
     try:
-        yield lambda: calls
+        yield
     finally:
         for (module, name), function in real.items():
             setattr(module, name, function)

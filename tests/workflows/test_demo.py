@@ -59,7 +59,7 @@ def test_the_demo_leaves_everything_it_promises(phantoms, tmp_path, capsys):
     assert sum("label" in record for record in datalist["training"]) == 1
     assert all("clean_label" in record for record in datalist["training"] if "label" not in record)
     torch.load(jobs / "AIDE" / "models" / "model.pt", weights_only=True)
-    assert (jobs / "AIDE" / "labels" / "manifest.json").exists()
+    assert (jobs / "AIDE" / "labels" / "journal.jsonl").exists()
 
     steps = {method: next(jobs.glob(f"{method[:8]}*/epochs.csv".replace(" ", "_"))).read_text() for method in METHODS}
     assert all(text.splitlines()[-1].startswith("1,2,") for text in steps.values())  # the same number of steps

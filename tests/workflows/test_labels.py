@@ -244,7 +244,7 @@ def test_labels_are_found_in_every_kind_of_run_folder(run: Path, tmp_path: Path)
         open_history(demo)
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        InputError, match=r"empty: no labels of a run; expected a run folder with labels/manifest\.json"
+        InputError, match=r"empty: no labels of a run; expected a run folder with labels/journal\.jsonl"
     ):
         open_history(tmp_path / "empty")
     with pytest.raises(InputError, match=r"absent: no such folder; expected the folder of a run"):
@@ -272,10 +272,10 @@ def test_a_rollback_to_what_is_in_force_is_refused(run: Path) -> None:
 
 
 def test_a_rollback_waits_for_the_end_of_the_training(run: Path) -> None:
-    before = (run / "labels" / "manifest.json").read_bytes()
+    before = (run / "labels" / "journal.jsonl").read_bytes()
     with held_by_another(run), pytest.raises(InputError, match="another run is at work in this folder"):
         rollback(run, 0)
-    assert (run / "labels" / "manifest.json").read_bytes() == before
+    assert (run / "labels" / "journal.jsonl").read_bytes() == before
     rollback(run, 0)
 
 
@@ -341,9 +341,9 @@ def test_labels_that_came_from_no_file_cannot_be_exported(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["../outside", ".hidden", "a/b", ".."])
 def test_no_case_leaves_the_folder(run: Path, tmp_path: Path, name: str) -> None:
-    path = run / "labels" / "manifest.json"
+    path = run / "labels" / "journal.jsonl"
     path.write_text(path.read_text().replace(CASES[3], name))
-    assert name in json.loads(path.read_text())["cases"]
+    assert name in json.loads(path.read_text().splitlines()[0])["cases"]
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(
         InputError, match=r"labels: case .* cannot be the name of a file; expected names without slashes"

@@ -97,7 +97,7 @@ def whole(server: Server) -> dict[str, Any]:
 
 
 def assert_same_end(report: dict[str, Any], whole: dict[str, Any]) -> None:
-    """Bit by bit: weights, optimisers, generators, labels, records, manifest, log, best weights, names of files."""
+    """Bit by bit: weights, optimisers, generators, labels, records, journal, log, best weights, names of files."""
     assert report["status"] == 0, report["message"]
     assert report["state"].keys() == whole["state"].keys()
     assert [name for name, leaf in report["state"].items() if leaf != whole["state"][name]] == []
@@ -113,7 +113,7 @@ def test_the_comparison_covers_all_that_must_be_the_same(server: Server, whole: 
         "/checkpoint/torch",
         "/best/network_2.",
         "/labels/5/2/",
-        "/manifest",
+        "/journal",
         "/epochs.csv",
         "/files/",
         "returned/weights/",
@@ -121,17 +121,17 @@ def test_the_comparison_covers_all_that_must_be_the_same(server: Server, whole: 
         "returned/rows/4/loss",
     ):
         assert any(name.startswith(start) for name in names), start
-    generations = json.loads(eval(whole["state"]["/manifest"]))["generations"]
-    assert [entry["epoch"] for entry in generations] == [0, 1, 2, 3, 4, 5]
-    assert all(entry["records"] for entry in generations[1:])
+    lines = [json.loads(line) for line in eval(whole["state"]["/journal"]).splitlines()[1:]]
+    assert [line["epoch"] for line in lines if "generation" in line] == [0, 1, 2, 3, 4, 5]
+    assert {line["epoch"] for line in lines if "network" in line} == {1, 2, 3, 4, 5}
     assert "Infinity" not in whole["state"]["/epochs.csv"]
     assert_same_end(server.train(tmp_path / "again"), whole)
 
 
 def traces_of_a_kill(run: Path) -> set[str]:
     """What shows that a run was killed at a moment when its files were not consistent."""
-    manifest, log = run / "labels" / "manifest.json", run / "epochs.csv"
-    generations = len(json.loads(manifest.read_text())["generations"]) if manifest.exists() else 0
+    journal, log = run / "labels" / "journal.jsonl", run / "epochs.csv"
+    generations = journal.read_text().count('{"generation": ') if journal.exists() else 0
     epochs = len(log.read_text().splitlines()) - 1 if log.exists() else 0
     found = {
         "unfinished file": any(path.stat().st_size for path in run.rglob("*.tmp")),
@@ -251,21 +251,21 @@ def assert_is_one_sentence(message: str, reason: int, file: str) -> None:
 
 
 def test_every_call_that_needs_the_disk_may_fail(server: Server, whole: dict[str, Any], tmp_path: Path) -> None:
-    """Opening, synchronising and renaming: each is refused once, and the run is resumed each time."""
+    """Opening, synchronising, renaming, appending: each is refused once for each file, and the run is resumed."""
     reasons = (errno.ENOSPC, errno.EROFS, errno.EACCES)
     report = server.run("refusals", run=str(tmp_path / "run"), reasons=reasons)
     assert_same_end(report, whole)
     for number, message in enumerate(report["messages"]):
         assert_is_one_sentence(message, reasons[number % len(reasons)], r"[\w./]+")
     refused = {Path(message.partition(":")[0]).name for message in report["messages"]}
-    assert refused >= {"epochs.csv", "model.pt", "checkpoint.pt", "manifest.json", "generation_0000"}
+    assert refused >= {"epochs.csv", "model.pt", "checkpoint.pt", "journal.jsonl", "generation_0000"}
     assert any(name.endswith("_network_1.npz") for name in refused)
 
 
 def test_a_file_that_is_cut_off_while_it_is_written(server: Server, whole: dict[str, Any], tmp_path: Path) -> None:
     report = server.train(tmp_path / "run", limit_after=7)
     assert report["status"] == 2
-    assert_is_one_sentence(report["message"], errno.EFBIG, r"labels/manifest\.json")
+    assert_is_one_sentence(report["message"], errno.EFBIG, r"labels/journal\.jsonl")
     assert_same_end(server.train(tmp_path / "run"), whole)
 
 
