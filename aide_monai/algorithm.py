@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aide_monai.ignored import IGNORED, MOST_PARTIAL, annotated, as_far_as_known, may_be_special
+from aide_monai.ignored import IGNORED, MOST_PARTIAL, PARTIAL, annotated, as_far_as_known, may_be_special
+
+_PIECE = 2**17  # voxels that are counted at once: in a processor's cache, and never much memory
 
 
 def has_verdict(label: Tensor) -> Tensor:
@@ -225,7 +227,7 @@ def unit_dice(prediction: Tensor, label: Tensor, *, num_classes: int, unit: str)
         (1,) or (S,) float64.
     """
     counts = confusion(prediction, label, num_classes=num_classes)
-    known = annotated([*label.unique().tolist(), *prediction.unique().tolist()], num_classes)
+    known = annotated_classes(label, prediction, num_classes=num_classes)
     return mean_dice(counts.sum(dim=0, keepdim=True) if unit == "case" else counts, known)
 
 
@@ -243,6 +245,21 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     Returns:
         (S, C, C) int64, prediction first.
     """
+    slices, size = prediction.shape[:2]
+    in_slice = math.prod(prediction.shape[1:])
+    together = max(1, _PIECE // max(1, in_slice))  # of slices, or else rows of one
+    rows = max(1, size * _PIECE // max(1, in_slice))
+    counts = torch.zeros(slices, num_classes, num_classes, dtype=torch.int64, device=prediction.device)
+    for first in range(0, slices, together):
+        part = slice(first, first + together)
+        for start in range(0, size, rows):
+            window = part, slice(start, start + rows)
+            counts[part] += _confusion(prediction[window], label[window], num_classes)
+    return counts
+
+
+def _confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """``confusion`` of a few voxels, of which it takes about 50 bytes each."""
     special = may_be_special(prediction, label)
     prediction, label = prediction.long(), label.long()
     if special and num_classes <= MOST_PARTIAL + 1:
@@ -255,6 +272,16 @@ def confusion(prediction: Tensor, label: Tensor, *, num_classes: int) -> Tensor:
     if special:  # one more bin takes what has no verdict
         pair = pair.masked_fill(((prediction == IGNORED) | (label == IGNORED)).flatten(), pairs)
     return torch.bincount(pair, minlength=pairs + 1)[:pairs].view(slices, num_classes, num_classes)
+
+
+def annotated_classes(*labels: Tensor, num_classes: int) -> list[int]:
+    """The classes that a case has annotated, from its labels, class indices of any shape; see ``annotated``."""
+    found: set[int] = set()
+    for label in labels:
+        for piece in label.reshape(-1).split(_PIECE):
+            if bool((piece >= PARTIAL).any()):
+                found.update(piece.unique().tolist())
+    return annotated(found, num_classes)
 
 
 def mean_dice(counts: Tensor, classes: Sequence[int] | None = None) -> Tensor:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from aide_monai.algorithm import (
+    _confusion,
     average_views,
     co_correction_loss,
     confidence,
@@ -18,12 +23,13 @@ from aide_monai.algorithm import (
     consistency_ramp,
     correction_due,
     has_verdict,
+    mean_dice,
     sharpen,
     small_loss_mask,
     unit_dice,
     worst_units,
 )
-from aide_monai.ignored import IGNORED, marked
+from aide_monai.ignored import IGNORED, PARTIAL, marked
 
 
 def pixels(values: list[list[float]]) -> Tensor:
@@ -348,3 +354,42 @@ def test_marks_and_verdicts() -> None:
     label = torch.tensor([[0, 1, IGNORED], [IGNORED] * 3], dtype=torch.uint8)
     assert marked(label).tolist() == [[False, True, False], [False] * 3]
     assert has_verdict(label).tolist() == [True, False]
+
+
+class Allocated(TorchDispatchMode):
+    """Counts the bytes that tensors made within it hold at most at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {one.untyped_storage().data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        found = func(*args, **(kwargs or {}))
+        for one in tree_leaves(found):
+            if isinstance(one, Tensor) and one.untyped_storage().data_ptr() not in given:
+                size = one.untyped_storage().nbytes()
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(one, self._gone, size)
+        return found
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+@pytest.mark.parametrize("shape", [(40, 256, 256), (1, 160, 128, 128)], ids=["slices", "one volume"])
+@pytest.mark.parametrize("special", [0, IGNORED, PARTIAL + 1])
+def test_ranking_takes_few_bytes_for_a_voxel(shape: tuple[int, ...], special: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, label = (torch.randint(0, 3, shape, generator=generator, dtype=torch.uint8) for _ in range(2))
+    label[:, :, 0] = special
+    label[..., -1:] = 0  # in the last piece too
+    with Allocated() as allocated:
+        found = unit_dice(prediction, label, num_classes=3, unit="slice")
+    assert allocated.most <= 2 * prediction.numel() + 100 * 2**17
+    assert allocated.most > 8 * 2**17  # it is counted
+    whole = torch.cat([_confusion(*pair, 3) for pair in zip(prediction.split(1), label.split(1), strict=True)])
+    known = [1] if special == PARTIAL + 1 else [1, 2]
+    assert torch.equal(confusion(prediction, label, num_classes=3), whole)
+    assert torch.equal(found, mean_dice(whole, known))

@@ -14,10 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from aide_monai.algorithm import correction_due, keeps_foreground, mean_dice, worst_units
+from aide_monai.algorithm import annotated_classes, correction_due, keeps_foreground, mean_dice, worst_units
 from aide_monai.errors import InputError
 from aide_monai.handlers.finite import ADVICE, WatchedNetwork, stop
-from aide_monai.ignored import IGNORED, PARTIAL, annotated, as_far_as_known, marked
+from aide_monai.ignored import PARTIAL, marked
 from aide_monai.inferers import predictors_of
 from aide_monai.labels.store import LabelStore
 from aide_monai.options import AIDEOptions
@@ -234,25 +234,27 @@ class GlobalLabelCorrection:
         i, number = key
         case = self.dataset.cases[number]
         label = self.store.judged(i + 1, case)
-        counted, known = as_far_as_known(prediction.long(), self.dataset.arranged(number, label).long())
-        dice = ranking = self._dice(number, prediction, label)
+        counts = self._counts(number, prediction, label)
+        dice = ranking = self._dice(number, counts)
         if self.options.ranking_reference == "released":
             reference = self.store.initial(case) if i == 0 else self.store.judged(1, case)
-            ranking = self._dice(number, prediction, reference)
+            ranking = self._dice(number, self._counts(number, prediction, reference))
         return _Score(
             dice.tolist(),
             ranking.tolist(),
-            predicted=int((marked(counted) & (known != IGNORED)).sum()),
+            predicted=int(counts[:, 1:].sum()),
             labelled=int(marked(label).sum()),
             finite=finite,
         )
 
-    def _dice(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
+    def _counts(self, number: int, prediction: Tensor, label: Tensor) -> Tensor:
+        return self.dataset.confusion(number, prediction, self.dataset.arranged(number, label), self._num_classes)
+
+    def _dice(self, number: int, counts: Tensor) -> Tensor:
         """Of each unit; NaN where its label has no verdict."""
-        arranged = self.dataset.arranged(number, label)
-        counts = self.dataset.confusion(number, prediction, arranged, self._num_classes)
         counts = counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts
-        known = annotated(self.store.initial(self.dataset.cases[number]).unique().tolist(), self._num_classes)
+        initial = self.store.initial(self.dataset.cases[number])
+        known = annotated_classes(initial, num_classes=self._num_classes)
         return mean_dice(counts, known).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
 
     def _correct(
