@@ -13,6 +13,7 @@ from aide_monai.audit.calibration import Calibration, calibrate
 from aide_monai.audit.examine import CASE_MEASURES, Examined, Suspect, examine
 from aide_monai.audit.kinds import MISTAKES
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.metrics.masks import ArrayLike
 from aide_monai.utils.validation import require_choices, require_numbers
 
@@ -70,6 +71,7 @@ class Volume:
         shares: (K, X, Y, Z) float32 probabilities.
         spacing_mm: voxel size.
         axis: slice axis.
+        silent: (X, Y, Z) bool, voxels without a verdict; label and shares are background there.
     """
 
     case: str
@@ -77,6 +79,7 @@ class Volume:
     shares: npt.NDArray[np.float32]
     spacing_mm: tuple[float, ...]
     axis: int
+    silent: npt.NDArray[np.bool_]
 
 
 def rank(
@@ -96,7 +99,7 @@ def rank(
     and ``expected`` is right; ``Ranking.calibration.error`` is the mean distance from that on cases not learned from.
 
     Args:
-        labels: class indices (X, Y, Z), or (X, Y) of an image, by case.
+        labels: class indices (X, Y, Z), or (X, Y) of an image, by case; 255 is a voxel without a verdict, not judged.
         probabilities: of the same cases (K, X, Y, Z), or (M, K, X, Y, Z) of M models, which count alike; 0..1, adding
             up to 1 over the K classes. A mask of class indices (X, Y, Z) is taken for sure within, and for half sure at
             its border.
@@ -178,6 +181,7 @@ def ranking(
         if index % every == 0 and volume.label.any():
             for name in order.permutation(list(mistakes))[:times]:
                 label = MISTAKES[str(name)](volume.label, volume.spacing_mm, volume.axis, order)
+                label = np.where(volume.silent, 0, label).astype(np.uint8)
                 changed = label != volume.label
                 if np.count_nonzero(changed) > _CHANGED * np.count_nonzero(volume.label):
                     spoilt.append((index, _examined(volume, label), changed, volume.axis))
@@ -259,8 +263,9 @@ def volume_problem(label: npt.NDArray[Any], shares: npt.NDArray[Any]) -> Problem
         found = f"probabilities of shape {shares.shape} for a label of shape {label.shape}"
         return Problem(found, "(K, X, Y, Z) or (M, K, X, Y, Z) on the grid of the label")
     classes = shares.shape[-label.ndim - 1]
-    if label.size and int(label.max()) >= classes:
-        return Problem(f"the class {int(label.max())} in the label", f"below {classes}, as many as there are shares")
+    highest = int(label.max(initial=0, where=label != IGNORED))
+    if highest >= classes:
+        return Problem(f"the class {highest} in the label", f"below {classes}, as many as there are shares")
     if not np.isfinite(shares).all():
         return Problem("probabilities that are no numbers", "0 to 1", "predict the case again")
     if shares.min() < -1e-3 or shares.max() > 1 + 1e-3:
@@ -280,19 +285,31 @@ def as_volume(
     spacing_mm: Sequence[float],
     axis: int,
     classes: int = 2,
+    looked_for: Sequence[int] | None = None,
 ) -> Volume:
-    """A checked label and its probabilities, with three axes and of one model; ``classes`` are there at least."""
+    """A checked label and its probabilities, with three axes and of one model; ``classes`` are there at least.
+
+    Where nobody has judged, there is nothing to contradict: voxels without a verdict are background for both, and so
+    is what is predicted of classes that nobody has ``looked_for`` (None: all were).
+    """
     from scipy.ndimage import gaussian_filter
 
     flat = label.ndim == 2
+    silent = label == IGNORED
+    label = np.where(silent, 0, label)
     if shares.shape == label.shape:
         most = max(classes, int(label.max(initial=0)) + 1, int(shares.max(initial=0)) + 1)
         masks = [gaussian_filter((shares == k).astype(np.float32), _BORDER) for k in range(most)]
         shares = np.stack(masks)
     elif shares.ndim == label.ndim + 2:
         shares = shares.mean(axis=0)
-    label = label.astype(np.uint8)
+    label, shares = label.astype(np.uint8), shares.astype(np.float32)
+    unknown = [] if looked_for is None else [index for index in range(1, len(shares)) if index not in looked_for]
+    shares[0] += shares[unknown].sum(axis=0)
+    shares[unknown] = 0
+    shares[:, silent] = 0
+    shares[0, silent] = 1
     if flat:
-        label, shares, axis = label[..., None], shares[..., None], 2
+        label, shares, silent, axis = label[..., None], shares[..., None], silent[..., None], 2
         spacing_mm = [*spacing_mm, 1.0][:3]
-    return Volume(case, label, shares.astype(np.float32), tuple(map(float, spacing_mm)), axis)
+    return Volume(case, label, shares, tuple(map(float, spacing_mm)), axis, silent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from aide_monai.data.case import Case
 from aide_monai.data.datalist import Datalist
 from aide_monai.data.sources import find_datalist
 from aide_monai.errors import InputError, Problem
+from aide_monai.ignored import IGNORED
 from aide_monai.io.grid import through_plane_axis
 from aide_monai.reports.table import Table
 from aide_monai.utils.files import new_folder, require_place, require_unused, write_text
@@ -144,7 +145,7 @@ def audit_data(
 
 def _classes(given: Mapping[str, str] | None, datalist: Datalist) -> tuple[dict[str, int] | None, dict[int, int]]:
     """Names of structures' files to class indices, or None, and values of masks to class indices."""
-    stored = datalist.stored_classes
+    stored = {value: index for value, index in datalist.stored_classes.items() if index != IGNORED}
     if not given:
         return None, dict(stored) | {index: index for index in datalist.labels if index not in stored}
     names = {name: index for index, name in datalist.labels.items()}
@@ -207,27 +208,29 @@ class _Reader:
             volume = open_apart(path)
         except InputError as error:
             raise error.at(path, advice="replace the file, or leave the case out") from error
-        problems, label = label_problems(volume.decode(), case.name, path, self.datalist)
+        problems, label = label_problems(volume.decode(), case.name, path, self.datalist, case.annotated)
         if label is None:
             raise InputError(problems=problems)
         found = []
         axis = through_plane_axis(volume.affine)
+        number = len(self.datalist.labels)
+        looked_for = [index for index, name in self.datalist.labels.items() if name in (case.annotated or ())]
         for model in self.models:
             shares = read_prediction(
                 model[case.name],
                 volume.grid,
                 classes=self.values,
-                number=len(self.datalist.labels),
+                number=number,
                 resample=self.resample,
             )
             if problem := volume_problem(label, shares):
                 raise InputError(problem.found, expected=problem.expected, advice=problem.advice).at(
                     model[case.name].place
                 )
-            found.append(as_volume(case.name, label, shares, volume.grid.spacing_mm, axis, len(self.datalist.labels)))
-        shares = np.mean([one.shares for one in found], axis=0) if len(found) > 1 else found[0].shares
+            steps = volume.grid.spacing_mm
+            found.append(as_volume(case.name, label, shares, steps, axis, number, looked_for or None))
         self.volumes[case.name] = volume
-        return type(found[0])(case.name, label, shares, found[0].spacing_mm, axis)
+        return replace(found[0], shares=np.mean([one.shares for one in found], axis=0)) if len(found) > 1 else found[0]
 
 
 class _Page:
@@ -251,7 +254,8 @@ class _Page:
             table = np.zeros(256, dtype=np.uint16 if max(stored.values()) > 255 else np.uint8)
             table[list(stored)] = list(stored.values())
             file = self.folder / PROPOSALS / f"{labelled.case}.nii.gz"
-            write_nifti(file, table[examined.proposal], volume.affine, volume.place)
+            proposal = np.where(labelled.silent, IGNORED, examined.proposal)
+            write_nifti(file, table[proposal], volume.affine, volume.place)
 
     def write(self, found: Ranking, predictions: Sequence[str | Path], settings: AuditSettings) -> Table:
         """Tables, JSON and the page; returns the table of the cases."""
@@ -349,7 +353,7 @@ class _Page:
             voxels = open_apart(str(proposal)).decode()[..., 0]
             other = np.zeros_like(labelled.label)
             for value, index in self.datalist.stored_classes.items():
-                other[voxels == value] = index
+                other[voxels == value] = 0 if index == IGNORED else index
         middle = image.shape[labelled.axis] // 2
         return Shown(
             case=case.name,

@@ -89,6 +89,18 @@ def test_masks_and_several_models_and_flat_images() -> None:
     assert sorted(verdict.case for verdict in found[:3]) == WRONG
 
 
+def test_voxels_without_a_verdict_on_arrays() -> None:
+    """Where 255 covers all that is wrong, nothing is; the arrays stay as they were."""
+    label, shares = TRUTH["c00"].copy(), SHARES["c00"].copy()
+    label[:20], shares[:, :20] = 255, np.eye(3)[2][:, None, None, None]  # nonsense under the 255
+    before = label.copy(), shares.copy()
+    found = rank({"a": label}, {"a": shares}, spacing_mm=SPACING).cases[0]
+    assert all(region.box[0][0] >= 20 for region, _ in found.regions)
+    assert all(np.array_equal(*pair) for pair in zip(before, (label, shares), strict=True))
+    mask = rank({"a": label}, {"a": shares.argmax(axis=0)}, spacing_mm=SPACING).cases[0]
+    assert all(region.box[0][0] >= 20 for region, _ in mask.regions)
+
+
 def test_one_label_alone() -> None:
     found = rank({"a": TRUTH["c00"]}, {"a": SHARES["c00"]}, spacing_mm=SPACING)
     assert 0 <= found.cases[0].score <= 1

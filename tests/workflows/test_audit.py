@@ -135,6 +135,53 @@ def test_a_datalist_of_other_values_with_patients(data: Path, masks: Path, tmp_p
     assert "<option>p2</option>" in (tmp_path / "out" / "report.html").read_text()
 
 
+def as_datalist(data: Path, change: dict[str, object], records: dict[str, dict[str, object]]) -> None:
+    """The phantoms as a datalist, with further keys of the whole and of single cases."""
+    content = json.loads((data / "dataset.json").read_text())
+    names = [Path(entry["image"]).name.split(".")[0] for entry in content["training"]]
+    cases = [
+        {"case": name, **entry, "quality": "low", **records.get(name, {})}
+        for name, entry in zip(names, content["training"], strict=True)
+    ]
+    known = {key: content[key] for key in ("name", "labels", "modality")}
+    (data / "datalist.json").write_text(json.dumps({**known, **change, "training": cases}))
+
+
+def test_voxels_without_a_verdict_are_not_judged_and_stay(data: Path, masks: Path, tmp_path: Path) -> None:
+    for file in (data / "labelsTr").iterdir():
+        label = load(file).astype(np.uint8)
+        label[:, :, :4] = 9
+        save(file, label, file)
+    as_datalist(data, {"ignore": 9}, {})
+    result = audit_data(data, [masks], tmp_path / "out")
+    assert result.ranking.cases[0].case == WRONG
+    assert all(region.box[2][0] >= 4 for verdict in result.ranking.cases for region, _ in verdict.regions)
+    proposal = load(tmp_path / "out" / "proposals" / f"{WRONG}.nii.gz")
+    assert (proposal[:, :, :4] == 9).all()
+    assert not (proposal[:, :, 4:] == 9).any()
+    assert "label 255" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_structures_that_nobody_looked_for_are_not_missing(data: Path, masks: Path, tmp_path: Path) -> None:
+    """The model knows two structures; one case has the first alone drawn, and says so or does not."""
+    half = "phantom_002"
+    for file in [*masks.iterdir(), *(data / "labelsTr").iterdir()]:
+        voxels = load(file).astype(np.uint8)
+        voxels[16:][voxels[16:] > 0] = 0 if file.name == f"{half}.nii.gz" else 2
+        save(file, voxels, file)
+    labels = {"0": "background", "1": "organ", "2": "lesion"}
+    as_datalist(data, {"labels": labels}, {})
+    told = {one.case: one for one in audit_data(data, [masks], tmp_path / "all").ranking.cases}
+    assert {region.label for region, _ in told[half].regions} == {2}
+    as_datalist(data, {"labels": labels}, {half: {"annotated": ["organ"]}})
+    ranking = audit_data(data, [masks], tmp_path / "some").ranking
+    told = {one.case: one for one in ranking.cases}
+    assert ranking.cases[0].case == WRONG
+    assert told[half].regions == ()
+    assert told[half].score < 0.5
+    assert not (tmp_path / "some" / "proposals" / f"{half}.nii.gz").exists()
+
+
 def test_names_are_text(data: Path, masks: Path, tmp_path: Path) -> None:
     content = json.loads((data / "dataset.json").read_text())
     content["name"] = "<b>&</b>"
