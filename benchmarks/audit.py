@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def measure(volumes: list[Volume], name: str, rate: float, seed: int) -> list[fl
             labels[volumes[index].case] = label
     if not wrong:
         return [float("nan")] * 7
-    given = [Volume(v.case, labels[v.case], v.shares, v.spacing_mm, v.axis) for v in volumes]
+    given = [replace(v, label=labels[v.case]) for v in volumes]
     others = [kind for kind in MISTAKES if kind != name]
     verdicts = ranking(given, number=len(given), expected=rate, seed=seed, mistakes=others).cases
     scores = {verdict.case: verdict.score for verdict in verdicts}
