@@ -53,3 +53,11 @@ def test_a_bundle_that_comes_with_the_package(tmp_path: Path, capsys: pytest.Cap
     assert "exists already" in capsys.readouterr().err
     assert aide("bundle", "copy", "hipocampus_ssl", tmp_path / "other") == 2
     assert "did you mean hippocampus_ssl?" in capsys.readouterr().err
+
+
+def test_the_weights_that_come_with_a_bundle_segment_at_once(tmp_path: Path) -> None:
+    data = write_phantoms(tmp_path / "data", cases=2, shape=(40, 48, 6))
+    assert aide("bundle", "copy", "hippocampus_ssl", tmp_path / "mine") == 0
+    arguments = ("--dataset-dir", data / "imagesTr", "--output-dir", tmp_path / "masks")
+    assert aide("predict", tmp_path / "mine", *arguments) == 0
+    assert len(list((tmp_path / "masks").glob("*_seg.nii.gz"))) == 2

@@ -31,7 +31,7 @@ def tiny_bundle(
         features: channels of the network, encoder to decoder.
         values: further top-level values of its configs, as far as a config has them.
     """
-    shutil.copytree(BUNDLES / name, target, ignore=shutil.ignore_patterns("*.pt", "runs", "eval"))
+    shutil.copytree(BUNDLES / name, target, ignore=shutil.ignore_patterns("*.pt", "model.json", "runs", "eval"))
     warmup = values.pop("warmup", None)
     values = {"slice_size": [32, 32], "steps_per_epoch": 2, "batch_size": 4, "epochs": 1, "device": "cpu", **values}
     for path in (target / "configs").glob("*.json"):
