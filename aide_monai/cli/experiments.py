@@ -68,7 +68,9 @@ def demo(
             help="Folder with dataset.json (nnU-Net, Decathlon) or images/ and labels/. Default: synthetic phantoms."
         ),
     ] = None,
-    labeled: Annotated[int | None, typer.Option(help="Training cases that keep their label. Default: one.")] = None,
+    labeled: Annotated[
+        int | None, typer.Option(help="Training cases that keep their label. Default: 3 phantoms, or one case.")
+    ] = None,
     unlabeled: Annotated[
         int | None, typer.Option(help="Training cases whose label is hidden. Default: all left over.")
     ] = None,

@@ -29,7 +29,7 @@ def demo_settings(
 
     Args:
         phantoms: the data are the demo's own phantoms; then 12 judge by default.
-        labeled: training cases that keep their label; None: one.
+        labeled: training cases that keep their label; None: 3 phantoms, or one case.
         unlabeled: training cases whose label is hidden; None: all that are left over.
         test: as in ``RunSettings``, like the arguments that follow.
         keep_classes: keep the label's classes apart instead of merging them into one foreground.
@@ -42,7 +42,7 @@ def demo_settings(
     Raises:
         InputError: if a number is out of range.
     """
-    labeled = 1 if labeled is None else labeled
+    labeled = (3 if phantoms else 1) if labeled is None else labeled
     least = {"labeled": (labeled, 1), "unlabeled": (unlabeled or 0, 0), "test": (1 if test is None else test, 1)}
     for name, (value, smallest) in least.items():
         if value < smallest:
