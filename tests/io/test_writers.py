@@ -139,7 +139,7 @@ def test_nifti_is_written_on_the_grid_of_the_image(series, label, tmp_path):
 
 
 def test_what_cannot_be_written_is_told(series, label, tmp_path):
-    with pytest.raises(InputError, match="output_format is 'png'; expected one of nifti, dicom-seg"):
+    with pytest.raises(InputError, match="output_format is 'png'; expected one of nifti, nnunet, dicom-seg"):
         SaveSegmentationd("pred", output_dir=tmp_path, labels=LABELS, output_format="png")
     image = tmp_path / "image.nii.gz"
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), image)

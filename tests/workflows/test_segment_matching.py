@@ -174,7 +174,7 @@ def test_values_with_gaps_are_named_as_the_message_says(tmp_path: Path, capsys: 
         return run(lambda: app(["prepare", "folder", str(tmp_path), "--out", str(out), *words], standalone_mode=False))
 
     assert prepare() == 2
-    (advice,) = re.findall(r"name all values in a datalist: aide (.*)", capsys.readouterr().err)
+    (advice,) = re.findall(r"name all values in a datalist: aide (.*?); a value that means", capsys.readouterr().err)
     assert advice == f'prepare folder {tmp_path} --out {tmp_path}/datalist.json --label-names "1=NAME,4=NAME"'
     assert run(lambda: app(shlex.split(advice), standalone_mode=False)) == 0
     assert Datalist.load(tmp_path / "datalist.json").labels == {0: "background", 1: "NAME", 2: "NAME"}
