@@ -33,7 +33,7 @@ from aide_monai.audit.kinds import (
     SMALL,
     WRONG_CLASS,
 )
-from aide_monai.audit.rank import Volume, as_volume, ranking
+from aide_monai.audit.rank import Labelled, as_volume, ranking
 from aide_monai.data.checks.voxels import label_problems
 from aide_monai.data.predictions import find_predictions, read_prediction
 from aide_monai.data.sources import find_datalist
@@ -80,7 +80,7 @@ def main() -> None:
             print(f"| {name} | {rate:g} | " + " | ".join(f"{value:.2f}" for value in means) + " |", flush=True)
 
 
-def load(data: Path, predictions: Path, *, merge: bool) -> list[Volume]:
+def load(data: Path, predictions: Path, *, merge: bool) -> list[Labelled]:
     """Labels with their predictions."""
     datalist = find_datalist(data)
     found = find_predictions(predictions)
@@ -100,7 +100,7 @@ def load(data: Path, predictions: Path, *, merge: bool) -> list[Volume]:
     return volumes
 
 
-def spoil(volumes: list[Volume], index: int, name: str, rng: np.random.Generator) -> Label:
+def spoil(volumes: list[Labelled], index: int, name: str, rng: np.random.Generator) -> Label:
     """The label of a case with a mistake."""
     volume = volumes[index]
     if name == "other patient":
@@ -120,7 +120,7 @@ def fitted(label: Label, shape: tuple[int, ...]) -> Label:
     return result
 
 
-def measure(volumes: list[Volume], name: str, rate: float, seed: int) -> list[float]:
+def measure(volumes: list[Labelled], name: str, rate: float, seed: int) -> list[float]:
     """The numbers of a line."""
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(volumes), max(1, round(rate * len(volumes))), replace=False)
@@ -156,7 +156,7 @@ def average_precision(scores: dict[str, float], wrong: dict[str, Label]) -> floa
     return statistics.fmean(sum(hits[: n + 1]) / (n + 1) for n, hit in enumerate(hits) if hit)
 
 
-def dice(volume: Volume) -> float:
+def dice(volume: Labelled) -> float:
     """Mean over the classes of the Dice of label and prediction."""
     predicted = volume.shares.argmax(axis=0)
     found = []
@@ -167,13 +167,13 @@ def dice(volume: Volume) -> float:
     return statistics.fmean(found)
 
 
-def cross_entropy(volume: Volume) -> float:
+def cross_entropy(volume: Labelled) -> float:
     """Mean over all voxels."""
     given = np.take_along_axis(volume.shares, volume.label[None].astype(np.int64), axis=0)
     return float(-np.log(np.maximum(given, 1e-6)).mean())
 
 
-def overlap(volume: Volume, changed: npt.NDArray[np.bool_]) -> float:
+def overlap(volume: Labelled, changed: npt.NDArray[np.bool_]) -> float:
     """IoU of what the proposal changes and what was changed."""
     found = examine(volume.label, volume.shares, spacing_mm=volume.spacing_mm, axis=volume.axis)
     marked = found.proposal != volume.label

@@ -33,7 +33,7 @@ class Calibration:
     weights: Numbers
     error: float = float("nan")
 
-    def __call__(self, measures: Sequence[Sequence[float]]) -> Numbers:
+    def __call__(self, measures: Sequence[Sequence[float]] | Numbers) -> Numbers:
         """Probability that each is wrong, (N,) in 0..1."""
         if not len(measures):
             return np.zeros(0)
@@ -93,7 +93,7 @@ def _fit(right: Numbers, wrong: Numbers, expected: float, doubtful: float) -> Ca
     for _ in range(_ROUNDS if doubtful else 1):
         kept = strange <= np.quantile(strange, 1 - doubtful)
         model = Calibration(middle, spread, _logistic(model._scaled(right[kept]), model._scaled(wrong), expected))
-        strange = model(right.tolist())
+        strange = model(right)
     return model
 
 

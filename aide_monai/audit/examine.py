@@ -79,7 +79,7 @@ class Suspect:
     measures: tuple[float, ...]
 
     @property
-    def slices(self) -> Box:
+    def window(self) -> Box:
         """The box as an index into a volume."""
         first, second, third = (slice(*side) for side in self.box)
         return first, second, third
@@ -90,7 +90,7 @@ class Examined:
     """What one label and its predictions have to say.
 
     Attributes:
-        kind: what the whole disagreement looks like most, one of ``KINDS``.
+        kind: what the whole disagreement looks like most, one of ``KINDS``; "" where nothing stands out.
         measures: values of ``CASE_MEASURES``, each larger for worse labels.
         regions: contradicted regions, largest first.
         slices: contradicted slices by their number along the slice axis.
@@ -152,6 +152,16 @@ class _View:
         return (self.label > 0) | (self.predicted > 0)
 
     @cached_property
+    def number(self) -> int:
+        """Voxels that are marked or predicted, at least 1."""
+        return max(int(np.count_nonzero(self.foreground)), 1)
+
+    @cached_property
+    def contradicted(self) -> float:
+        """Mean contradiction of these."""
+        return float(self.contradiction[self.foreground].sum()) / self.number
+
+    @cached_property
     def contradiction(self) -> npt.NDArray[np.float32]:
         """By how much the predicted class is likelier than the label's, 0..1."""
         given = np.take_along_axis(self.shares, self.label[None].astype(np.int64), axis=0)[0]
@@ -193,21 +203,20 @@ def _surprises(view: _View) -> tuple[list[float], list[float]]:
 
 def _measures(view: _View, regions: Sequence[Suspect], slices: dict[int, Suspect], gain: float) -> tuple[float, ...]:
     lacks, ratios = _surprises(view)
-    union = view.foreground
-    number = max(int(np.count_nonzero(union)), 1)
+    number = view.number
     largest = regions[0].voxels / number if regions else 0.0
     worst = max((one.measures[2] for one in slices.values()), default=0.0)
     return (
         max(lacks, default=0.0),
         float(np.mean(lacks)) if lacks else 0.0,
         max(ratios, default=0.0),
-        float(view.contradiction[union].sum()) / number,
+        view.contradicted,
         largest,
         sum(region.voxels for region in regions if region.kind in _STRUCTURES) / number,
         worst,
         _copied(view),
         max(gain, 0.0),
-        -float(view.uncertainty[union].sum()) / number,
+        -float(view.uncertainty[view.foreground].sum()) / number,
     )
 
 
@@ -227,10 +236,8 @@ def _suspect(
     contradiction, uncertainty = (values[box][where] for values in (view.contradiction, view.uncertainty))
     voxels = int(np.count_nonzero(where))
     volume = voxels * float(np.prod(view.spacing)) / 1000
-    union = int(np.count_nonzero(view.foreground))
     centre = [round(float(places.mean())) for places in np.nonzero(where)]
     first, second, third = (c + side.start + o for c, side, o in zip(centre, box, offset, strict=True))
-    of_case = float(view.contradiction.sum()) / max(union, 1)
     return Suspect(
         kind,
         label,
@@ -241,9 +248,9 @@ def _suspect(
         (
             float(contradiction.mean()),
             float(np.log(voxels)),
-            voxels / max(union, 1),
+            voxels / view.number,
             -float(uncertainty.mean()),
-            of_case,
+            view.contradicted,
             float(kind in _STRUCTURES),
         ),
     )
@@ -252,7 +259,7 @@ def _suspect(
 def _regions(view: _View, offset: Sequence[int]) -> tuple[tuple[Suspect, ...], Label]:
     """Contradicted regions, largest first, and the label with these as predicted."""
     sure = (view.contradiction > _SURE) & (view.label != view.predicted)
-    least = max(_FEWEST, _SMALLEST * np.count_nonzero(view.foreground))
+    least = max(_FEWEST, _SMALLEST * view.number)
     regions = []
     proposal = view.label.copy()
     found: list[Box]
@@ -350,5 +357,5 @@ def _kind(view: _View, regions: Sequence[Suspect]) -> tuple[str, float]:
     for region in regions:
         sizes[region.kind] = sizes.get(region.kind, 0) + region.voxels
     if not sizes:
-        return (LARGE if sides[0] > sides[1] else SMALL), gain
+        return "", gain
     return max(sizes, key=lambda kind: sizes[kind]), gain

@@ -34,7 +34,7 @@ class CaseAudit:
     Attributes:
         case: its name.
         score: probability 0..1 that the label is wrong.
-        kind: what it looks like, one of ``KINDS``.
+        kind: what it looks like, one of ``KINDS``; "" where nothing stands out.
         regions: contradicted regions with the probability 0..1 of each, most likely first.
         slices: contradicted slices by number, likewise.
         measures: what was seen, by the names of ``CASE_MEASURES``.
@@ -62,7 +62,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Volume:
+class Labelled:
     """One label and what was predicted for it.
 
     Attributes:
@@ -135,7 +135,7 @@ def rank(
     if problems:
         raise InputError("labels that cannot be ranked", problems=problems)
 
-    def volumes() -> Iterator[Volume]:
+    def volumes() -> Iterator[Labelled]:
         for case, label in labels.items():
             steps = spacing_mm[case] if isinstance(spacing_mm, Mapping) else spacing_mm
             yield as_volume(case, np.asarray(label), np.asarray(probabilities[case]), steps, axis)
@@ -144,7 +144,7 @@ def rank(
 
 
 def ranking(
-    volumes: Iterable[Volume],
+    volumes: Iterable[Labelled],
     *,
     number: int,
     expected: float = 0.1,
@@ -188,7 +188,7 @@ def ranking(
     return _scored(names, found, spoilt, expected)
 
 
-def _examined(volume: Volume, label: npt.NDArray[np.uint8]) -> Examined:
+def _examined(volume: Labelled, label: npt.NDArray[np.uint8]) -> Examined:
     return examine(label, volume.shares, spacing_mm=volume.spacing_mm, axis=volume.axis)
 
 
@@ -250,7 +250,7 @@ def _of_parts(
 
 def _mostly(changed: npt.NDArray[np.bool_], region: Suspect) -> bool:
     """Whether at least half of what is contradicted was spoilt; the box may hold other changes too."""
-    return bool(2 * np.count_nonzero(changed[region.slices]) >= region.voxels)
+    return bool(2 * np.count_nonzero(changed[region.window]) >= region.voxels)
 
 
 def volume_problem(label: npt.NDArray[Any], shares: npt.NDArray[Any]) -> Problem | None:
@@ -286,7 +286,7 @@ def as_volume(
     axis: int,
     classes: int = 2,
     looked_for: Sequence[int] | None = None,
-) -> Volume:
+) -> Labelled:
     """A checked label and its probabilities, with three axes and of one model; ``classes`` are there at least.
 
     Where nobody has judged, there is nothing to contradict: voxels without a verdict are background for both, and so
@@ -312,4 +312,4 @@ def as_volume(
     if flat:
         label, shares, silent, axis = label[..., None], shares[..., None], silent[..., None], 2
         spacing_mm = [*spacing_mm, 1.0][:3]
-    return Volume(case, label, shares, tuple(map(float, spacing_mm)), axis, silent)
+    return Labelled(case, label, shares, tuple(map(float, spacing_mm)), axis, silent)

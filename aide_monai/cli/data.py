@@ -60,7 +60,9 @@ def plan(
     ] = None,
     memory: Annotated[float, typer.Option(help="GB that a training may take.")] = 8.0,
     root: Roots = None,
+    layout: Layout = None,
     out: Annotated[Path | None, typer.Option(help="File (JSON) for the plan.")] = None,
+    quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Choose network, slice or patch size, spacing and more for a data set, with reasons; nothing is trained."""
@@ -71,7 +73,7 @@ def plan(
     if out is not None:
         require_place(out)
     voxels = None if size is None else numbers("--size", size)
-    datalist = find_datalist(data, roots=root or ())
+    datalist = find_datalist(data, roots=root or (), layout=layout)
     chosen = plan_network(datalist, spatial_dims=spatial_dims, network=network, size=voxels, memory_gb=memory)
     if out is not None:
         chosen.save(out)

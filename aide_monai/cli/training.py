@@ -71,19 +71,26 @@ def train(
     parser = run_bundle(bundle, config.split(","), overrides).parser
     if os.environ.get("RANK", "0") == "0" and "train" in config.split(","):  # of several processes the main one
         folder = parser.get_parsed_content("run_dir")
-        _tell_best(parser.get_parsed_content("train#trainer").state)
+        trainer: Any = parser.ref_resolver.resolved_content.get("train::trainer")
+        if trainer is not None:  # a step before it, such as pretrain, has made none
+            _tell_best(trainer.state)
         hint(f"Labels, log and weights: {folder}")
-        again = _known_to(bundle, "evaluate", overrides)
-        tell_next("Score the held-out cases", "aide", "train", bundle, "--config", "evaluate", *again)
+        if (again := _known_to(bundle, "evaluate", overrides)) is not None:
+            tell_next("Score the held-out cases", "aide", "train", bundle, "--config", "evaluate", *again)
         own = {key: value for key, value in overrides.items() if key not in ("dataset_dir", "run_dir", "resume")}
         words = ("--dataset-dir", "VOLUMES", "--run-dir", folder, "--output-dir", "MASKS")
-        tell_next("Segment volumes", "aide", "predict", bundle, *words, *_known_to(bundle, "inference", own))
+        tell_next("Segment volumes", "aide", "predict", bundle, *words, *(_known_to(bundle, "inference", own) or []))
 
 
-def _known_to(bundle: Path, config: str, overrides: Mapping[str, Any]) -> list[str]:
-    """The overrides of a training that another config of the bundle has too, as they are typed."""
-    content = read_object(bundle / "configs" / f"{config}.json", advice="restore the config of the bundle")
-    given = {key: value for key, value in overrides.items() if key.replace("::", "#").split("#")[0] in content}
+def _known_to(bundle: Path, config: str, overrides: Mapping[str, Any]) -> list[str] | None:
+    """The overrides of a training that another config of the bundle has too, as they are typed; None without it."""
+    from aide_monai.workflows.bundle import id_parts
+
+    file = bundle / "configs" / f"{config}.json"
+    if not file.is_file():
+        return None
+    content = read_object(file, advice="restore the config of the bundle")
+    given = {key: value for key, value in overrides.items() if id_parts(key)[0] in content}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
     return [word for key, text in texts.items() for word in (f"--{key}", text)]
 

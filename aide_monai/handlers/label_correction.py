@@ -121,6 +121,7 @@ class GlobalLabelCorrection:
         self.batch_size = batch_size
         self.every_epoch = every_epoch
         self._num_classes = 2
+        self._annotated: dict[int, list[int]] = {}  # classes by number of the case; labels as given do not change
 
     def attach(self, engine: Engine) -> None:
         """Register the correction with a ``TwoNetworkTrainer``, or an engine of one network as MONAI's trainers."""
@@ -253,9 +254,10 @@ class GlobalLabelCorrection:
     def _dice(self, number: int, counts: Tensor) -> Tensor:
         """Of each unit; NaN where its label has no verdict."""
         counts = counts.sum(dim=0, keepdim=True) if self.options.unit == "case" else counts
-        initial = self.store.initial(self.dataset.cases[number])
-        known = annotated_classes(initial, num_classes=self._num_classes)
-        return mean_dice(counts, known).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
+        if number not in self._annotated:
+            initial = self.store.initial(self.dataset.cases[number])
+            self._annotated[number] = annotated_classes(initial, num_classes=self._num_classes)
+        return mean_dice(counts, self._annotated[number]).masked_fill(~counts.flatten(1).any(dim=1), math.nan)
 
     def _correct(
         self, epoch: int, predictions: Mapping[Key, Tensor | MappedTensor], dice: Mapping[Key, Sequence[float]]

@@ -289,7 +289,7 @@ class LabelHistory:
         try:
             path /= self.file(generation, network, case)
             if not path.resolve().is_relative_to(folder.resolve()):
-                raise ValueError("the manifest points outside the folder")
+                raise ValueError("the journal points outside the folder")
             with np.load(path, allow_pickle=False) as stored:
                 label = as_label(case, stored["label"])
             if label.shape != self.shapes[case]:

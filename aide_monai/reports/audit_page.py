@@ -88,7 +88,7 @@ def write_audit_page(path: str | Path, title: str, text: Sequence[str], table: T
         text=text,
         table=table,
         cases=[(one, strip(one)) for one in shown],
-        kinds=sorted({one.kind for one in shown}),
+        kinds=sorted({one.kind for one in shown} - {""}),
         classes=sorted({name for one in shown for name in one.classes}),
         patients=sorted({one.patient for one in shown} - {""}),
         colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in (LABEL_COLOUR, PROPOSAL_COLOUR)],

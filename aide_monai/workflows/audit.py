@@ -23,7 +23,7 @@ from aide_monai.utils.validation import require_numbers
 
 if TYPE_CHECKING:
     from aide_monai.audit import CaseAudit, Examined, Ranking
-    from aide_monai.audit.rank import Volume as Labelled
+    from aide_monai.audit.rank import Labelled
     from aide_monai.data.predictions import Prediction
     from aide_monai.io.volumes import Volume
     from aide_monai.reports.audit_page import Shown
@@ -241,13 +241,11 @@ class _Page:
         self.datalist = datalist
         self.cases = cases
         self.reader = reader
-        self.axes: dict[str, int] = {}
 
     def keep(self, labelled: Labelled, examined: Examined) -> None:
         """Write the proposal for a label that is contradicted somewhere."""
         from aide_monai.io.nifti import write_nifti
 
-        self.axes[labelled.case] = labelled.axis
         if examined.regions:
             volume = self.reader.volumes[labelled.case]
             stored = {index: value for value, index in self.datalist.stored_classes.items()}

@@ -31,17 +31,7 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
 MANY_PROCESSES = "multi_gpu_train"
-_PATHS = (
-    "dataset_dir",
-    "run_dir",
-    "start_from",
-    "start_from",
-    "output_dir",
-    "ckpt_path",
-    "cache_dir",
-    "roots",
-    "folders",
-)
+_PATHS = ("dataset_dir", "run_dir", "start_from", "output_dir", "ckpt_path", "cache_dir", "roots", "folders")
 TEXTS = (*_PATHS, "layout", "source", "domains", "dicom_channels", "labels")
 """Ids of a config that say where data lie and what is in them: their values are never expressions."""
 
@@ -96,7 +86,7 @@ def run_bundle(
     _require_known(given, content)
     for key, value in given.items():
         require_texts(f"--{key}", value)
-    texts = {"bundle_root", *(literals or {}), *(key for key in given if _parts(key)[0] in TEXTS)}
+    texts = {"bundle_root", *(literals or {}), *(key for key in given if id_parts(key)[0] in TEXTS)}
     values = {key: literal(value) if key in texts else value for key, value in given.items()}
     data = given.get("dataset_dir", content.get("dataset_dir"))
     if "dataset_dir" in given or (isinstance(data, str) and data[:1] not in "$@" and not _OTHER_DATA & {*given}):
@@ -260,8 +250,8 @@ def _require_numbers(values: Mapping[str, Any]) -> None:
     require_numbers(values, {key: limits for key, limits in _RANGES.items() if key in values})
 
 
-def _parts(key: str) -> list[str]:
-    """The parts of a config id."""
+def id_parts(key: str) -> list[str]:
+    """The parts of a config id, of which the first is its name at the top of the config."""
     return key.replace("::", "#").split("#")
 
 
@@ -272,7 +262,7 @@ def _require_known(given: Mapping[str, Any], known: JsonObject) -> None:
         if layout and isinstance(known.get("source"), dict) and key in [f"source#{name}" for name in layout.options]:
             continue
         node: Any = known
-        for part in _parts(key):
+        for part in id_parts(key):
             if isinstance(node, list) and part.isdigit() and int(part) < len(node):
                 node = node[int(part)]
             elif isinstance(node, dict) and (part in node or "_target_" in node):

@@ -41,6 +41,22 @@ def as_options(values: Mapping[str, Any]) -> list[str]:
     return [part for pair in pairs for part in pair]
 
 
+TWO_EPOCHS = {
+    "epochs": 2,
+    "options#warmup_epochs": 2,
+    "options#correction_foreground": 0.0,
+    **{f"train#lr_scheduler_{network}#total_iters": 2 for network in (1, 2)},
+}
+
+
+def corrected_then_filled(bundle: Path, data: Path, run_dir: Path, **options: Any) -> Path:
+    """Two epochs with a correction after each; the second, of a run that is resumed, fills what has no verdict."""
+    words = ("train", bundle, "--dataset-dir", data / "datalist.json", "--run-dir", run_dir)
+    assert aide(*words, **options, **{"train#trainer#max_epochs": 1}) == 0
+    assert aide(*words, "--resume", **options, **{"options#fill_ignored": True}) == 0
+    return run_dir
+
+
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return torch.load(run_dir / "models" / "model.pt", weights_only=True)
 

@@ -13,7 +13,7 @@ from aide_monai.data.datalist import Datalist
 from aide_monai.ignored import partial_background
 from aide_monai.reports.tables import read_csv
 from aide_monai.workflows.labels import open_history
-from tests.bundles.doors import TRAINING, aide, as_options
+from tests.bundles.doors import TRAINING, TWO_EPOCHS, aide, as_options, corrected_then_filled
 from tests.bundles.layouts import UNET
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
@@ -66,26 +66,12 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-OPTIONS = {
-    **UNET,
-    **TRAINING,
-    "epochs": 2,
-    "steps_per_epoch": 30,
-    "learning_rate": 0.01,
-    "slice_size": [32, 32],
-    "options#warmup_epochs": 2,
-    "options#correction_foreground": 0.0,
-    **{f"train#lr_scheduler_{network}#total_iters": 2 for network in (1, 2)},
-}
+OPTIONS = {**UNET, **TRAINING, **TWO_EPOCHS, "steps_per_epoch": 30, "learning_rate": 0.01, "slice_size": [32, 32]}
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "run"
-    words = ("train", bundle, "--dataset-dir", data / "datalist.json", "--run-dir", run)
-    assert aide(*words, **OPTIONS, **{"train#trainer#max_epochs": 1}) == 0
-    assert aide(*words, "--resume", **OPTIONS, **{"options#fill_ignored": True}) == 0
-    return run
+    return corrected_then_filled(bundle, data, tmp_path_factory.mktemp("runs") / "run", **OPTIONS)
 
 
 def test_what_a_case_says_stays_and_what_it_leaves_open_is_filled(data: Path, trained: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from aide_monai.data.datalist import Datalist
 from aide_monai.losses import IGNORED
 from aide_monai.reports.tables import read_csv
-from tests.bundles.doors import TRAINING, aide, as_options
+from tests.bundles.doors import TRAINING, TWO_EPOCHS, aide, as_options, corrected_then_filled
 from tests.bundles.layouts import UNET
 
 NAMES = "1=right ventricle,2=myocardium,3=left ventricle"
@@ -53,25 +53,12 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-OPTIONS = {
-    **UNET,
-    **TRAINING,
-    "epochs": 2,
-    "slice_size": [96, 96],
-    "options#warmup_epochs": 2,
-    "options#correction_foreground": 0.0,
-    **{f"train#lr_scheduler_{network}#total_iters": 2 for network in (1, 2)},
-}
+OPTIONS = {**UNET, **TRAINING, **TWO_EPOCHS, "slice_size": [96, 96]}
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs with a correction after each, the second one of a run that is resumed."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    words = ("train", bundle, "--dataset-dir", data / "datalist.json", "--run-dir", run)
-    assert aide(*words, **OPTIONS, **{"train#trainer#max_epochs": 1}) == 0
-    assert aide(*words, "--resume", **OPTIONS, **{"options#fill_ignored": True}) == 0
-    return run
+    return corrected_then_filled(bundle, data, tmp_path_factory.mktemp("runs") / "run", **OPTIONS)
 
 
 def labels(folder: Path) -> dict[str, np.ndarray]:

@@ -61,3 +61,15 @@ def test_the_weights_that_come_with_a_bundle_segment_at_once(tmp_path: Path) -> 
     arguments = ("--dataset-dir", data / "imagesTr", "--output-dir", tmp_path / "masks")
     assert aide("predict", tmp_path / "mine", *arguments) == 0
     assert len(list((tmp_path / "masks").glob("*_seg.nii.gz"))) == 2
+
+
+def test_a_step_before_the_training_makes_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = write_phantoms(tmp_path / "data", cases=4, shape=(16, 16, 4))
+    assert aide("bundle", "copy", "hippocampus_ssl", tmp_path / "mine") == 0
+    (tmp_path / "mine/configs/evaluate.json").unlink()
+    arguments = ("--config", "train,pretrain", "--dataset-dir", data, "--run-dir", tmp_path / "run", *SIZES.split())
+    assert aide("train", tmp_path / "mine", *arguments) == 0
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["pretrained"]
+    told = capsys.readouterr().out
+    assert "Kept epoch" not in told
+    assert "Score the held-out cases" not in told

@@ -69,6 +69,8 @@ def faulty(tmp_path_factory) -> Path:
         "audit datalist.json --predictions empty",
         "audit datalist.json --predictions empty --map 5",
         "check nowhere",
+        "plan nowhere",
+        "plan phantoms --spatial-dims 4",
         "check datalist.json",
         "prepare folder nowhere --out new.json",
         "prepare decathlon phantoms --out new.json",
